@@ -1,0 +1,1 @@
+"""What everybody talks about: frozen, strict models and the ports between rooms."""

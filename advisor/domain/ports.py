@@ -1,0 +1,162 @@
+"""The seams: what the use cases need from engines, the ledger, the proposer and the person watching."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from pydantic import Field
+
+from advisor.domain.deployment import Deployment
+from advisor.domain.measurement import EffectiveSettings, MemoryReport, Source, WorkloadOutcome
+from advisor.domain.outcome import Outcome
+from advisor.domain.serving_config import ServingConfig
+from advisor.domain.strict import StrictModel
+from advisor.domain.trial import PhaseTiming, Role, TrialRecord
+from advisor.domain.workload import Workload
+
+
+class EngineIdentity(StrictModel):
+    """Who runs the trials, and how its numbers are to be called."""
+
+    name: str
+    version: str
+    source: Source
+    label: str = Field(description="`measured on ...` or `simulated by the twin ...`, as every file says it")
+    memory_fraction_kind: Literal["of_free", "of_total", "bytes"] = "of_free"
+
+
+class LaunchSpec(StrictModel):
+    """Everything a launch needs. `fidelity` memory_only starts, reads memory and stops."""
+
+    deployment: Deployment
+    config: ServingConfig
+    workloads: tuple[Workload, ...] = Field(min_length=1)
+    fidelity: Literal["full", "memory_only"] = "full"
+    devices: tuple[int, ...] = ()
+    seed: int = 0
+
+
+class TrialEvent(StrictModel):
+    """Something a person watching may want to see while a trial runs."""
+
+    kind: Literal["phase", "memory", "progress"]
+    phase: str
+    detail: str = ""
+    fraction_done: float | None = None
+
+
+OnEvent = Callable[[TrialEvent], None]
+
+
+class PartialResult(StrictModel):
+    """Where a running benchmark stands."""
+
+    n_done: int
+    n_requests: int
+    elapsed_s: float
+    output_tok_per_s: float
+
+
+Stop = Callable[[PartialResult], bool]
+
+
+class RunningServer(Protocol):
+    """A launched server, healthy or not. Leaving the context ends every process of it."""
+
+    def __enter__(self) -> RunningServer: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def effective(self) -> EffectiveSettings | None: ...
+    def memory(self) -> MemoryReport | None: ...
+    def stats(self) -> dict[str, Any]: ...
+    def phases(self) -> tuple[PhaseTiming, ...]: ...
+    def failure(self) -> Outcome | None: ...
+    @property
+    def endpoint(self) -> str | None: ...
+
+
+class Prepared(Protocol):
+    """A launch made ready without touching a GPU: its command line and files can be read."""
+
+    argv: tuple[str, ...]
+    config_text: str
+
+    def start(self, on_event: OnEvent) -> RunningServer: ...
+
+
+class Measurer(Protocol):
+    """Benchmarks one workload on a running server; on a client error the runner asks `server.failure()` first."""
+
+    def measure(
+        self, server: RunningServer, workload: Workload, seed: int, stop: Stop, on_event: OnEvent
+    ) -> WorkloadOutcome: ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Something that can be launched with a ServingConfig. Registered under the entry-point group `advisor.engines`."""
+
+    def identity(self) -> EngineIdentity: ...
+    def prepare(self, spec: LaunchSpec) -> Prepared: ...
+    def measurer(self) -> Measurer: ...
+
+
+class TrialRequest(StrictModel):
+    """One serialisable trial: this process, a worker elsewhere, Slurm or Ray can make it."""
+
+    number: int
+    role: Role
+    origin: str
+    spec: LaunchSpec
+    memory_predicted_gib: MemoryReport | None = None
+
+
+class Asked(StrictModel):
+    """A trial the ledger opened: its number and what to launch."""
+
+    number: int
+    config: ServingConfig
+    role: Role
+    origin: str
+
+
+class Proposal(StrictModel):
+    """The next point to try, and why."""
+
+    config: ServingConfig
+    origin: str
+
+
+class Proposer(Protocol):
+    """History to next point. Stateless: the same history and seed give the same proposal, so resume continues."""
+
+    name: str
+
+    def propose(self, history: Sequence[TrialRecord], seed: int) -> Proposal: ...
+
+
+class Ledger(Protocol):
+    """The durable record of a study: an Optuna study plus one folder of evidence per trial."""
+
+    def records(self) -> tuple[TrialRecord, ...]: ...
+    def ask(self, role: Role, fixed: Proposal | None = None) -> Asked: ...
+    def commit(self, record: TrialRecord) -> None: ...
+
+
+class Reporter(Protocol):
+    """The person watching: a terminal, a log, nobody."""
+
+    def trial_started(self, asked: Asked) -> None: ...
+    def event(self, event: TrialEvent) -> None: ...
+    def trial_ended(self, record: TrialRecord) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+class CancelToken(Protocol):
+    """Set once: finish this measurement and write what is known."""
+
+    @property
+    def cancelled(self) -> bool: ...

@@ -1,0 +1,102 @@
+"""A study: what is fixed, what varies, on which workloads, for which objective, with which budget."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from advisor.domain.deployment import Deployment
+from advisor.domain.objective import Objective, Slo
+from advisor.domain.serving_config import OptionValue
+from advisor.domain.strict import StrictModel
+from advisor.domain.workload import Workload
+
+
+class Dimension(StrictModel):
+    """One dimension of the space: a static ordered ladder, and the reason for its bounds."""
+
+    name: str = Field(min_length=1)
+    values: tuple[OptionValue, ...] = Field(min_length=1)
+    reason: str = Field(min_length=1, description="Why the ladder begins and ends where it does")
+    changes_answers: bool = Field(default=False, description="True when it can change what the model says")
+    enabled: bool = True
+
+    @model_validator(mode="after")
+    def _ladder(self) -> Dimension:
+        if len(set(map(repr, self.values))) != len(self.values):
+            raise ValueError(f"{self.name}: a ladder step is listed twice.")
+        numeric = all(isinstance(value, (int, float)) for value in self.values)
+        if numeric and list(self.values) != sorted(self.values):
+            raise ValueError(f"{self.name}: the ladder must ascend.")
+        return self
+
+
+class Condition(StrictModel):
+    """A relation between two dimensions: `setting` is lowered to `at_most` where it exceeds it."""
+
+    setting: str
+    at_most: str
+    reason: str = Field(min_length=1)
+
+
+class SearchSpace(StrictModel):
+    """The dimensions of a study and the conditions between them."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    description: str
+    dimensions: tuple[Dimension, ...] = Field(min_length=1)
+    conditions: tuple[Condition, ...] = ()
+
+    @model_validator(mode="after")
+    def _names(self) -> SearchSpace:
+        names = [dimension.name for dimension in self.dimensions]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"dimension {min(twice)!r} is listed twice.")
+        for condition in self.conditions:
+            for name in (condition.setting, condition.at_most):
+                if name not in names:
+                    raise ValueError(f"condition on {name!r}, which is no dimension of this space.")
+        return self
+
+    @property
+    def active(self) -> tuple[Dimension, ...]:
+        """The dimensions that are searched."""
+        return tuple(dimension for dimension in self.dimensions if dimension.enabled)
+
+
+class Budget(StrictModel):
+    """What a study may cost. Every process start counts as a launch; the confirmation is reserved inside."""
+
+    max_launches: int = Field(default=24, ge=1)
+    max_hours: float | None = Field(default=None, gt=0, description="Of the engine: virtual hours on the twin")
+
+
+class Study(StrictModel):
+    """A study file."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    title: str
+    description: str
+    deployment: Deployment
+    search_space: str = Field(default="default", description="Name or file of the search space")
+    vary: tuple[str, ...] = Field(default=(), description="Dimensions of the space searched besides the four settings")
+    workloads: tuple[str, ...] = Field(min_length=1, description="Short names")
+    objective: Objective = Objective()
+    slo: Slo = Slo()
+    baseline: str = Field(default="default", description="Baseline that trial 0 launches")
+    budget: Budget = Budget()
+    sources: tuple[str, ...] = Field(default=(), description="Where the fixed choices come from")
+
+
+def fingerprint(deployment: Deployment, workloads: tuple[Workload, ...], space: SearchSpace, objective: Objective, slo: Slo) -> str:
+    """Eight hexadecimal digits over everything that makes two runs comparable."""
+    parts = [deployment, *workloads, objective, slo]
+    dimensions = [(dimension.name, dimension.values) for dimension in space.active]
+    text = json.dumps([part.model_dump(mode="json") for part in parts] + [dimensions], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

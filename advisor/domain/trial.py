@@ -1,0 +1,70 @@
+"""One trial: one server launch, watched and benchmarked on every workload."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from advisor.domain.measurement import EffectiveSettings, MemoryReport, Source, WorkloadOutcome
+from advisor.domain.outcome import Infrastructure, Measured, Outcome, OutOfMemory, Rejected
+from advisor.domain.serving_config import ServingConfig
+from advisor.domain.strict import StrictModel
+
+Role = Literal["baseline", "start", "search", "confirmation"]
+
+
+class PhaseTiming(StrictModel):
+    """Time one phase of a launch took; virtual seconds on the twin."""
+
+    name: str
+    duration_s: float = Field(ge=0)
+
+
+class TrialRecord(StrictModel):
+    """All that a trial showed; written to `trials/<number>/outcome.json`, which is its commit point."""
+
+    schema_version: Literal[1] = 1
+    number: int = Field(ge=0)
+    role: Role
+    origin: str = Field(description="Who proposed it, in words: `baseline guide`, `tpe`, `twin rank 2` ...")
+    config: ServingConfig
+    source: Source
+    engine_label: str = Field(description="`measured on ...` or `simulated by the twin ...`")
+    seed: int
+    outcome: Outcome
+    workloads: tuple[WorkloadOutcome, ...] = ()
+    phases: tuple[PhaseTiming, ...] = ()
+    effective: EffectiveSettings | None = None
+    memory_predicted_gib: MemoryReport | None = None
+    memory_measured_gib: MemoryReport | None = None
+    n_attempts: int = Field(default=1, ge=0, description="Process starts it cost; 0 when rejected")
+
+    @property
+    def launched(self) -> bool:
+        """True when a process was started for it."""
+        return not isinstance(self.outcome, Rejected)
+
+    @property
+    def measured(self) -> bool:
+        """True when every workload has metrics that count."""
+        return isinstance(self.outcome, Measured)
+
+    @property
+    def out_of_memory(self) -> bool:
+        """True when it ran out of GPU memory."""
+        return isinstance(self.outcome, OutOfMemory)
+
+    @property
+    def infrastructure(self) -> bool:
+        """True when it says nothing about its configuration."""
+        return isinstance(self.outcome, Infrastructure)
+
+    @property
+    def duration_s(self) -> float:
+        """Launch and load together, seconds (virtual on the twin)."""
+        return sum(phase.duration_s for phase in self.phases)
+
+    def workload(self, name: str) -> WorkloadOutcome | None:
+        """The outcome of one workload by its short name."""
+        return next((outcome for outcome in self.workloads if outcome.workload == name), None)
