@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from numpy.typing import NDArray
 from pydantic import Field
 
 from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import EffectiveSettings, MemoryReport, Source, WorkloadOutcome
 from advisor.domain.outcome import Outcome
-from advisor.domain.serving_config import ServingConfig
+from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel
 from advisor.domain.trial import PhaseTiming, Role, TrialRecord
 from advisor.domain.workload import Workload
@@ -62,6 +63,23 @@ class PartialResult(StrictModel):
 Stop = Callable[[PartialResult], bool]
 
 
+class Evidence(Protocol):
+    """Where a trial's raw material goes, such as its folder."""
+
+    def write_launch(self, argv: Sequence[str], config_text: str) -> None: ...
+    def write_samples(self, workload_name: str, samples: Mapping[str, NDArray[Any]]) -> None: ...
+
+
+class NoEvidence:
+    """Keeps nothing."""
+
+    def write_launch(self, argv: Sequence[str], config_text: str) -> None:
+        """Nothing is kept."""
+
+    def write_samples(self, workload_name: str, samples: Mapping[str, NDArray[Any]]) -> None:
+        """Nothing is kept."""
+
+
 class RunningServer(Protocol):
     """A launched server, healthy or not. Leaving the context ends every process of it."""
 
@@ -91,7 +109,7 @@ class Measurer(Protocol):
     """Benchmarks one workload on a running server; on a client error the runner asks `server.failure()` first."""
 
     def measure(
-        self, server: RunningServer, workload: Workload, seed: int, stop: Stop, on_event: OnEvent
+        self, server: RunningServer, workload: Workload, seed: int, stop: Stop, on_event: OnEvent, evidence: Evidence
     ) -> WorkloadOutcome: ...
 
 
@@ -104,12 +122,20 @@ class Engine(Protocol):
     def measurer(self) -> Measurer: ...
 
 
+class EngineRef(StrictModel):
+    """An engine by its entry-point name and plain options, so that another process can build the same one."""
+
+    name: str
+    options: dict[str, OptionValue] = Field(default_factory=dict)
+
+
 class TrialRequest(StrictModel):
     """One serialisable trial: this process, a worker elsewhere, Slurm or Ray can make it."""
 
     number: int
     role: Role
     origin: str
+    engine: EngineRef
     spec: LaunchSpec
     memory_predicted_gib: MemoryReport | None = None
 
@@ -143,6 +169,7 @@ class Ledger(Protocol):
 
     def records(self) -> tuple[TrialRecord, ...]: ...
     def ask(self, role: Role, fixed: Proposal | None = None) -> Asked: ...
+    def folder(self, number: int) -> Evidence: ...
     def commit(self, record: TrialRecord) -> None: ...
 
 

@@ -21,7 +21,7 @@ class StrictModel(BaseModel):
 ModelT = TypeVar("ModelT", bound=StrictModel)
 
 
-def changed(model: ModelT, **updates: Any) -> ModelT:
+def changed(model: ModelT, /, **updates: Any) -> ModelT:
     """A validated copy with some fields replaced (`model_copy` alone does not validate)."""
     fields = {name: getattr(model, name) for name in type(model).model_fields}
     return type(model)(**{**fields, **updates})

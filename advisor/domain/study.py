@@ -94,9 +94,16 @@ class Study(StrictModel):
     sources: tuple[str, ...] = Field(default=(), description="Where the fixed choices come from")
 
 
-def fingerprint(deployment: Deployment, workloads: tuple[Workload, ...], space: SearchSpace, objective: Objective, slo: Slo) -> str:
-    """Eight hexadecimal digits over everything that makes two runs comparable."""
-    parts = [deployment, *workloads, objective, slo]
+def fingerprint(
+    deployment: Deployment,
+    workloads: tuple[Workload, ...],
+    space: SearchSpace,
+    objective: Objective,
+    slo: Slo,
+    engine_label: str,
+) -> str:
+    """Eight hexadecimal digits over everything that makes two runs comparable, who measures included."""
+    parts = [part.model_dump(mode="json") for part in (deployment, *workloads, objective, slo)]
     dimensions = [(dimension.name, dimension.values) for dimension in space.active]
-    text = json.dumps([part.model_dump(mode="json") for part in parts] + [dimensions], sort_keys=True)
+    text = json.dumps([parts, dimensions, engine_label], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

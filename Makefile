@@ -1,0 +1,74 @@
+# Every target sets up what it needs in ./.venv; `make tune` and `make test` work from a bare clone.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-dev tune test check format reference lock clean FORCE
+
+PYTHON ?= python3
+ISL ?= 4096
+OSL ?= 1024
+ARGS ?=
+TEST_WORKERS ?= 2
+
+BIN := .venv/bin
+named_python := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
+setup = PYTHON='$(PYTHON)' NAMED_PYTHON='$(named_python)' sh tools/setup_venv.sh
+environment_inputs := pyproject.toml tools/setup_venv.sh $(wildcard constraints/*.txt)
+
+help:
+	@echo 'make tune [ISL=4096 OSL=1024] [ARGS="..."]   find the best configuration for a workload'
+	@echo 'make test [ARGS="-k name"]                   run the fast test suite'
+	@echo 'make check                                   lint, types, import direction, docs'
+	@echo 'make setup | setup-dev                       only create .venv (for use | for development)'
+	@echo 'make bench-NAME                              run benchmarks/NAME.py'
+	@echo 'make format | reference                      rewrite the formatting | docs/reference'
+	@echo 'make lock PYTHONS="python3.10 ..."           resolve constraints/ anew'
+	@echo 'make clean                                   remove .venv, builds and caches (results/ stays)'
+	@echo 'PYTHON=python3.12 chooses the interpreter when .venv is created.'
+
+setup: .venv/.user
+	@echo 'advisor: .venv is ready; next: make tune, or .venv/bin/advisor --help'
+setup-dev: .venv/.dev
+	@echo 'advisor: .venv is ready for development; next: make check test'
+
+.venv/.user: $(environment_inputs)
+	@$(setup) user
+.venv/.dev: $(environment_inputs)
+	@$(setup) dev
+
+# A clone that was copied or moved still points at its old place, and an interpreter that is named is meant.
+ifneq ($(shell cat .venv/.made-in 2>/dev/null),$(CURDIR))
+.venv/.user .venv/.dev: FORCE
+else ifneq ($(named_python),$(if $(named_python),$(shell cat .venv/.made-with 2>/dev/null)))
+.venv/.user .venv/.dev: FORCE
+endif
+
+tune: .venv/.user
+	@$(BIN)/advisor tune --isl $(ISL) --osl $(OSL) $(ARGS)
+
+test: .venv/.dev
+	@$(BIN)/python -m pytest -m 'not gpu' -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+
+check: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m tools.check_architecture
+	$(BIN)/python -m tools.gen_reference --check
+	$(BIN)/python -m tools.check_docs
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+reference: .venv/.dev
+	$(BIN)/python -m tools.gen_reference
+
+lock:
+	$(PYTHON) tools/lock_constraints.py $(PYTHONS)
+
+bench-%: .venv/.dev FORCE
+	$(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
+
+clean:
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Use cases: what the command line and `from advisor import ...` offer."""

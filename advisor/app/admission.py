@@ -1,0 +1,81 @@
+"""The gate before a launch: the engine's rules, then the memory law corrected by every GiB the study has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from advisor.app.context import StudyContext
+from advisor.app.forecast import Forecaster
+from advisor.domain.deployment import Deployment
+from advisor.domain.outcome import Rejected
+from advisor.domain.serving_config import ServingConfig
+from advisor.domain.trial import TrialRecord
+from advisor.domain.workload import Workload
+from advisor.engines.trtllm.rules import validate
+from advisor.memory.frontier import Frontier, fit, observed, sensitivities
+from advisor.search.admission import Forecast, admit
+from advisor.search.space import all_configs, indices_of
+from advisor.twin.constants import NOMINAL
+
+SAFE_P_FITS = 0.8  # for a stand-in baseline, which should run at the first try
+
+
+class MemoryGate:
+    """Implements the tuner's `Admission` for one study."""
+
+    def __init__(self, context: StudyContext, forecaster: Forecaster) -> None:
+        self.context, self.forecaster = context, forecaster
+        self._fitted: tuple[int, Frontier] = (0, fit([]))
+
+    def admit(self, config: ServingConfig, records: Sequence[TrialRecord]) -> Rejected | None:
+        """Why a proposal should not be launched, or None."""
+        return admit(
+            config,
+            self.context.deployment,
+            self.context.workloads,
+            lambda: self.forecast(config, records),
+            engine_rules=(self._release_rule,),
+        )
+
+    def forecast(self, config: ServingConfig, records: Sequence[TrialRecord]) -> Forecast:
+        """P(fits) and the expected shortfall of one configuration, after what the records taught."""
+        frontier = self.frontier(records)
+        margin_gib, slopes = sensitivities(self.forecaster.law(config), NOMINAL)
+        return Forecast(
+            p_fits=float(frontier.p_fits(slopes, margin_gib)),
+            shortfall_gib=float(frontier.expected_shortfall_gib(slopes, margin_gib)),
+            kv_tokens=int(self.forecaster.budget(config).kv_tokens),
+        )
+
+    def frontier(self, records: Sequence[TrialRecord]) -> Frontier:
+        """The memory law fitted to every peak and every OOM so far."""
+        launched = [record for record in records if record.launched]
+        if self._fitted[0] != len(launched):
+            found = [observed(record, self.forecaster.law(record.config), NOMINAL) for record in launched]
+            self._fitted = len(launched), fit([observation for observation in found if observation is not None])
+        return self._fitted[1]
+
+    def nearest_fitting(self, config: ServingConfig, records: Sequence[TrialRecord]) -> ServingConfig | None:
+        """The configuration fewest ladder steps away that most probably fits and breaks no rule."""
+        space = self.context.space
+        here = np.array(list(indices_of(space, config).values()))
+        tried = {record.config for record in records}
+        everything = [each for each in all_configs(space) if each.options == config.options and each not in tried]
+        places = np.array([list(indices_of(space, each).values()) for each in everything])
+        for place in np.argsort(np.abs(places - here).sum(axis=1), kind="stable"):
+            candidate = everything[int(place)]
+            likely = self.forecast(candidate, records).p_fits >= SAFE_P_FITS
+            if likely and self.admit(candidate, records) is None:
+                return candidate
+        return None
+
+    def _release_rule(
+        self, config: ServingConfig, deployment: Deployment, workloads: Sequence[Workload]
+    ) -> Rejected | None:
+        violations = validate(self.forecaster.dialect, deployment, config, workloads, self.context.max_seq_len)
+        errors = [violation for violation in violations if violation.severity == "error"]
+        if not errors:
+            return None
+        return Rejected(rule=errors[0].rule, reason=errors[0].message, excess=min(10.0, errors[0].excess))

@@ -1,0 +1,84 @@
+"""A study resolved: everything the tuner, the files and the console need to know about it, in one frozen value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from advisor.domain.deployment import Deployment, GpuFacts, ModelFacts
+from advisor.domain.objective import Objective, Slo
+from advisor.domain.ports import EngineIdentity, EngineRef
+from advisor.domain.prediction import Prediction
+from advisor.domain.serving_config import ServingConfig
+from advisor.domain.study import Budget, SearchSpace, fingerprint
+from advisor.domain.trial import TrialRecord
+from advisor.domain.workload import Workload
+from advisor.search.baselines import Baseline
+from advisor.search.space import columns
+
+Predict = Callable[[ServingConfig, Workload], Prediction]
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """What a study is about. `predict` and `references` know only the nominal twin, never a drawn world."""
+
+    name: str
+    title: str
+    deployment: Deployment
+    facts: ModelFacts
+    gpu: GpuFacts
+    workloads: tuple[Workload, ...]
+    space: SearchSpace
+    objective: Objective
+    slo: Slo
+    budget: Budget
+    baselines: tuple[Baseline, ...]
+    launched_baselines: tuple[str, ...]
+    engine: EngineRef
+    identity: EngineIdentity
+    sampler: str
+    seed: int
+    predict: Predict
+    references: dict[str, float]
+
+    @property
+    def max_seq_len(self) -> int:
+        """Tokens of the longest request that every launch must be able to serve."""
+        return self.deployment.seq_len(self.workloads)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names everything that makes two runs comparable; another engine world is another run."""
+        return fingerprint(self.deployment, self.workloads, self.space, self.objective, self.slo, self.identity.label)
+
+    @property
+    def run_name(self) -> str:
+        """Folder of this run below `results/<study>/`."""
+        names = "+".join(workload.name for workload in self.workloads[:3])
+        more = f"+{len(self.workloads) - 3}more" if len(self.workloads) > 3 else ""
+        return f"{names}{more}-{self.fingerprint}"
+
+    @property
+    def space_size(self) -> int:
+        """Distinct configurations of the space."""
+        return len(next(iter(columns(self.space).values())))
+
+    @property
+    def baseline(self) -> Baseline:
+        """The baseline of every table: trial 0."""
+        return next(entry for entry in self.baselines if entry.name == self.launched_baselines[0])
+
+    def value_of(self, record: TrialRecord) -> float | None:
+        """The study's value of a trial: mean over workloads of log gain over the prediction at the baseline."""
+        if not record.measured:
+            return None
+        logs = []
+        for workload in self.workloads:
+            outcome = record.workload(workload.name)
+            value = self.objective.value(outcome.metrics) if outcome and outcome.metrics else None
+            if value is None or value <= 0:
+                return None
+            logs.append(math.log(self.objective.gain(value, self.references[workload.name])))
+        return sum(logs) / len(logs)

@@ -1,0 +1,160 @@
+"""`estimate` and `plan`: what the nominal twin predicts, without a launch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from advisor.app.baseline_choice import choose_baselines
+from advisor.app.forecast import Forecaster, best_first, log_scores
+from advisor.app.setup import Question, Resolved, resolve
+from advisor.domain.deployment import Deployment
+from advisor.domain.errors import NothingFeasible
+from advisor.domain.measurement import Source
+from advisor.domain.objective import Objective, Slo
+from advisor.domain.prediction import Prediction
+from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
+from advisor.domain.strict import StrictModel, parse
+from advisor.domain.workload import Workload
+from advisor.search.admission import LEAST_P_FITS
+from advisor.search.space import all_configs, completed
+
+RERANKED = 40  # the approximate ranking's best, simulated exactly before they are shown
+
+
+class Estimate(Prediction):
+    """`advisor estimate --output json`: a prediction with what it is about."""
+
+    schema_version: Literal[1] = 1
+    source: Source = "predicted"
+    deployment: Deployment
+    workload: Workload
+    workload_name: str
+    serving_config: ServingConfig
+
+
+class PlanRow(StrictModel):
+    """One configuration of a plan."""
+
+    serving_config: ServingConfig
+    prediction: Prediction
+    keeps_slo: bool
+
+
+class Plan(StrictModel):
+    """`advisor plan --output json`: the space ranked for one workload."""
+
+    schema_version: Literal[1] = 1
+    source: Source = "predicted"
+    study: str
+    deployment: Deployment
+    workload: Workload
+    workload_name: str
+    objective: Objective
+    slo: Slo
+    n_configs: int = Field(description="Distinct configurations of the space")
+    n_fit: int = Field(description="Of those, how many the memory law lets run and the workload can use")
+    rows: tuple[PlanRow, ...]
+    baseline: PlanRow
+
+
+def estimate(
+    deployment: Deployment, workload: Workload, serving_config: ServingConfig | Sequence[ServingConfig]
+) -> Estimate | list[Estimate]:
+    """Predict one configuration, or many.
+
+    Raises:
+        BadInput: unknown model, GPU or release, an impossible layout or workload.
+    """
+    forecaster = Forecaster(deployment, (workload,))
+    deployment.check_model(forecaster.facts)
+    deployment.check_workload(workload, forecaster.facts)
+    if isinstance(serving_config, ServingConfig):
+        return _estimate(forecaster, workload, serving_config)
+    return [_estimate(forecaster, workload, each) for each in serving_config]
+
+
+def _estimate(forecaster: Forecaster, workload: Workload, config: ServingConfig) -> Estimate:
+    prediction = forecaster.predict(config, workload)
+    fields = {name: getattr(prediction, name) for name in Prediction.model_fields}
+    return Estimate(
+        **fields,
+        deployment=forecaster.deployment.with_options(config.options),
+        workload=workload,
+        workload_name=workload.name,
+        serving_config=config,
+    )
+
+
+def estimate_question(question: Question, settings: Mapping[str, OptionValue]) -> list[Estimate]:
+    """Estimates for every workload of a question; settings not given are the baseline's."""
+    resolved = resolve(question)
+    forecaster, baseline = _baseline(resolved)
+    four = {name: value for name, value in settings.items() if name in FOUR_SETTINGS}
+    options = {**baseline.options, **{name: value for name, value in settings.items() if name not in FOUR_SETTINGS}}
+    flat = {**baseline.model_dump(), **four, "options": options}
+    config = parse(ServingConfig, flat, "settings")
+    return [_estimate(forecaster, workload, config) for workload in resolved.workloads]
+
+
+def plan_question(question: Question, top_n: int) -> Plan:
+    """The space ranked for the (first) workload of a question."""
+    resolved = resolve(question)
+    forecaster, baseline = _baseline(resolved)
+    return plan(resolved, forecaster, baseline, resolved.workloads[0], top_n)
+
+
+def plan(resolved: Resolved, forecaster: Forecaster, baseline: ServingConfig, workload: Workload, top_n: int) -> Plan:
+    """Rank everything approximately, simulate the best exactly, and show the top.
+
+    Raises:
+        NothingFeasible: no configuration of the space serves the workload.
+    """
+    configs = all_configs(resolved.space)
+    ranking = forecaster.rank(configs, workload)
+    order_found = best_first(log_scores(ranking, resolved.objective, workload))
+    if not order_found:
+        raise NothingFeasible(
+            f"no configuration of search space {resolved.space.name!r} serves {workload.name} on "
+            f"{resolved.deployment.gpus} x {resolved.deployment.gpu}: {forecaster.why_not(configs[0])} "
+            "More GPUs (--tp), a smaller quantization or a shorter workload would help."
+        )
+    likely = [place for place in order_found if ranking.p_fits[place] >= LEAST_P_FITS]
+    shown = (likely or order_found)[: max(RERANKED, top_n)]
+    rows = [_row(resolved, forecaster, configs[place], workload) for place in shown]
+    rows = [row for row in rows if row.prediction.metrics is not None]
+    sign = 1 if resolved.objective.direction == "minimize" else -1
+
+    def order(row: PlanRow) -> tuple[bool, float]:
+        assert row.prediction.metrics is not None
+        return not row.keeps_slo, sign * (resolved.objective.value(row.prediction.metrics) or np.inf)
+
+    return Plan(
+        study=resolved.study.name,
+        deployment=resolved.deployment,
+        workload=workload,
+        workload_name=workload.name,
+        objective=resolved.objective,
+        slo=resolved.slo,
+        n_configs=len(configs),
+        n_fit=len(order_found),
+        rows=tuple(sorted(rows, key=order)[:top_n]),
+        baseline=_row(resolved, forecaster, baseline, workload),
+    )
+
+
+def _row(resolved: Resolved, forecaster: Forecaster, config: ServingConfig, workload: Workload) -> PlanRow:
+    prediction = forecaster.predict(config, workload)
+    keeps = prediction.metrics is not None and resolved.slo.met(prediction.metrics)
+    return PlanRow(serving_config=config, prediction=prediction, keeps_slo=keeps)
+
+
+def _baseline(resolved: Resolved) -> tuple[Forecaster, ServingConfig]:
+    forecaster = Forecaster(resolved.deployment, resolved.workloads)
+    entries, launched = choose_baselines(resolved, (), forecaster)
+    config = next(entry.config for entry in entries if entry.name == launched[0])
+    assert config is not None
+    return forecaster, completed(resolved.space, config, resolved.deployment)

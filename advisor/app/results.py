@@ -1,0 +1,284 @@
+"""What a study says in the end: one result per workload, from the records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from advisor.app.context import StudyContext
+from advisor.app.tuner import comparison, launches
+from advisor.domain.deployment import Deployment
+from advisor.domain.measurement import LimitedBy, MemoryReport, Metrics, Source
+from advisor.domain.objective import Objective, Slo
+from advisor.domain.outcome import summary
+from advisor.domain.prediction import Prediction
+from advisor.domain.serving_config import ServingConfig
+from advisor.domain.strict import StrictModel
+from advisor.domain.trial import TrialRecord
+from advisor.domain.workload import Workload
+from advisor.metrics.confidence import Interval, mean_interval, ratio_interval
+from advisor.search.standings import Standing, pick, standings
+
+Status = Literal["confirmed", "baseline_within_noise", "candidate", "nothing_feasible", "interrupted"]
+SCHEMA_VERSION = 1
+
+
+class Counts(StrictModel):
+    """What the study cost. `launches` counts process starts; rejected trials cost none."""
+
+    trials: int
+    launches: int
+    oom: int
+    rejected: int
+    failed: int
+
+
+class Confidence(StrictModel):
+    """How the gain over the baseline was established."""
+
+    kind: Literal["remeasured", "single_run", "none"]
+    level: float | None = None
+    gain: Interval | None = Field(default=None, description="Winner over baseline, 1.0 = equal")
+    n_winner: int = 0
+    n_baseline: int = 0
+
+
+class ResultEntry(StrictModel):
+    """One configuration with what it did, in the field names others rely on."""
+
+    serving_config: ServingConfig
+    memory_fraction_kind: Literal["of_free", "of_total", "bytes"]
+    metrics: Metrics
+    memory_gib: MemoryReport | None
+    limited_by: LimitedBy | None
+    ci95: tuple[float, float] | None = Field(description="Of the objective, from repeats; null with one run")
+    trials: tuple[int, ...] = Field(description="Numbers of the trials behind it")
+    name: str | None = None
+
+
+class BaselineEntry(StrictModel):
+    """The baseline asked for, how its launch ended, and what was compared with."""
+
+    name: str
+    why: str
+    serving_config: ServingConfig | None
+    outcome: str
+    compared: ResultEntry | None = Field(description="The baseline itself, or the nearest configuration that runs")
+    is_substitute: bool = False
+
+
+class PredictedRow(StrictModel):
+    """A baseline that was not launched, as the twin predicts it."""
+
+    name: str
+    why: str
+    serving_config: ServingConfig | None
+    prediction: Prediction | None
+
+
+class Result(StrictModel):
+    """`result.json`: the recommendation for one workload."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    status: Status
+    source: Source
+    label: str = Field(description="`measured on ...` or `simulated by the twin ...`")
+    study: str
+    engine: str
+    engine_version: str
+    deployment: Deployment
+    workload: Workload
+    workload_name: str
+    objective: Objective
+    slo: Slo
+    best: ResultEntry | None
+    baseline: BaselineEntry
+    runner_up: ResultEntry | None
+    top: tuple[ResultEntry, ...]
+    predicted_baselines: tuple[PredictedRow, ...]
+    confidence: Confidence
+    referee: dict[str, Any] = Field(default_factory=dict, description="The engine's own benchmark beside ours; empty on the twin")
+    counts: Counts
+    stopped_by: str
+    seed: int
+    sampler: str
+
+
+class StudySummary(StrictModel):
+    """`summary.json`: all workloads of a study together."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    study: str
+    run: str
+    source: Source
+    label: str
+    stopped_by: str
+    counts: Counts
+    duration_s: float = Field(description="Launch and load of all trials, seconds; virtual on the twin")
+    results: tuple[Result, ...]
+
+    @property
+    def feasible(self) -> bool:
+        """True when at least one workload has a winner."""
+        return any(result.best is not None for result in self.results)
+
+
+def count(records: Sequence[TrialRecord]) -> Counts:
+    """Counts over all trials."""
+    kinds = [record.outcome.kind for record in records]
+    return Counts(
+        trials=len(records),
+        launches=launches(records),
+        oom=kinds.count("out_of_memory"),
+        rejected=kinds.count("rejected"),
+        failed=sum(kind in ("crashed", "timed_out", "infrastructure", "bad_config", "unhealthy") for kind in kinds),
+    )
+
+
+def summarise(context: StudyContext, records: Sequence[TrialRecord], stopped_by: str, top_n: int = 5) -> StudySummary:
+    """The whole study, one result per workload."""
+    return StudySummary(
+        study=context.name,
+        run=context.run_name,
+        source=context.identity.source,
+        label=context.identity.label,
+        stopped_by=stopped_by,
+        counts=count(records),
+        duration_s=sum(record.duration_s for record in records),
+        results=tuple(result(context, records, workload, stopped_by, top_n) for workload in context.workloads),
+    )
+
+
+def result(
+    context: StudyContext, records: Sequence[TrialRecord], workload: Workload, stopped_by: str, top_n: int = 5
+) -> Result:
+    """The recommendation for one workload."""
+    everything = standings(records, workload.name, context.objective, context.slo)
+    searched = standings(
+        [record for record in records if record.role != "confirmation"], workload.name, context.objective, context.slo
+    )
+    chosen = pick(searched, context.objective)
+    winner = _same(everything, chosen)
+    reference = comparison(records)
+    base = next((s for s in everything if reference is not None and s.config == reference.config), None)
+    confidence = _confidence(context, records, workload, chosen, base)
+    if winner is not None and base is not None and base.feasible and _keep_baseline(confidence, winner, base):
+        status: Status = "baseline_within_noise"
+    elif winner is None:
+        status = "interrupted" if stopped_by == "cancelled" else "nothing_feasible"
+    elif confidence.kind == "remeasured":
+        status = "confirmed"
+    else:
+        status = "interrupted" if stopped_by == "cancelled" else "candidate"
+    best = base if status == "baseline_within_noise" else winner
+    others = [s for s in everything if s.feasible and best is not None and s.config != best.config]
+    return Result(
+        status=status,
+        source=context.identity.source,
+        label=context.identity.label,
+        study=context.name,
+        engine=context.deployment.engine,
+        engine_version=context.deployment.engine_version,
+        deployment=context.deployment,
+        workload=workload,
+        workload_name=workload.name,
+        objective=context.objective,
+        slo=context.slo,
+        best=None if best is None else _entry(context, best),
+        baseline=_baseline(context, records, base),
+        runner_up=_entry(context, others[0]) if others else None,
+        top=tuple(_entry(context, standing) for standing in everything[:top_n]),
+        predicted_baselines=_predicted(context, records, workload),
+        confidence=confidence,
+        counts=count(records),
+        stopped_by=stopped_by,
+        seed=context.seed,
+        sampler=context.sampler,
+    )
+
+
+def _same(table: Sequence[Standing], chosen: Standing | None) -> Standing | None:
+    return next((s for s in table if chosen is not None and s.config == chosen.config), None)
+
+
+def _confidence(
+    context: StudyContext,
+    records: Sequence[TrialRecord],
+    workload: Workload,
+    chosen: Standing | None,
+    base: Standing | None,
+) -> Confidence:
+    """Winner over baseline. The run that made it the winner is left out of its mean: it was picked for being high."""
+    if chosen is None or base is None:
+        return Confidence(kind="none")
+    confirmed = standings(
+        [record for record in records if record.role == "confirmation"], workload.name, context.objective, context.slo
+    )
+    again = _same(confirmed, chosen)
+    if chosen.config == base.config:
+        return Confidence(kind="remeasured" if len(base.values) > 1 else "single_run", n_baseline=len(base.values))
+    values = chosen.values if again is None else again.values
+    better, worse = (values, base.values) if context.objective.direction == "maximize" else (base.values, values)
+    gain = ratio_interval(better, worse)
+    if gain is None:
+        ratio = context.objective.gain(chosen.mean, base.mean)
+        gain = Interval(estimate=ratio, low=0.0, high=ratio * ratio, level=0.0)
+    return Confidence(
+        kind="single_run" if again is None else "remeasured",
+        level=gain.level or None,
+        gain=gain,
+        n_winner=len(values),
+        n_baseline=len(base.values),
+    )
+
+
+def _keep_baseline(confidence: Confidence, winner: Standing, base: Standing) -> bool:
+    """True when the winner is the baseline, or was measured again and is not clearly better."""
+    if winner.config == base.config:
+        return True
+    return confidence.kind == "remeasured" and confidence.gain is not None and confidence.gain.low <= 1.0
+
+
+def _entry(context: StudyContext, standing: Standing, name: str | None = None) -> ResultEntry:
+    outcome = standing.outcomes[-1]
+    assert outcome.metrics is not None
+    interval = mean_interval(standing.values)
+    return ResultEntry(
+        serving_config=standing.config,
+        memory_fraction_kind=context.identity.memory_fraction_kind,
+        metrics=outcome.metrics,
+        memory_gib=standing.memory_gib,
+        limited_by=outcome.limited_by,
+        ci95=None if interval is None else (interval.low, interval.high),
+        trials=standing.numbers,
+        name=name,
+    )
+
+
+def _baseline(context: StudyContext, records: Sequence[TrialRecord], base: Standing | None) -> BaselineEntry:
+    asked = context.baseline
+    own = next((r for r in records if r.role == "baseline" and r.config == asked.config), None)
+    return BaselineEntry(
+        name=asked.name,
+        why=asked.why,
+        serving_config=asked.config,
+        outcome="not launched" if own is None else summary(own.outcome),
+        compared=None if base is None else _entry(context, base, asked.name),
+        is_substitute=base is not None and base.config != asked.config,
+    )
+
+
+def _predicted(context: StudyContext, records: Sequence[TrialRecord], workload: Workload) -> tuple[PredictedRow, ...]:
+    launched = {record.config for record in records if record.launched}
+    return tuple(
+        PredictedRow(
+            name=entry.name,
+            why=entry.why,
+            serving_config=entry.config,
+            prediction=None if entry.config is None else context.predict(entry.config, workload),
+        )
+        for entry in context.baselines
+        if entry.config is None or entry.config not in launched
+    )

@@ -1,0 +1,184 @@
+"""From what a person asked for to a resolved study."""
+
+from __future__ import annotations
+
+import re
+from typing import Optional
+
+from pydantic import Field
+
+from advisor.domain.deployment import Deployment
+from advisor.domain.errors import BadInput
+from advisor.domain.objective import Objective, Slo, parse_objective, parse_slo
+from advisor.domain.strict import StrictModel, parse
+from advisor.domain.study import Budget, SearchSpace, Study
+from advisor.domain.workload import Workload, parse_lengths, parse_workload
+from advisor.search.space import restrict
+from advisor.store import catalog
+
+DEFAULT_STUDY = "llama4-maverick-fp8-b200"
+_QUANT_IN_NAME = (("nvfp4", "nvfp4"), ("fp4", "nvfp4"), ("fp8", "fp8"), ("gpt-oss", "mxfp4"))
+
+
+class Question(StrictModel):
+    """What the command line asks, unresolved: None means not said."""
+
+    study: Optional[str] = None
+    isl: Optional[str] = None
+    osl: Optional[str] = None
+    concurrency: Optional[int] = Field(default=None, ge=1)
+    request_rate_per_s: Optional[float] = Field(default=None, gt=0)
+    workloads: tuple[str, ...] = ()
+    slo: str = ""
+    objective: Optional[str] = None
+    model: Optional[str] = None
+    gpu: Optional[str] = None
+    gpus: Optional[int] = None
+    tp: Optional[int] = None
+    pp: Optional[int] = None
+    ep: Optional[int] = None
+    attention_dp: Optional[bool] = None
+    quant: Optional[str] = None
+    engine_version: Optional[str] = None
+    search_space: Optional[str] = None
+    max_launches: Optional[int] = Field(default=None, ge=1)
+    max_hours: Optional[float] = Field(default=None, gt=0)
+
+
+class Resolved(StrictModel):
+    """A study with everything said on the command line worked in."""
+
+    study: Study
+    deployment: Deployment
+    workloads: tuple[Workload, ...]
+    space: SearchSpace
+    objective: Objective
+    slo: Slo
+    budget: Budget
+
+
+def resolve(question: Question) -> Resolved:
+    """The study that the question means.
+
+    Raises:
+        BadInput: unknown names, impossible workloads or layouts, an empty search space.
+    """
+    study = _study(question)
+    deployment = _deployment(study.deployment, question)
+    facts = catalog.model_facts(deployment.model)
+    catalog.gpu_facts(deployment.gpu)
+    deployment.check_model(facts)
+    workloads = _workloads(question, study)
+    for workload in workloads:
+        deployment.check_workload(workload, facts)
+    fixed = ["enable_attention_dp"] if question.attention_dp is not None else []
+    space = restrict(
+        catalog.search_space(question.search_space or study.search_space),
+        vary=tuple(name for name in study.vary if name not in fixed),
+    )
+    budget = Budget(
+        max_launches=question.max_launches or study.budget.max_launches,
+        max_hours=question.max_hours or study.budget.max_hours,
+    )
+    return Resolved(
+        study=study,
+        deployment=deployment,
+        workloads=workloads,
+        space=space,
+        objective=parse_objective(question.objective) if question.objective else study.objective,
+        slo=parse_slo(question.slo) if question.slo else study.slo,
+        budget=budget,
+    )
+
+
+def guess_quantization(model: str) -> str:
+    """The quantization that a checkpoint's name announces, bf16 when it announces none."""
+    return next((quant for word, quant in _QUANT_IN_NAME if word in model.lower()), "bf16")
+
+
+def _study(question: Question) -> Study:
+    """The named study, the shipped one for this model and GPU, or a generic one."""
+    if question.study is not None:
+        return catalog.study(question.study)
+    default = catalog.study(DEFAULT_STUDY)
+    if question.model is None and question.gpu is None:
+        return default
+    model = question.model or default.deployment.model
+    wanted = catalog.model_facts(model).name
+    quant = question.quant or (guess_quantization(model) if question.model else default.deployment.quantization)
+    for study in map(catalog.study, catalog.study_names()):
+        fixed = study.deployment
+        same = catalog.model_facts(fixed.model).name == wanted and fixed.quantization == quant
+        if same and question.gpu in (None, fixed.gpu):
+            return study
+    if question.gpu is None:
+        raise BadInput(f"No shipped study is about {model!r} ({quant}); say which GPU: --gpu, one of {', '.join(catalog.gpus())}.")
+    return _generic(model, quant, question)
+
+
+def _generic(model: str, quant: str, question: Question) -> Study:
+    """A study of a model that no shipped one is about: engine defaults as baseline, one GPU unless said otherwise."""
+    assert question.gpu is not None
+    tp = question.tp or question.gpus or 1
+    slug = re.sub(r"[^a-z0-9.]+", "-", model.rstrip("/").split("/")[-1].lower()).strip("-")
+    name = f"{slug}-{quant}-{question.gpu.split('_')[0]}"
+    data = {
+        "name": name,
+        "title": f"{model} {quant} on {tp * (question.pp or 1)} x {question.gpu}",
+        "description": "Made from the command line.",
+        "deployment": {"model": model, "quantization": quant, "gpu": question.gpu, "gpus": tp * (question.pp or 1), "tp": tp}
+        | ({"pp": question.pp} if question.pp else {}),
+        "vary": ["enable_chunked_prefill"],
+        "workloads": ["1k1k"],
+    }
+    return parse(Study, data, "--model")
+
+
+def _deployment(fixed: Deployment, question: Question) -> Deployment:
+    """The study's deployment with what the command line says of it."""
+    said = {
+        "model": question.model,
+        "gpu": question.gpu,
+        "tp": question.tp,
+        "pp": question.pp,
+        "ep": question.ep,
+        "attention_dp": question.attention_dp,
+        "quantization": question.quant,
+        "engine_version": question.engine_version,
+    }
+    updates = {name: value for name, value in said.items() if value is not None}
+    if question.gpus is not None:
+        updates["gpus"] = question.gpus
+        if question.tp is None and question.gpus % (question.pp or fixed.pp) == 0:
+            updates["tp"] = question.gpus // (question.pp or fixed.pp)
+    elif question.tp is not None or question.pp is not None:
+        updates["gpus"] = (question.tp or fixed.tp) * (question.pp or fixed.pp)
+    if "tp" in updates and question.ep is None:
+        updates["ep"] = updates["tp"] if fixed.ep == fixed.tp else min(fixed.ep, int(updates["tp"]))
+    return parse(Deployment, {**fixed.model_dump(mode="json"), **updates}, "deployment")
+
+
+def _workloads(question: Question, study: Study) -> tuple[Workload, ...]:
+    """The workloads asked for, else the study's own.
+
+    Raises:
+        BadInput: only one of ISL and OSL given, names twice, both ways of asking mixed.
+    """
+    if (question.isl is None) != (question.osl is None):
+        missing = "--osl" if question.osl is None else "--isl"
+        raise BadInput(f"{missing} is missing: a workload needs both, as in --isl 4096 --osl 1024.")
+    if question.isl is not None and question.workloads:
+        raise BadInput("Give either --isl and --osl or --workload, not both.")
+    if question.concurrency is not None and question.request_rate_per_s is not None:
+        raise BadInput("Give either --concurrency or --request-rate, not both.")
+    if question.isl is not None and question.osl is not None:
+        isl_min, isl = parse_lengths(question.isl, "ISL")
+        osl_min, osl = parse_lengths(question.osl, "OSL")
+        data = {"isl": isl, "osl": osl, "isl_min": isl_min, "osl_min": osl_min}
+        load = {"concurrency": question.concurrency, "request_rate_per_s": question.request_rate_per_s}
+        return (parse(Workload, {**data, **load}, "workload"),)
+    names = question.workloads or study.workloads
+    found = tuple(parse_workload(name, question.concurrency, question.request_rate_per_s) for name in names)
+    if len({workload.name for workload in found}) < len(found):
+        raise BadInput(f"A workload is given twice among {', '.join(names)}.")
+    return found

@@ -1,0 +1,141 @@
+"""One trial: launch, probe, measure every workload, stop. A function from request to record."""
+
+from __future__ import annotations
+
+from advisor.app.engines import load_engine
+from advisor.domain.errors import BadInput
+from advisor.domain.measurement import EffectiveSettings, MemoryReport, WorkloadOutcome
+from advisor.domain.outcome import RETRIED_ONCE, BadConfig, Evidence, Infrastructure, Measured, Outcome, Unhealthy
+from advisor.domain.ports import (
+    Engine,
+    Evidence,
+    LaunchSpec,
+    NoEvidence,
+    OnEvent,
+    RunningServer,
+    Stop,
+    TrialEvent,
+    TrialRequest,
+)
+from advisor.domain.strict import StrictModel
+from advisor.domain.trial import PhaseTiming, TrialRecord
+from advisor.domain.workload import Workload
+
+def never(_: object) -> bool:
+    """A stop rule that never stops."""
+    return False
+
+
+def silent(_: TrialEvent) -> None:
+    """An event sink for nobody."""
+
+
+def run_trial(
+    request: TrialRequest,
+    engine: Engine | None = None,
+    stop: Stop = never,
+    on_event: OnEvent = silent,
+    evidence: Evidence | None = None,
+) -> TrialRecord:
+    """Make one trial; a launch that timed out or crashed gets a second try before it counts.
+
+    Args:
+        request: All there is to know, serialisable.
+        engine: The engine when the caller has it already; else it is loaded by the request's name.
+        stop: Sees partial results and may end a benchmark early.
+        on_event: Called as phases pass and numbers settle.
+        evidence: Takes the command line, the configuration file and the per-request samples.
+    """
+    engine = engine or load_engine(request.engine)
+    evidence = evidence or NoEvidence()
+    launch = _launch(request, engine, stop, on_event, evidence)
+    n_attempts = 1
+    if isinstance(launch.outcome, RETRIED_ONCE):
+        launch, n_attempts = _launch(request, engine, stop, on_event, evidence), 2
+    identity = engine.identity()
+    return TrialRecord(
+        number=request.number,
+        role=request.role,
+        origin=request.origin,
+        config=request.spec.config,
+        source=identity.source,
+        engine_label=identity.label,
+        seed=request.spec.seed,
+        memory_predicted_gib=request.memory_predicted_gib,
+        n_attempts=n_attempts,
+        **{name: getattr(launch, name) for name in _Launch.model_fields},
+    )
+
+
+class _Launch(StrictModel):
+    """What one process start showed."""
+
+    outcome: Outcome
+    workloads: tuple[WorkloadOutcome, ...] = ()
+    phases: tuple[PhaseTiming, ...] = ()
+    effective: EffectiveSettings | None = None
+    memory_measured_gib: MemoryReport | None = None
+
+
+def _launch(
+    request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: Evidence
+) -> _Launch:
+    spec = request.spec
+    try:
+        prepared = engine.prepare(spec)
+    except BadInput as error:
+        return _Launch(outcome=BadConfig(reason=str(error)))
+    evidence.write_launch(prepared.argv, prepared.config_text)
+    with prepared.start(on_event) as server:
+        outcome = server.failure() or unhealthy(server.effective(), spec)
+        measured: tuple[WorkloadOutcome, ...] = ()
+        if outcome is None and spec.fidelity == "full":
+            measured, outcome = _measure(server, request, engine, stop, on_event, evidence)
+        return _Launch(
+            outcome=outcome or Measured(),
+            workloads=measured,
+            phases=server.phases(),
+            effective=server.effective(),
+            memory_measured_gib=server.memory(),
+        )
+
+
+def unhealthy(effective: EffectiveSettings | None, spec: LaunchSpec) -> Unhealthy | None:
+    """A server whose KV pool or effective `max_seq_len` cannot hold the study's longest request."""
+    if effective is None:
+        return None
+    longest = max(workload.max_tokens_per_request for workload in spec.workloads)
+    for what, tokens in (("KV pool", effective.kv_tokens), ("effective max_seq_len", effective.max_seq_len)):
+        if tokens < longest:
+            reason = f"the {what} holds {tokens:,} tokens, the longest request needs {longest:,}"
+            return Unhealthy(reason=reason, evidence=(Line(line=0, text=f"{what} = {tokens} tokens"),))
+    return None
+
+
+def by_growing_memory(workloads: tuple[Workload, ...]) -> list[tuple[int, Workload]]:
+    """Workloads with their place in the study, the one that fills least KV cache first."""
+
+    def kv_demand(entry: tuple[int, Workload]) -> float:
+        workload = entry[1]
+        return workload.max_tokens_per_request * (workload.concurrency or workload.requests())
+
+    return sorted(enumerate(workloads), key=kv_demand)
+
+
+def _measure(
+    server: RunningServer, request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: Evidence
+) -> tuple[tuple[WorkloadOutcome, ...], Outcome | None]:
+    """Every workload in turn, in the study's order; what was measured before a crash stays valid."""
+    measurer = engine.measurer()
+    done: dict[int, WorkloadOutcome] = {}
+    failure: Outcome | None = None
+    for place, workload in by_growing_memory(request.spec.workloads):
+        # No two benchmarks of a launch share a seed: equal prompts would hit the prefix cache.
+        seed = request.spec.seed * 1009 + place
+        done[place] = measurer.measure(server, workload, seed, stop, on_event, evidence)
+        failure = server.failure()
+        if failure is None and (done[place].metrics is None or done[place].n_short):
+            failure = Infrastructure(reason=done[place].note or f"{workload.name} could not be measured")
+        if failure is not None:
+            break
+    return tuple(done[place] for place in sorted(done)), failure

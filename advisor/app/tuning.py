@@ -1,0 +1,170 @@
+"""`tune`, wired: a question and how to answer it become a session, a session runs and leaves its results on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from pydantic import Field
+
+from advisor.app.admission import MemoryGate
+from advisor.app.baseline_choice import choose_baselines
+from advisor.app.context import StudyContext
+from advisor.app.engines import choose, load_engine
+from advisor.app.forecast import Forecaster
+from advisor.app.results import StudySummary, summarise
+from advisor.app.setup import Question, Resolved, resolve
+from advisor.app.starts import plan_starts
+from advisor.app.tuner import Tuner
+from advisor.domain.errors import BadInput
+from advisor.domain.ports import CancelToken, Engine, Proposal, Reporter
+from advisor.domain.serving_config import OptionValue
+from advisor.domain.strict import StrictModel
+from advisor.domain.trial import TrialRecord
+from advisor.store.ledger import OptunaLedger
+from advisor.store.stock_samplers import make_proposer
+from advisor.twin.startup import STARTUP
+
+
+class How(StrictModel):
+    """How the study is to be run, as opposed to what it is about."""
+
+    engine: str = "auto"
+    twin_world: int = Field(default=0, ge=0)
+    sampler: str = "tpe"
+    baselines: tuple[str, ...] = ()
+    seed: int = Field(default=0, ge=0)
+    out: Path = Path("results")
+    storage: Optional[str] = None
+    resume: bool = False
+    top_n: int = Field(default=5, ge=1)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A resolved study ready to run: nothing was launched and nothing written yet."""
+
+    resolved: Resolved
+    how: How
+    context: StudyContext
+    engine: Engine
+    forecaster: Forecaster
+    starts: tuple[Proposal, ...]
+    why_twin: str | None
+
+    @property
+    def study_folder(self) -> Path:
+        """`results/<study>/`."""
+        return self.how.out / self.context.name
+
+    @property
+    def run_folder(self) -> Path:
+        """`results/<study>/<run>/`."""
+        return self.study_folder / self.context.run_name
+
+    def expected_hours(self) -> float:
+        """Server time of the whole budget, hours, from the predicted baseline or the first start that would run."""
+        tried = [self.context.baseline.config, *(proposal.config for proposal in self.starts)]
+        for config in tried:
+            if config is None:
+                continue
+            predictions = [self.context.predict(config, workload) for workload in self.context.workloads]
+            metrics = [prediction.metrics for prediction in predictions if prediction.metrics is not None]
+            if len(metrics) == len(predictions):
+                loads_s = sum(each.duration_s for each in metrics)
+                start_s = STARTUP.total_s(predictions[0].memory_gib.weights, n_graphs=20)
+                return self.context.budget.max_launches * (start_s + loads_s) / 3600
+        return 0.0
+
+    def open_ledger(self) -> OptunaLedger:
+        """The run's ledger, opened and repaired.
+
+        Raises:
+            BadInput: results exist and `resume` was not said, another process is at it, or what is there does not match.
+        """
+        context = self.context
+        return OptunaLedger(
+            self.run_folder,
+            name=f"{context.name}/{context.run_name}",
+            space=context.space,
+            proposer=make_proposer(context.sampler, context.space, context.slo, context.value_of),
+            slo=context.slo,
+            value_of=context.value_of,
+            seed=context.seed,
+            identity={
+                "study": context.fingerprint,
+                "engine": context.identity.label,
+                "source": context.identity.source,
+                "sampler": context.sampler,
+                "seed": str(context.seed),
+            },
+            storage=self.how.storage,
+            resume=self.how.resume,
+        )
+
+    def run(self, ledger: OptunaLedger, reporter: Reporter, cancel: CancelToken) -> StudySummary:
+        """Run to the end and say what came out. Files are the caller's business."""
+        tuner = Tuner(
+            context=self.context,
+            engine=self.engine,
+            ledger=ledger,
+            admission=MemoryGate(self.context, self.forecaster),
+            starts=self.starts,
+            reporter=reporter,
+            cancel=cancel,
+        )
+        stopped_by = tuner.run()
+        return self.summary(ledger.records(), stopped_by)
+
+    def summary(self, records: Sequence[TrialRecord], stopped_by: str) -> StudySummary:
+        """The study as its records tell it."""
+        return summarise(self.context, records, stopped_by, self.how.top_n)
+
+
+def open_session(question: Question, how: How) -> Session:
+    """Resolve a question.
+
+    Raises:
+        BadInput: anything that cannot be meant.
+        EngineMissing: an engine asked for by name that is not here.
+    """
+    resolved = resolve(question)
+    options: dict[str, OptionValue] = {"world": how.twin_world} if how.twin_world else {}
+    ref, why_twin = choose(how.engine, options)
+    if how.twin_world and ref.name != "twin":
+        raise BadInput(f"--twin-world means nothing to engine {ref.name!r}; use --engine twin.")
+    engine = load_engine(ref)
+    identity = engine.identity()
+    forecaster = Forecaster(resolved.deployment, resolved.workloads)
+    baselines, launched = choose_baselines(resolved, how.baselines, forecaster)
+    context = StudyContext(
+        name=resolved.study.name,
+        title=resolved.study.title,
+        deployment=resolved.deployment,
+        facts=forecaster.facts,
+        gpu=forecaster.gpu,
+        workloads=resolved.workloads,
+        space=resolved.space,
+        objective=resolved.objective,
+        slo=resolved.slo,
+        budget=resolved.budget,
+        baselines=baselines,
+        launched_baselines=launched,
+        engine=ref,
+        identity=identity,
+        sampler=how.sampler,
+        seed=how.seed,
+        predict=forecaster.predict,
+        references=forecaster.references(baselines, launched, resolved.objective, resolved.space),
+    )
+    return Session(
+        resolved=resolved,
+        how=how,
+        context=context,
+        engine=engine,
+        forecaster=forecaster,
+        starts=plan_starts(context, forecaster),
+        why_twin=why_twin,
+    )

@@ -1,0 +1,63 @@
+"""`advisor plan`: the whole space ranked on the twin, no launch."""
+
+from __future__ import annotations
+
+import typer
+
+from advisor.cli import options as opt
+from advisor.cli.asking import question
+from advisor.cli.errors import guarded
+
+
+@guarded
+def plan(
+    isl: opt.Isl = None,
+    osl: opt.Osl = None,
+    concurrency: opt.Concurrency = None,
+    request_rate: opt.RequestRate = None,
+    workload: opt.Workloads = None,
+    slo: opt.SloText = "",
+    model: opt.Model = None,
+    gpu: opt.Gpu = None,
+    gpus: opt.Gpus = None,
+    tp: opt.Tp = None,
+    pp: opt.Pp = None,
+    ep: opt.Ep = None,
+    attention_dp: opt.AttentionDp = None,
+    quant: opt.Quant = None,
+    engine_version: opt.EngineVersion = None,
+    study: opt.StudyName = None,
+    search_space: opt.SpaceName = None,
+    objective: opt.ObjectiveName = None,
+    output: opt.Output = opt.OutputFormat.text,
+    top_n: opt.TopN = 10,
+) -> None:
+    """Rank every configuration of the space by what the twin predicts, and say what will not fit."""
+    from advisor.app.estimating import plan_question
+    from advisor.report import console, plan_view
+
+    asked = question(
+        study=study,
+        isl=isl,
+        osl=osl,
+        concurrency=concurrency,
+        request_rate_per_s=request_rate,
+        workloads=workload,
+        slo=slo,
+        objective=objective,
+        model=model,
+        gpu=gpu,
+        gpus=gpus,
+        tp=tp,
+        pp=pp,
+        ep=ep,
+        attention_dp=attention_dp,
+        quant=quant,
+        engine_version=engine_version,
+        search_space=search_space,
+    )
+    document = plan_question(asked, top_n)
+    if output is opt.OutputFormat.json:
+        typer.echo(document.model_dump_json(indent=2))
+    else:
+        console.show(plan_view.plan_ranking(document))

@@ -1,0 +1,87 @@
+"""Running a session for a person: banner, progress, signals, files, the last word and the exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import typer
+
+from advisor.cli.options import OutputFormat
+from advisor.domain.errors import NothingFeasible
+
+if TYPE_CHECKING:
+    from advisor.app.tuning import Session
+
+INTERRUPTED = 130
+
+
+class Cancel:
+    """One Ctrl-C or SIGTERM: finish this measurement and write what is known. Three Ctrl-C: stop now."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @property
+    def cancelled(self) -> bool:
+        """True once somebody asked to stop."""
+        return self._count > 0
+
+    def install(self) -> None:
+        """Listen to SIGINT and SIGTERM."""
+        signal.signal(signal.SIGINT, self._hear)
+        signal.signal(signal.SIGTERM, self._hear)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if number == signal.SIGINT and self._count >= 3:
+            os.write(2, b"advisor: stopped; finished trials are safe, go on with --resume\n")
+            os._exit(INTERRUPTED)
+        if self._count == 1:
+            os.write(2, b"\nadvisor: finishing this measurement, then writing what is known (Ctrl-C twice more: stop now)\n")
+
+
+def dry_run(session: Session, output: OutputFormat) -> None:
+    """Say what would be done."""
+    from advisor.report import console, plan_view
+
+    if output is OutputFormat.json:
+        typer.echo(plan_view.plan_document(session).model_dump_json(indent=2))
+    else:
+        console.show(plan_view.plan_text(session))
+
+
+def run(session: Session, output: OutputFormat) -> int:
+    """Run a session to its end.
+
+    Returns:
+        The exit code: 0 done, 130 interrupted.
+
+    Raises:
+        NothingFeasible: no configuration serves any workload within its limits.
+    """
+    from advisor.report import bundle, console
+    from advisor.report.progress import reporter_for
+    from advisor.report.summary import study_view
+
+    cancel = Cancel()
+    cancel.install()
+    identity = session.context.identity
+    screen = console.stderr()
+    screen.print(console.banner(identity.source, identity.label, session.why_twin))
+    with session.open_ledger() as ledger:
+        with reporter_for(screen)(session.context, screen, ledger.records()) as reporter:
+            summary = session.run(ledger, reporter, cancel)
+        paths = bundle.write(session, ledger.records(), summary)
+    if output is OutputFormat.json:
+        typer.echo(summary.model_dump_json(indent=2))
+    else:
+        console.show(console.banner(identity.source, identity.label, session.why_twin), study_view(summary, paths))
+        console.show(bundle.next_step(session, summary, paths))
+    if summary.stopped_by == "cancelled":
+        return INTERRUPTED
+    if not summary.feasible:
+        raise NothingFeasible(bundle.why_nothing(session, ledger.records()))
+    return 0

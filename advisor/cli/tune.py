@@ -1,0 +1,114 @@
+"""`advisor tune`: the study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from advisor.cli import options as opt
+from advisor.cli.asking import question
+from advisor.cli.errors import guarded
+
+
+@guarded
+def tune(
+    isl: opt.Isl = None,
+    osl: opt.Osl = None,
+    concurrency: opt.Concurrency = None,
+    request_rate: opt.RequestRate = None,
+    workload: opt.Workloads = None,
+    slo: opt.SloText = "",
+    model: opt.Model = None,
+    gpu: opt.Gpu = None,
+    gpus: opt.Gpus = None,
+    tp: opt.Tp = None,
+    pp: opt.Pp = None,
+    ep: opt.Ep = None,
+    attention_dp: opt.AttentionDp = None,
+    quant: opt.Quant = None,
+    engine: opt.Engine = "auto",
+    engine_version: opt.EngineVersion = None,
+    study: opt.StudyName = None,
+    search_space: opt.SpaceName = None,
+    objective: opt.ObjectiveName = None,
+    sampler: Annotated[
+        str, typer.Option(help="tpe, random, qmc, gp, nsgaii or cmaes.", rich_help_panel=opt.STUDY)
+    ] = "tpe",
+    baseline: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Launch this too: default, guide, trtllm-bench, aiconfigurator, curated, or a YAML file; repeat for several.",
+            rich_help_panel=opt.STUDY,
+        ),
+    ] = None,
+    twin_world: opt.TwinWorld = 0,
+    seed: opt.Seed = 0,
+    max_launches: Annotated[
+        Optional[int],
+        typer.Option(help="Process starts in all, the confirmation included.", min=1, rich_help_panel=opt.BUDGET),
+    ] = None,
+    max_hours: Annotated[
+        Optional[float], typer.Option(help="Server hours in all; virtual ones on the twin.", rich_help_panel=opt.BUDGET)
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with this run where it stopped.", rich_help_panel=opt.BUDGET)
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, launch nothing.", rich_help_panel=opt.BUDGET)
+    ] = False,
+    out: opt.Out = Path("results"),
+    storage: Annotated[
+        Optional[str],
+        typer.Option(help="Optuna storage URL instead of the run's journal file.", rich_help_panel=opt.OUTPUT),
+    ] = None,
+    output: opt.Output = opt.OutputFormat.text,
+    top_n: opt.TopN = 5,
+) -> None:
+    """Find the best configuration for a workload by launching and benchmarking it.
+
+    `advisor tune --isl 4096 --osl 1024` needs nothing else: it tunes Llama-4-Maverick FP8 on 8 GPUs. Without a GPU the
+    launches are simulated by the twin, and everything says so.
+    """
+    from advisor.app import tuning
+    from advisor.cli import present
+
+    asked = question(
+        study=study,
+        isl=isl,
+        osl=osl,
+        concurrency=concurrency,
+        request_rate_per_s=request_rate,
+        workloads=workload,
+        slo=slo,
+        objective=objective,
+        model=model,
+        gpu=gpu,
+        gpus=gpus,
+        tp=tp,
+        pp=pp,
+        ep=ep,
+        attention_dp=attention_dp,
+        quant=quant,
+        engine_version=engine_version,
+        search_space=search_space,
+        max_launches=max_launches,
+        max_hours=max_hours,
+    )
+    how = tuning.How(
+        engine=engine,
+        twin_world=twin_world,
+        sampler=sampler,
+        baselines=tuple(baseline or ()),
+        seed=seed,
+        out=out,
+        storage=storage,
+        resume=resume,
+        top_n=top_n,
+    )
+    session = tuning.open_session(asked, how)
+    if dry_run:
+        present.dry_run(session, output)
+        return
+    raise typer.Exit(present.run(session, output))

@@ -1,0 +1,244 @@
+"""The twin behind the engine port: launches that reserve virtual GiB and run in virtual time.
+
+It plays a world: nominal constants, or constants drawn within the twin's known error (`world` > 0). It is the only
+module that knows worlds; what proposes, admits and estimates knows the nominal constants alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from types import TracebackType
+from typing import Any
+
+from advisor.domain.deployment import Deployment
+from advisor.domain.measurement import EffectiveSettings, MemoryReport, WorkloadOutcome
+from advisor.domain.outcome import BadConfig, Outcome
+from advisor.domain.ports import (
+    EngineIdentity,
+    Evidence,
+    LaunchSpec,
+    Measurer,
+    OnEvent,
+    PartialResult,
+    Prepared,
+    RunningServer,
+    Stop,
+    TrialEvent,
+)
+from advisor.domain.trial import PhaseTiming
+from advisor.domain.workload import Workload
+from advisor.engines.trtllm.command import as_mapping, to_argv, to_yaml
+from advisor.engines.trtllm.dialects import dialect
+from advisor.engines.trtllm.rules import validate
+from advisor.store import catalog
+from advisor.store.yaml_files import dump_yaml
+from advisor.twin.predict import Twin, limited_by, load_failure, memory_report, metrics_of, startup_failure
+from advisor.twin.scheduler import Progress
+from advisor.twin.startup import STARTUP
+from advisor.twin.worlds import draw_world, measurement_noise
+
+WAVES = 3  # requests = 3 x concurrency: the third wave already repeats the second
+START_ORDER = ("launch", "load", "kv_estimate", "kv_allocate", "warm_up")
+
+
+class SimulatedEngine:
+    """Launches trtllm-serve configurations on the twin. Needs no GPU, and every number it gives is simulated."""
+
+    def __init__(self, world: int = 0, waves: int = WAVES) -> None:
+        self._world = world
+        self._waves = waves
+        self._constants = draw_world(world)
+
+    def identity(self) -> EngineIdentity:
+        """How its numbers are to be called."""
+        what = f"world {self._world}, constants drawn within its known error" if self._world else "nominal constants"
+        return EngineIdentity(
+            name="twin", version=_version(), source="simulated", label=f"simulated by the twin ({what})"
+        )
+
+    def prepare(self, spec: LaunchSpec) -> Prepared:
+        """Check the configuration as the engine release would, and spell its command line and YAML.
+
+        Raises:
+            BadInput: a release or an option that the dialect does not know.
+        """
+        return SimulatedLaunch(spec, self.twin(spec.deployment))
+
+    def measurer(self) -> Measurer:
+        """Measures in virtual time, with the repeatability of a real benchmark."""
+        return SimulatedMeasurer(self._waves)
+
+    def twin(self, deployment: Deployment) -> Twin:
+        """The twin of a deployment in this world."""
+        return _twin(deployment.model, deployment.engine_version, self._world)
+
+
+@functools.lru_cache(maxsize=64)
+def _twin(model: str, engine_version: str, world: int) -> Twin:
+    ladder = dialect(engine_version).graph_ladder
+    return Twin(catalog.model_facts(model), catalog.step_tables, constants=draw_world(world), ladder_rule=ladder)
+
+
+@functools.cache
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("trtllm-advisor")
+
+
+class SimulatedLaunch:
+    """A launch made ready: what would be typed, and what the twin needs."""
+
+    def __init__(self, spec: LaunchSpec, twin: Twin) -> None:
+        self.spec, self.twin = spec, twin
+        self.max_seq_len = spec.deployment.seq_len(spec.workloads)
+        spoken = dialect(spec.deployment.engine_version)
+        entries = to_yaml(spoken, spec.deployment, spec.config, self.max_seq_len)
+        self.config_text = dump_yaml(as_mapping(entries))
+        self.argv = to_argv(
+            spoken,
+            spec.deployment,
+            spec.config,
+            self.max_seq_len,
+            host="127.0.0.1",
+            port=8000,
+            config_path="extra-llm-api-config.yml",
+        )
+        self.effective = twin.effective(spec.deployment, spec.config, self.max_seq_len)
+        violations = validate(spoken, spec.deployment, spec.config, spec.workloads, self.max_seq_len)
+        self.refusals = tuple(each for each in violations if each.severity == "error")
+
+    def start(self, on_event: OnEvent) -> RunningServer:
+        """Play the start: phases pass until one of them runs out of memory."""
+        return SimulatedServer(self, on_event)
+
+
+class SimulatedServer:
+    """A virtual server: healthy, or dead in the phase where the memory law says so."""
+
+    def __init__(self, launch: SimulatedLaunch, on_event: OnEvent) -> None:
+        spec = launch.spec
+        self.launch = launch
+        self._phases: list[PhaseTiming] = []
+        self._failure: Outcome | None = None
+        self._up = False
+        if launch.refusals:
+            self._failure = BadConfig(reason=launch.refusals[0].message)
+            return
+        self.budget = launch.twin.memory(spec.deployment, spec.config, None)
+        oom = startup_failure(self.budget)
+        graphs = len(launch.effective.cuda_graph_sizes)
+        weights_gib = float(self.budget.weights_gib)
+        for phase in START_ORDER:
+            self._phases.append(PhaseTiming(name=phase, duration_s=STARTUP.seconds(phase, weights_gib, graphs)))
+            on_event(TrialEvent(kind="phase", phase=phase))
+            if oom is not None and oom.phase == phase:
+                self._failure = oom
+                return
+        self._up = True
+
+    def __enter__(self) -> RunningServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def effective(self) -> EffectiveSettings | None:
+        """What the server really uses once it is up; None when it never came up."""
+        return self.launch.effective if self._up else None
+
+    def memory(self) -> MemoryReport | None:
+        """GiB by component under the heaviest load served; None when nothing was allocated."""
+        return None if self.launch.refusals else memory_report(self.budget)
+
+    def stats(self) -> dict[str, Any]:
+        """Nothing beyond what `effective` says."""
+        return {}
+
+    def phases(self) -> tuple[PhaseTiming, ...]:
+        """Virtual seconds of every phase so far."""
+        return tuple(self._phases)
+
+    def failure(self) -> Outcome | None:
+        """Why it is dead, None while it lives."""
+        return self._failure
+
+    @property
+    def endpoint(self) -> str | None:
+        """None: there is no socket."""
+        return None
+
+    def die(self, outcome: Outcome) -> None:
+        """Die under load."""
+        self._failure = outcome
+
+    def served_for(self, duration_s: float) -> None:
+        """Account for the virtual time of a benchmark."""
+        self._phases.append(PhaseTiming(name="serve", duration_s=duration_s))
+
+
+class SimulatedMeasurer:
+    """One benchmark in virtual time. Repeats with other seeds differ as real ones do."""
+
+    def __init__(self, waves: int) -> None:
+        self._waves = waves
+
+    def measure(
+        self, server: RunningServer, workload: Workload, seed: int, stop: Stop, on_event: OnEvent, evidence: Evidence
+    ) -> WorkloadOutcome:
+        """Serve the workload; a server that runs out of memory under it is dead afterwards."""
+        assert isinstance(server, SimulatedServer)
+        spec, twin = server.launch.spec, server.launch.twin
+        on_event(TrialEvent(kind="phase", phase="serve", detail=workload.name))
+        server.budget = twin.memory(spec.deployment, spec.config, workload)
+        oom = load_failure(server.budget)
+        if oom is not None:
+            server.die(oom)
+            return WorkloadOutcome(workload=workload.name, metrics=None, seed=seed, note="the server died under load")
+        n_requests = workload.requests(self._waves)
+        deployment = spec.deployment.with_options(spec.config.options)
+
+        def see(progress: Progress) -> bool:
+            seconds = max(progress.now_ms, 1e-9) / 1000
+            return stop(
+                PartialResult(
+                    n_done=progress.n_finished,
+                    n_requests=progress.n_requests,
+                    elapsed_s=seconds,
+                    output_tok_per_s=progress.output_tokens / seconds,
+                )
+            )
+
+        simulation = twin.simulate(spec.deployment, spec.config, workload, n_requests=n_requests, seed=seed, stop=see)
+        pace, first = (float(factor) for factor in measurement_noise(seed, 2))
+        sent = simulation.arrival_ms * pace
+        noisy = dataclasses.replace(
+            simulation,
+            arrival_ms=sent,
+            first_token_ms=sent + (simulation.first_token_ms - simulation.arrival_ms) * pace * first,
+            done_ms=simulation.done_ms * pace,
+            step_end_ms=simulation.step_end_ms * pace,
+            duration_ms=simulation.duration_ms * pace,
+        )
+        server.served_for(noisy.duration_ms / 1000)
+        evidence.write_samples(
+            workload.name,
+            {
+                "sent_ms": noisy.arrival_ms,
+                "first_token_ms": noisy.first_token_ms,
+                "done_ms": noisy.done_ms,
+                "n_output": noisy.n_output,
+            },
+        )
+        metrics = None if simulation.stopped else metrics_of(noisy, deployment.gpus, deployment.stream_interval)
+        return WorkloadOutcome(
+            workload=workload.name,
+            metrics=metrics,
+            limited_by=limited_by(simulation, twin.times(deployment), workload),
+            seed=seed,
+            stopped_early=simulation.stopped,
+            note="stopped early" if simulation.stopped else None,
+        )

@@ -1,0 +1,161 @@
+"""The command line and the YAML of one launch, as text-free values.
+
+Both repeat each other wherever both are honoured, so that the file alone reproduces the result and no precedence rule
+can change it. Where a release ignores the size limits of the file, they stand on the command line only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import Field
+
+from advisor.domain.deployment import Deployment
+from advisor.domain.errors import BadInput
+from advisor.domain.serving_config import OptionValue, ServingConfig
+from advisor.domain.strict import StrictModel
+from advisor.engines.trtllm.dialects import Dialect, extra_options, kv_dtype_can_be_had, kv_dtype_refusal
+
+YamlValue = OptionValue | None
+
+
+class YamlEntry(StrictModel):
+    """One line of the YAML: where it stands, its value, and the neutral name under which its origin is known."""
+
+    name: str
+    path: tuple[str, ...]
+    value: YamlValue
+    note: str | None = Field(default=None, description="What the release does with it, when that is not obvious")
+
+
+def model_argument(deployment: Deployment) -> str:
+    """The model as a command-line word.
+
+    Raises:
+        BadInput: a name that would be read as a flag.
+    """
+    if deployment.model.startswith("-"):
+        raise BadInput(f"Model {deployment.model!r} would be read as a flag; write ./{deployment.model} for a folder.")
+    return deployment.model
+
+
+def to_argv(
+    spoken: Dialect,
+    deployment: Deployment,
+    config: ServingConfig,
+    max_seq_len: int,
+    *,
+    host: str,
+    port: int | str,
+    config_path: str,
+) -> tuple[str, ...]:
+    """The `trtllm-serve` command line, in the order of the TensorRT-LLM guide.
+
+    Raises:
+        BadInput: a model name that would be read as a flag.
+    """
+    deployment = deployment.with_options(config.options)
+    values: dict[str, object] = {
+        "backend": "pytorch",
+        "max_batch_size": config.max_batch_size,
+        "max_num_tokens": config.max_num_tokens,
+        "max_seq_len": max_seq_len,
+        "tp": deployment.tp,
+        "pp": deployment.pp,
+        "ep": deployment.ep,
+        "kv_cache_free_gpu_memory_fraction": config.kv_cache_free_gpu_memory_fraction,
+        "trust_remote_code": deployment.trust_remote_code or None,
+        "config_path": config_path,
+        "host": host,
+        "port": port,
+    }
+    argv = ["trtllm-serve", model_argument(deployment)]
+    for name, value in values.items():
+        if value is True:
+            argv.append(spoken.flags[name])
+        elif value is not None:
+            argv += [spoken.flags[name], str(value)]
+    return tuple(argv)
+
+
+def to_yaml(spoken: Dialect, deployment: Deployment, config: ServingConfig, max_seq_len: int) -> tuple[YamlEntry, ...]:
+    """Every entry of the YAML: fixed options and settings, in a stable order.
+
+    Raises:
+        BadInput: an option that the release cannot express.
+    """
+    deployment = deployment.with_options(config.options)
+    sizes: dict[str, YamlValue] = {}
+    if spoken.size_limits_in_yaml:
+        sizes = {
+            "max_batch_size": config.max_batch_size,
+            "max_num_tokens": config.max_num_tokens,
+            "max_seq_len": max_seq_len,
+        }
+    values: dict[str, YamlValue] = {
+        **sizes,
+        "tp": deployment.tp,
+        "pp": deployment.pp,
+        "ep": deployment.ep,
+        "enable_attention_dp": deployment.attention_dp,
+        "enable_chunked_prefill": deployment.chunked_prefill,
+        "stream_interval": deployment.stream_interval,
+    }
+    entries = [_entry(spoken, name, value) for name, value in values.items()]
+    entries += _graph_entries(spoken, deployment, config)
+    entries.append(_entry(spoken, "kv_cache_free_gpu_memory_fraction", config.kv_cache_free_gpu_memory_fraction))
+    entries.append(_entry(spoken, "enable_block_reuse", deployment.block_reuse))
+    if deployment.kv_cache_dtype != "auto":
+        entries.append(_kv_dtype_entry(spoken, deployment))
+    if deployment.moe_backend is not None:
+        entries.append(_entry(spoken, "moe_backend", deployment.moe_backend))
+    if not deployment.overlap_scheduler:
+        entries.append(_entry(spoken, "disable_overlap_scheduler", True))
+    if deployment.trust_remote_code:
+        entries.append(_entry(spoken, "trust_remote_code", True))
+    note = "without it /metrics stays empty; costs a little, and advisor measures with it on"
+    entries.append(_entry(spoken, "enable_iter_perf_stats", True, note))
+    for name, option in extra_options(spoken, config).items():
+        entries.append(YamlEntry(name=name, path=(name,), value=option))
+    return tuple(entries)
+
+
+def as_mapping(entries: Iterable[YamlEntry]) -> dict[str, Any]:
+    """The nested mapping that a YAML parser reads from the entries."""
+    document: dict[str, Any] = {}
+    for entry in entries:
+        inner = document
+        for part in entry.path[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[entry.path[-1]] = entry.value
+    return document
+
+
+def _entry(spoken: Dialect, name: str, value: YamlValue, note: str | None = None) -> YamlEntry:
+    path = spoken.keys.get(name)
+    if path is None:
+        raise BadInput(f"TensorRT-LLM {spoken.release} has no option {name!r}; leave it out or name a later release.")
+    return YamlEntry(name=name, path=tuple(path.split(".")), value=value, note=note)
+
+
+def _graph_entries(spoken: Dialect, deployment: Deployment, config: ServingConfig) -> list[YamlEntry]:
+    if config.cuda_graph_max_batch_size == 0:
+        switch, note = spoken.graphs_off, "CUDA graphs off"
+    else:
+        switch, note = spoken.graphs_on, "CUDA graphs on"
+    entries = [
+        YamlEntry(name="cuda_graph_max_batch_size", path=tuple(path.split(".")), value=value, note=note)
+        for path, value in switch.items()
+    ]
+    if config.cuda_graph_max_batch_size:
+        entries.append(_entry(spoken, "graph_padding", deployment.graph_padding))
+        entries.append(_entry(spoken, "cuda_graph_max_batch_size", config.cuda_graph_max_batch_size))
+    return entries
+
+
+def _kv_dtype_entry(spoken: Dialect, deployment: Deployment) -> YamlEntry:
+    if not kv_dtype_can_be_had(spoken, deployment):
+        raise BadInput(kv_dtype_refusal(spoken, deployment))
+    spelling = spoken.kv_cache_dtypes.get(deployment.kv_cache_dtype, spoken.kv_cache_dtypes["auto"])
+    return _entry(spoken, "kv_cache_dtype", spelling, f"{deployment.kv_cache_dtype} KV cache")

@@ -1,0 +1,51 @@
+"""Constants of the memory law that no table states; the twin's constants extend them.
+
+`assumed` = nobody measured it for this purpose; `measured` = met published KV capacities (benchmarks/twin_accuracy.py).
+`MEMORY_ERROR` says how wrong each may be, as one relative standard deviation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MemoryConstants:
+    """Nominal values; GiB of one GPU where the name says so."""
+
+    # Multipliers on AIConfigurator's terms, which meet 72 measured KV capacities with 0.66 % mean error.
+    weights_factor: float = 1.0
+    activations_factor: float = 1.0
+    runtime_factor: float = 1.0
+    # Assumed: AIConfigurator's runtime term (3.5 GiB) was set on servers with the default graph ladder (19 sizes, up to
+    # 128); that much of it is graphs, which the law counts on their own.
+    graphs_in_runtime_gib: float = 0.322
+    # Assumed: graph pool = base + per captured size + per row of the largest captured batch.
+    graph_base_gib: float = 0.08
+    graph_per_size_gib: float = 0.006
+    graph_per_row_gib: float = 0.001
+    # Assumed: share of the graph pool that the second capture cannot place where the first one was.
+    recapture_share: float = 0.3
+    # Assumed: copies of rows x vocabulary x 4 B that sampling holds (float32 logits, probabilities, sort space).
+    logits_copies: float = 2.5
+    # Assumed: what the allocator cannot give back: a base and a share of the activation peak; half of it by capture time.
+    fragmentation_base_gib: float = 0.35
+    fragmentation_per_activation: float = 0.35
+    capture_fragmentation_share: float = 0.5
+    # Measured: the block allocator keeps this share of the KV pool (without it the same 72 points err by 1.39 %).
+    kv_block_reserve: float = 0.015
+
+
+MEMORY_ERROR: dict[str, float] = {
+    "weights_factor": 0.01,
+    "activations_factor": 0.20,
+    "runtime_factor": 0.12,
+    "graph_base_gib": 0.30,
+    "graph_per_size_gib": 0.40,
+    "graph_per_row_gib": 0.40,
+    "recapture_share": 0.40,
+    "logits_copies": 0.30,
+    "fragmentation_base_gib": 0.40,
+    "fragmentation_per_activation": 0.40,
+    "kv_block_reserve": 0.30,
+}

@@ -1,0 +1,104 @@
+"""TTFT, TPOT, E2E, throughput and goodput: one formula each, equal to TensorRT-LLM's `benchmark_serving`.
+
+Symbols, all per request, float64 of shape (n_requests,), in ms on one clock:
+    sent_ms        the client sent the request
+    first_ms       its first output token arrived
+    done_ms        its last output token arrived
+    n_output       output tokens it returned
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.domain.measurement import LatencySummary, Metrics
+from advisor.domain.objective import Slo
+
+Array = NDArray[np.float64]
+
+PERCENTILES = (50, 90, 95, 99)
+
+
+def summarise(values: Array) -> LatencySummary | None:
+    """Mean and linearly interpolated percentiles; None without values, so that a failed run never looks fast."""
+    if values.size == 0:
+        return None
+    p50, p90, p95, p99 = (float(p) for p in np.percentile(values, PERCENTILES))
+    return LatencySummary(mean=float(values.mean()), p50=p50, p90=p90, p95=p95, p99=p99)
+
+
+def ttft(sent_ms: Array, first_ms: Array) -> Array:
+    """Time to first token, ms: first token minus send."""
+    return first_ms - sent_ms
+
+
+def e2e(sent_ms: Array, done_ms: Array) -> Array:
+    """End-to-end latency, ms: last token minus send."""
+    return done_ms - sent_ms
+
+
+def tpot(first_ms: Array, done_ms: Array, n_output: NDArray[np.int64]) -> Array:
+    """Time per output token after the first, ms; only requests with at least two output tokens have one."""
+    many = n_output > 1
+    return np.asarray((done_ms[many] - first_ms[many]) / (n_output[many] - 1), dtype=np.float64)
+
+
+def compute(
+    sent_ms: Array,
+    first_ms: Array,
+    done_ms: Array,
+    n_output: NDArray[np.int64],
+    n_gpus: int,
+    slo: Slo | None = None,
+    itl_ms: Array | None = None,
+) -> Metrics:
+    """All metrics of one benchmark whose requests all succeeded.
+
+    The run lasts from the first send to the last token. User throughput is the mean over requests of output tokens
+    over end-to-end latency, as upstream's. `itl_ms` are single gaps between stream events, where they were recorded.
+
+    Raises:
+        ValueError: no request at all.
+    """
+    if sent_ms.size == 0:
+        raise ValueError("no request succeeded: there is nothing to compute")
+    duration_s = float(done_ms.max() - sent_ms.min()) / 1000
+    e2e_ms = e2e(sent_ms, done_ms)
+    output_tok_per_s = float(n_output.sum()) / duration_s
+    ttft_summary, e2e_summary = summarise(ttft(sent_ms, first_ms)), summarise(e2e_ms)
+    assert ttft_summary is not None and e2e_summary is not None
+    return Metrics(
+        output_tok_per_s=output_tok_per_s,
+        output_tok_per_s_per_gpu=output_tok_per_s / n_gpus,
+        output_tok_per_s_per_user=float((n_output / e2e_ms).mean() * 1000),
+        request_per_s=sent_ms.size / duration_s,
+        ttft_ms=ttft_summary,
+        tpot_ms=summarise(tpot(first_ms, done_ms, n_output)),
+        itl_ms=None if itl_ms is None else summarise(itl_ms),
+        e2e_ms=e2e_summary,
+        goodput_request_per_s=_goodput(sent_ms, first_ms, done_ms, n_output, duration_s, slo),
+        n_requests=int(sent_ms.size),
+        duration_s=duration_s,
+    )
+
+
+def _goodput(
+    sent_ms: Array, first_ms: Array, done_ms: Array, n_output: NDArray[np.int64], duration_s: float, slo: Slo | None
+) -> float | None:
+    """Requests per second that keep every latency limit by themselves; None without limits."""
+    if slo is None or not slo.limits:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        per_request = {
+            "ttft": ttft(sent_ms, first_ms),
+            "e2e": e2e(sent_ms, done_ms),
+            "tpot": np.where(n_output > 1, (done_ms - first_ms) / np.maximum(n_output - 1, 1), 0.0),
+        }
+    good = np.ones(sent_ms.size, dtype=bool)
+    for limit in slo.limits:
+        if limit.latency in per_request:
+            good &= per_request[limit.latency] <= limit.limit_ms
+    return float(good.sum()) / duration_s
+
+

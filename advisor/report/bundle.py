@@ -1,0 +1,168 @@
+"""The results tree of a run, written aside and renamed file by file, and what to type next."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.text import Text
+
+from advisor.app.results import Result, StudySummary
+from advisor.app.tuning import Session
+from advisor.domain.objective import latency_ms
+from advisor.domain.outcome import OutOfMemory, Rejected, summary
+from advisor.domain.trial import TrialRecord
+from advisor.engines.trtllm.dialects import default_config, dialect
+from advisor.report import files
+from advisor.store.yaml_files import read_text, write_atomic
+
+
+def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummary) -> dict[str, Path]:
+    """Write everything that follows from the records; running it again writes the same.
+
+    Returns:
+        The files a person wants to know of, by title.
+
+    Raises:
+        EngineFailed: the folder cannot be written; what was there before is whole.
+    """
+    run = session.run_folder
+    paths: dict[str, Path] = {}
+    for result in outcome.results:
+        folder = run / result.workload_name
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "result.json", result.model_dump_json(indent=2) + "\n")
+        if result.best is None:
+            continue
+        for name, text in workload_files(session, result).items():
+            write_atomic(folder / name, text)
+            if name.endswith(".sh"):
+                (folder / name).chmod(0o755)
+        _merge_lookup(session, result)
+        title = result.workload_name if len(outcome.results) > 1 else "config"
+        paths[title] = folder / files.CONFIG_NAME
+    write_atomic(run / "summary.json", outcome.model_dump_json(indent=2) + "\n")
+    write_atomic(run / "trials.csv", trials_csv(session, records))
+    paths["all trials"] = run / "trials.csv"
+    return paths
+
+
+def workload_files(session: Session, result: Result) -> dict[str, str]:
+    """Text of the YAML and the commands of one recommendation, by file name."""
+    assert result.best is not None
+    context, deployment, config = session.context, result.deployment, result.best.serving_config
+    story = files.Story(
+        source=result.source,
+        label=result.label,
+        study=result.study,
+        workload=result.workload_name,
+        model=deployment.model,
+        engine_version=result.engine_version,
+        date=datetime.date.today().isoformat(),
+        confidence=confidence_text(result),
+    )
+    spoken = dialect(deployment.engine_version)
+    searched = [dimension.name for dimension in context.space.active]
+    why = "the baseline kept after" if result.status == "baseline_within_noise" else "best of"
+    origin = files.origins(searched, result.counts.launches, default_config(spoken), why)
+    max_seq_len = context.max_seq_len
+    return {
+        files.CONFIG_NAME: files.config_text(story, spoken, deployment, config, max_seq_len, origin),
+        "serve.sh": files.serve_sh(story, spoken, deployment, config, max_seq_len),
+        "benchmark.sh": files.benchmark_sh(story, deployment.with_options(config.options), result.workload),
+    }
+
+
+def confidence_text(result: Result) -> str:
+    """One clause for the head of a file."""
+    gain = result.confidence.gain
+    if result.status == "baseline_within_noise":
+        return f"the {result.baseline.name} configuration; nothing found is clearly better"
+    if gain is None:
+        return "candidate, nothing to compare with"
+    percent = f"{100 * (gain.estimate - 1):+.1f} % on {result.baseline.name}"
+    if result.confidence.kind == "remeasured":
+        return f"{percent}, {result.confidence.level:.0%} interval {100 * (gain.low - 1):+.1f} to {100 * (gain.high - 1):+.1f} %"
+    return f"candidate, {percent} in a single run"
+
+
+def _merge_lookup(session: Session, result: Result) -> None:
+    path = session.study_folder / "lookup.yaml"
+    config_path = f"{session.context.run_name}/{result.workload_name}/{files.CONFIG_NAME}"
+    row = files.lookup_row(result.deployment, result.workload, session.context.facts.architecture, config_path)
+    if row is not None:
+        existing = read_text(path) if path.exists() else None
+        write_atomic(path, files.merge_lookup(existing, row, result.label))
+
+
+def trials_csv(session: Session, records: Sequence[TrialRecord]) -> str:
+    """One row a trial and workload, settings and metrics in plain columns."""
+    dimensions = [dimension.name for dimension in session.context.space.active]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    head = ["number", "role", "origin", "source", "outcome", "launches", "duration_s", *dimensions]
+    measured = ["workload", "output_tok_per_s", "output_tok_per_s_per_gpu", "ttft_p99_ms", "tpot_mean_ms", "limited_by"]
+    writer.writerow([*head, *measured, "kv_pool_gib", "headroom_gib"])
+    for record in records:
+        flat = record.config.flat()
+        left = [
+            record.number, record.role, record.origin, record.source, summary(record.outcome), record.n_attempts,
+            f"{record.duration_s:.1f}", *(flat.get(name, "") for name in dimensions),
+        ]  # fmt: skip
+        memory = record.memory_measured_gib
+        right = ["", ""] if memory is None else [f"{memory.kv_pool:.3f}", f"{memory.headroom:.3f}"]
+        for workload in session.context.workloads:
+            writer.writerow([*left, workload.name, *_metric_cells(record, workload.name), *right])
+    return stream.getvalue()
+
+
+def _metric_cells(record: TrialRecord, workload: str) -> list[str]:
+    outcome = record.workload(workload)
+    if outcome is None or outcome.metrics is None:
+        return [""] * 5
+    metrics = outcome.metrics
+    tpot = latency_ms(metrics, "tpot", "mean")
+    return [
+        f"{metrics.output_tok_per_s:.1f}",
+        f"{metrics.output_tok_per_s_per_gpu:.1f}",
+        f"{metrics.ttft_ms.p99:.1f}",
+        "" if tpot is None else f"{tpot:.3f}",
+        outcome.limited_by or "",
+    ]
+
+
+def next_step(session: Session, outcome: StudySummary, paths: dict[str, Path]) -> Text:
+    """The one command to type next."""
+    if outcome.stopped_by == "cancelled":
+        return Text(f"\nNext: the same command with --resume goes on in {session.run_folder}.", style="bold")
+    configs = [path for path in paths.values() if path.name == files.CONFIG_NAME]
+    if not configs:
+        return Text()
+    where = "" if outcome.source == "measured" else " on a machine with TensorRT-LLM and these GPUs"
+    return Text.assemble(("\nNext", "bold"), f"{where}: ", (f"bash {configs[0].parent / 'serve.sh'}", "bold"))
+
+
+def why_nothing(session: Session, records: Sequence[TrialRecord]) -> str:
+    """Why no configuration is feasible, from the nearest miss, and what would help."""
+    model, gpus = session.context.deployment.model, session.context.deployment
+    misses = [record for record in records if isinstance(record.outcome, OutOfMemory)]
+    if misses:
+        best = min(misses, key=lambda record: record.outcome.short_gib)  # type: ignore[union-attr]
+        return (
+            f"no configuration of {model} serves this workload on {gpus.gpus} x {gpus.gpu}. The nearest one was "
+            f"{summary(best.outcome)} (trial #{best.number}). More GPUs (--tp), a smaller quantization or a shorter "
+            "workload would help."
+        )
+    refused = [record.outcome for record in records if isinstance(record.outcome, Rejected)]
+    if refused and all(not record.launched for record in records):
+        nearest = min(refused, key=lambda outcome: outcome.excess)
+        return f"every configuration was rejected before launch; the nearest: {nearest.reason}."
+    if session.context.slo.limits:
+        return (
+            f"no configuration that was launched keeps {session.context.slo.text}. Loosen the limit, lower the "
+            "concurrency, or see trials.csv for how near each came."
+        )
+    return "no launch ended with a measurement; see trials/ for the evidence of each."

@@ -1,0 +1,254 @@
+"""The files a person takes away, as text: the YAML, the commands to serve and to benchmark, the lookup row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from advisor.domain.deployment import Deployment
+from advisor.domain.errors import BadInput
+from advisor.domain.measurement import Source
+from advisor.domain.serving_config import FOUR_SETTINGS, ServingConfig
+from advisor.domain.strict import StrictModel
+from advisor.domain.workload import Workload
+from advisor.engines.trtllm.benchmark import benchmark_argv, random_lengths
+from advisor.engines.trtllm.command import YamlEntry, YamlValue, to_argv, to_yaml
+from advisor.engines.trtllm.dialects import Dialect
+from advisor.report.shell import command, script
+
+CONFIG_NAME = "extra-llm-api-config.yml"
+BENCHMARK_NAME = "benchmark_serving.json"
+FIXED = "fixed by the study"
+
+# TensorRT-LLM's lookup.yaml names GPUs by SKU.
+_UPSTREAM_GPUS = {"b200_sxm": "B200_NVL", "gb200": "GB200_NVL", "h200_sxm": "H200_SXM", "h100_sxm": "H100_SXM"}
+
+_PLAIN = re.compile(r"[A-Za-z][\w./-]*")
+
+
+class Story(StrictModel):
+    """Where the numbers of a file come from; every file tells it at its top."""
+
+    source: Source
+    label: str
+    study: str
+    workload: str
+    model: str
+    engine_version: str
+    date: str
+    confidence: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One sentence a line."""
+        said = [
+            f"Tuned by advisor: {self.label}.",
+            f"Study {self.study}, workload {self.workload}, model {self.model}, TensorRT-LLM {self.engine_version}.",
+            f"{self.date}. Confidence: {self.confidence}.",
+        ]
+        if self.source != "measured":
+            said.insert(1, "No GPU was used: measure it (bash serve.sh, then bash benchmark.sh) before you rely on it.")
+        return (*said, *self.notes)
+
+
+def origins(searched: Collection[str], n_launches: int, default: ServingConfig, why: str = "best of") -> dict[str, str]:
+    """Where each searched value came from, as a comment: `searched: best of 24 launches; engine default 2048`."""
+    texts = {}
+    for name in searched:
+        text = f"searched: {why} {n_launches} launches"
+        if name in FOUR_SETTINGS:
+            text += f"; engine default {getattr(default, name)}"
+        texts[name] = text
+    return texts
+
+
+def extra_llm_api_config_text(story: Story, entries: Sequence[YamlEntry], origin: Mapping[str, str]) -> str:
+    """The YAML for `--extra_llm_api_options`, each line with the origin of its value.
+
+    Args:
+        story: Told at the top.
+        entries: From `to_yaml`.
+        origin: Neutral name to comment; what it does not name was fixed by the study.
+    """
+    lines = _lines(list(entries), 0, origin)
+    width = min(60, max(len(text) for text, _ in lines)) + 2
+    body = [f"{text:<{width}}# {_one_line(comment)}" if comment else text for text, comment in lines]
+    return "\n".join([*(f"# {_one_line(line)}" for line in story.lines), "", *body]) + "\n"
+
+
+def _lines(entries: list[YamlEntry], depth: int, origin: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(text, comment) of each line; entries below one key stand together where its first one stood."""
+    lines: list[tuple[str, str]] = []
+    for key in dict.fromkeys(entry.path[depth] for entry in entries):
+        below = [entry for entry in entries if entry.path[depth] == key]
+        indent = "  " * depth
+        if len(below[0].path) == depth + 1:
+            comment = origin.get(below[0].name, FIXED)
+            note = f"{comment}; {below[0].note}" if below[0].note else comment
+            lines.append((f"{indent}{key}: {_scalar(below[0].value)}", note))
+        else:
+            lines.append((f"{indent}{key}:", ""))
+            lines += _lines(below, depth + 1, origin)
+    return lines
+
+
+def _scalar(value: YamlValue) -> str:
+    """One YAML scalar on one line; text is quoted unless it is a plain word that YAML reads as text."""
+    style = '"' if isinstance(value, str) and not (_PLAIN.fullmatch(value) and yaml.safe_load(value) == value) else None
+    text: str = yaml.safe_dump(value, default_style=style, width=float("inf"))
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _one_line(text: str) -> str:
+    """Text that cannot leave its comment."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def config_text(
+    story: Story,
+    spoken: Dialect,
+    deployment: Deployment,
+    config: ServingConfig,
+    max_seq_len: int,
+    origin: Mapping[str, str],
+) -> str:
+    """The whole `extra-llm-api-config.yml` of a configuration, with what the release wants to be known about it."""
+    notes = [*story.notes]
+    if spoken.warning:
+        notes.append(spoken.warning)
+    if not spoken.size_limits_in_yaml:
+        notes.append(
+            f"TensorRT-LLM {spoken.release} ignores max_batch_size, max_num_tokens and max_seq_len in this file: "
+            f"they must stand on the command line, as in serve.sh ({config.max_batch_size}, {config.max_num_tokens}, "
+            f"{max_seq_len})."
+        )
+    told = story.model_copy(update={"notes": tuple(notes)})
+    return extra_llm_api_config_text(told, to_yaml(spoken, deployment, config, max_seq_len), origin)
+
+
+def serve_sh(story: Story, spoken: Dialect, deployment: Deployment, config: ServingConfig, max_seq_len: int) -> str:
+    """`serve.sh`: the guide's `trtllm-serve` command line, next to its YAML wherever the folder is moved.
+
+    HOST and PORT override the address; further arguments are handed on.
+    """
+    argv = to_argv(spoken, deployment, config, max_seq_len, host="127.0.0.1", port=8000, config_path=CONFIG_NAME)
+    live = {
+        spoken.flags["config_path"]: f'"$here"/{CONFIG_NAME}',
+        spoken.flags["host"]: '"$HOST"',
+        spoken.flags["port"]: '"$PORT"',
+    }
+    return script(
+        _comments(story), 'HOST="${HOST:-127.0.0.1}"\nPORT="${PORT:-8000}"', f'exec {command(argv, live)} "$@"'
+    )
+
+
+def benchmark_sh(story: Story, deployment: Deployment, workload: Workload) -> str:
+    """`benchmark.sh`: TensorRT-LLM's own client with the workload's numbers, and a check that every request was served.
+
+    HOST, PORT and SEED override; the server of `serve.sh` must be up.
+    """
+    argv = benchmark_argv(
+        deployment, workload, host="127.0.0.1", port=8000, result_dir=".", result_filename=BENCHMARK_NAME
+    )
+    live = {"--host": '"$HOST"', "--port": '"$PORT"', "--seed": '"$SEED"', "--result-dir": '"$here"'}
+    lengths = random_lengths(workload)
+    comments = [
+        *_comments(story),
+        "Give each run on one server its own SEED: equal prompts would hit the prefix cache.",
+    ]
+    if lengths.comment:
+        comments.append(lengths.comment)
+    settings = 'HOST="${HOST:-127.0.0.1}"\nPORT="${PORT:-8000}"\nSEED="${SEED:-0}"'
+    exact_tokens = workload.requests() * lengths.output_len if not lengths.range_ratio else 0
+    check = _CHECK.format(name=BENCHMARK_NAME, n_requests=workload.requests(), n_tokens=exact_tokens)
+    return script(comments, settings, f'{command(argv, live)} "$@"\n\n{check}')
+
+
+# The script ends with 0 even when every request failed, and counts truncated outputs as served.
+_CHECK = """python - "$here/{name}" <<'CHECK'
+import json, sys
+result = json.load(open(sys.argv[1]))
+wanted, tokens = {n_requests}, {n_tokens}
+if result["completed"] != wanted:
+    sys.exit(f"{{wanted - result['completed']}} of {{wanted}} requests failed: these numbers do not count.")
+if tokens and result["total_output_tokens"] != tokens:
+    sys.exit(f"{{result['total_output_tokens']}} output tokens instead of {{tokens}}: these numbers do not count.")
+print(f"all {{wanted}} requests served; output {{result['output_throughput']:.1f}} tok/s")
+CHECK"""
+
+
+def _comments(story: Story) -> list[str]:
+    return [_one_line(line) for line in story.lines]
+
+
+def lookup_row(
+    deployment: Deployment, workload: Workload, architecture: str, config_path: str
+) -> dict[str, Any] | None:
+    """A row in the form of TensorRT-LLM's `examples/configs/database/lookup.yaml`; None for a request rate.
+
+    Upstream's key is a concurrency, and its schema forbids further fields.
+    """
+    if workload.concurrency is None:
+        return None
+    return {
+        "model": deployment.model,
+        "arch": architecture,
+        "gpu": _UPSTREAM_GPUS.get(deployment.gpu, deployment.gpu.upper()),
+        "isl": workload.isl,
+        "osl": workload.osl,
+        "concurrency": workload.concurrency,
+        "config_path": config_path,
+        "num_gpus": deployment.gpus,
+    }
+
+
+_LOOKUP_KEY = ("model", "gpu", "isl", "osl", "concurrency", "num_gpus")
+_LOOKUP_TOP = """\
+# Best configurations of this study, in the form of TensorRT-LLM's examples/configs/database/lookup.yaml.
+# The comment on each row says whether it was measured or simulated; config_path is relative to this file.
+"""
+
+
+def merge_lookup(existing: str | None, row: Mapping[str, Any], label: str) -> str:
+    """`lookup.yaml` with the row in its place: one row per model, GPU, lengths, concurrency and GPU count.
+
+    A simulated row does not take the place of a measured one.
+
+    Args:
+        existing: Text of the file so far, or None.
+        row: From `lookup_row`.
+        label: `measured on ...` or `simulated by the twin ...`, kept as a comment on the row.
+
+    Raises:
+        BadInput: the existing text is no such file.
+    """
+    rows = _read_lookup(existing or "")
+    key = tuple(row[name] for name in _LOOKUP_KEY)
+    kept = rows.get(key)
+    if kept is None or label.startswith("measured") or not kept[1].startswith("measured"):
+        rows[key] = (dict(row), _one_line(label))
+    ordered = sorted(rows.items(), key=lambda item: [str(part) if isinstance(part, str) else part for part in item[0]])
+    return _LOOKUP_TOP + "".join(_lookup_text(entry, comment) for _, (entry, comment) in ordered)
+
+
+def _lookup_text(row: Mapping[str, Any], comment: str) -> str:
+    lines = [f"{name}: {_scalar(value)}" for name, value in row.items()]
+    lines[0] += f"  # {comment}" if comment else ""
+    return "- " + "\n  ".join(lines) + "\n"
+
+
+def _read_lookup(text: str) -> dict[tuple[Any, ...], tuple[dict[str, Any], str]]:
+    """Rows by key, each with the comment on its first line."""
+    try:
+        rows = yaml.safe_load(text) or []
+        first_lines = [line for line in text.splitlines() if line.startswith("- ")]
+        return {
+            tuple(row[name] for name in _LOOKUP_KEY): (row, line.rpartition("  # ")[2] if "  # " in line else "")
+            for row, line in zip(rows, first_lines, strict=True)
+        }
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"lookup.yaml is not a list of lookup rows ({error}); move it aside and run again.") from None

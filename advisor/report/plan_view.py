@@ -1,0 +1,155 @@
+"""Predictions on the terminal: one configuration, a ranked space, and what a study would do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from advisor.app.estimating import Estimate, Plan, PlanRow
+from advisor.domain.measurement import MemoryReport
+from advisor.domain.outcome import summary
+from advisor.domain.strict import StrictModel
+from advisor.report.console import banner, table, value_text
+from advisor.report.summary import LIMITS
+
+if TYPE_CHECKING:
+    from advisor.app.tuning import Session
+
+
+class DryRun(StrictModel):
+    """`advisor tune --dry-run --output json`: what would be done."""
+
+    study: str
+    run_folder: str
+    engine_label: str
+    workloads: tuple[str, ...]
+    searched: dict[str, int]
+    n_configs: int
+    max_launches: int
+    confirmation_launches: int
+    baselines: tuple[str, ...]
+    starts: tuple[str, ...]
+    expected_hours: float
+    expected_gpu_hours: float
+
+
+def json_list(documents: Sequence[BaseModel]) -> str:
+    """Several documents as one JSON list."""
+    return json.dumps([document.model_dump(mode="json") for document in documents], indent=2)
+
+
+def estimate_view(estimate: Estimate) -> RenderableType:
+    """One configuration: does it fit, where memory goes, what it would do."""
+    source = "kernel tables" if estimate.data_source == "tables" else "a roofline, tens of percent off"
+    parts: list[RenderableType] = [banner("predicted", f"by the twin from {source}"), Text()]
+    deployment = estimate.deployment
+    parts.append(
+        Text(f"{deployment.model} {deployment.quantization} on {deployment.gpus} x {deployment.gpu}, {estimate.workload_name}", "bold")
+    )
+    settings = table("setting", "value")
+    for name, value in estimate.serving_config.flat().items():
+        settings.add_row(name, value_text(value))
+    parts += [settings, Text(), memory_table(estimate.memory_gib), Text()]
+    if estimate.failure is not None:
+        parts.append(Text(f"Would not serve: {summary(estimate.failure)}.", style="bold red"))
+        return Group(*parts)
+    assert estimate.metrics is not None and estimate.limited_by is not None
+    metrics = estimate.metrics
+    numbers = table("predicted", "")
+    numbers.add_row("P(fits)", f"{estimate.p_fits:.0%}")
+    numbers.add_row("KV capacity, tokens per rank", f"{estimate.kv_tokens:,}")
+    numbers.add_row("output tok/s", f"{metrics.output_tok_per_s:,.0f}")
+    numbers.add_row("output tok/s per GPU", f"{metrics.output_tok_per_s_per_gpu:,.0f}")
+    numbers.add_row("TTFT p50 / p99, ms", f"{metrics.ttft_ms.p50:,.0f} / {metrics.ttft_ms.p99:,.0f}")
+    if metrics.tpot_ms is not None:
+        numbers.add_row("TPOT mean / p99, ms", f"{metrics.tpot_ms.mean:.2f} / {metrics.tpot_ms.p99:.2f}")
+    parts += [numbers, Text(), Text(f"Limited by {LIMITS[estimate.limited_by]}.")]
+    return Group(*parts)
+
+
+def memory_table(memory: MemoryReport) -> RenderableType:
+    """GiB of one GPU by component, with a bar against its capacity."""
+    grid = table("GiB per GPU", "", "")
+    grid.columns[2].justify = "left"
+    for name in ("weights", "activations", "cuda_graphs", "kv_pool", "other"):
+        size = getattr(memory, name)
+        grid.add_row(name.replace("_", " "), f"{size:.2f}", "#" * round(40 * max(0.0, size) / memory.capacity))
+    grid.add_row("left free", f"{memory.headroom:.2f}", f"of {memory.capacity:.1f}")
+    return grid
+
+
+def plan_ranking(plan: Plan) -> RenderableType:
+    """The best of the space, and the baseline under them."""
+    names = list(plan.baseline.serving_config.flat())
+    grid = table("rank", *names, "tok/s per GPU", "TTFT p99 ms", "TPOT ms", "free GiB", "P(fits)", "limited by")
+    for place, row in enumerate(plan.rows, start=1):
+        grid.add_row(str(place), *_cells(row, names))
+    grid.add_row("baseline", *_cells(plan.baseline, names), style="dim")
+    fits = f"{plan.n_fit:,} of {plan.n_configs:,} configurations fit and can serve {plan.workload_name}."
+    return Group(banner("predicted", "by the twin"), Text(), Text(fits), Text(), grid)
+
+
+def _cells(row: PlanRow, names: Sequence[str]) -> list[str]:
+    flat = row.serving_config.flat()
+    settings = [value_text(flat[name]) if name in flat else "-" for name in names]
+    prediction = row.prediction
+    if prediction.metrics is None:
+        why = "" if prediction.failure is None else summary(prediction.failure)
+        return [*settings, "-", "-", "-", f"{prediction.memory_gib.headroom:.1f}", f"{prediction.p_fits:.0%}", why]
+    tpot = prediction.metrics.tpot_ms
+    return [
+        *settings,
+        f"{prediction.metrics.output_tok_per_s_per_gpu:,.0f}",
+        f"{prediction.metrics.ttft_ms.p99:,.0f}",
+        "-" if tpot is None else f"{tpot.mean:.2f}",
+        f"{prediction.memory_gib.headroom:.1f}",
+        f"{prediction.p_fits:.0%}",
+        (prediction.limited_by or "") + ("" if row.keeps_slo else " (breaks a limit)"),
+    ]
+
+
+def plan_document(session: Session) -> DryRun:
+    """What a study would do."""
+    from advisor.app.tuner import confirmation_launches
+
+    context = session.context
+    hours = session.expected_hours()
+    return DryRun(
+        study=context.name,
+        run_folder=str(session.run_folder),
+        engine_label=context.identity.label,
+        workloads=tuple(workload.name for workload in context.workloads),
+        searched={dimension.name: len(dimension.values) for dimension in context.space.active},
+        n_configs=context.space_size,
+        max_launches=context.budget.max_launches,
+        confirmation_launches=confirmation_launches(context),
+        baselines=context.launched_baselines,
+        starts=tuple(proposal.origin for proposal in session.starts),
+        expected_hours=hours,
+        expected_gpu_hours=hours * context.deployment.gpus,
+    )
+
+
+def plan_text(session: Session) -> RenderableType:
+    """What a study would do, for people."""
+    document, context = plan_document(session), session.context
+    deployment = context.deployment
+    facts = table("plan", "")
+    facts.columns[1].justify = "left"
+    facts.columns[1].overflow = "fold"
+    layout = f"tp {deployment.tp} ep {deployment.ep}" + (f" pp {deployment.pp}" if deployment.pp > 1 else "")
+    facts.add_row("fixed", f"{deployment.model} {deployment.quantization}, {deployment.gpus} x {deployment.gpu}, {layout}")
+    facts.add_row("searched", ", ".join(f"{name} ({n} steps)" for name, n in document.searched.items()))
+    facts.add_row("", f"{document.n_configs:,} configurations")
+    facts.add_row("measured on", ", ".join(document.workloads))
+    facts.add_row("launches", f"at most {document.max_launches}, {document.confirmation_launches} of them kept for the confirmation")
+    facts.add_row("first", ", ".join([*(f"baseline {name}" for name in document.baselines), *document.starts]))
+    spent = "virtual, simulated in about a minute" if context.identity.source == "simulated" else "of the node"
+    facts.add_row("server time", f"about {document.expected_hours:.1f} h = {document.expected_gpu_hours:.0f} GPU-hours ({spent})")
+    facts.add_row("results", document.run_folder)
+    return Group(banner(context.identity.source, context.identity.label, session.why_twin), Text(), facts)

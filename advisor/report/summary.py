@@ -1,0 +1,229 @@
+"""The end of a study on the terminal: best against baseline, what limits it, the files, what to type next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from advisor.app.results import BaselineEntry, PredictedRow, Result, ResultEntry, StudySummary
+from advisor.domain.measurement import LatencySummary, Metrics
+from advisor.domain.serving_config import OptionValue, ServingConfig
+from advisor.report.console import table, value_text
+
+LIMITS = {
+    "gpu": "the GPUs: kernels are busy all the time",
+    "kv_capacity": "KV-cache capacity: requests wait for free blocks",
+    "max_batch_size": "max_batch_size: requests wait for a slot",
+    "max_num_tokens": "max_num_tokens: prompts wait for room in a step",
+    "concurrency": "the workload's concurrency: no request waits",
+    "request_rate": "the request rate: the server keeps up",
+    "host": "the host: GPUs wait for the CPU between steps",
+    "client": "the load client",
+}
+
+SETTING_TITLES = {
+    "cuda_graph_max_batch_size": "cuda_graph_config.max_batch_size",
+    "kv_cache_free_gpu_memory_fraction": "kv_cache_config.free_gpu_memory_fraction",
+}
+
+STOPPED = {
+    "budget": "the budget of launches was used up",
+    "hours": "the budget of hours was used up",
+    "exhausted": "nothing is left to try in this space",
+    "cancelled": "it was interrupted",
+    "infrastructure": "the machine failed three times in a row",
+}
+
+
+def study_view(summary: StudySummary, paths: dict[str, Path]) -> RenderableType:
+    """Everything a person reads at the end."""
+    parts: list[RenderableType] = []
+    for result in summary.results:
+        parts += [Text(), *result_view(result)]
+    counts = summary.counts
+    spent = f"{summary.duration_s / 3600:.1f} h of server time" + (
+        " (simulated)" if summary.source == "simulated" else ""
+    )
+    parts += [
+        Text(),
+        Text(
+            f"{counts.trials} trials, {counts.launches} launches: {counts.oom} out of memory, {counts.rejected} rejected "
+            f"before launch, {counts.failed} failed; {spent}. Ended because {STOPPED.get(summary.stopped_by, summary.stopped_by)}."
+        ),
+    ]
+    return Group(*parts, *_files(paths))
+
+
+def result_view(result: Result) -> list[RenderableType]:
+    """One workload: verdict, comparison, top table, predicted rows."""
+    parts: list[RenderableType] = [Text(headline(result), style="bold")]
+    if result.best is not None:
+        parts += [Text(verdict(result)), Text(), comparison_table(result), Text()]
+        if result.best.limited_by:
+            parts.append(Text(f"Limited by {LIMITS[result.best.limited_by]}."))
+    else:
+        parts.append(Text(verdict(result), style="bold red"))
+    if result.top:
+        parts += [Text(), top_table(result)]
+    rows = [row for row in result.predicted_baselines if row.prediction is not None]
+    if rows:
+        parts += [Text(), predicted_table(rows)]
+    return parts
+
+
+def headline(result: Result) -> str:
+    """Model, GPUs, workload."""
+    deployment, workload = result.deployment, result.workload
+    load = (
+        f"{workload.request_rate_per_s:g} requests/s"
+        if workload.request_rate_per_s
+        else f"{workload.concurrency:,} in flight"
+    )
+    return (
+        f"{deployment.model} {deployment.quantization} on {deployment.gpus} x {deployment.gpu}, "
+        f"ISL {workload.isl:,} / OSL {workload.osl:,}, {load}"
+    )
+
+
+def verdict(result: Result) -> str:
+    """The answer in one or two sentences, with how sure it is."""
+    name, gain = result.baseline.name, result.confidence.gain
+    against = f"the {name} configuration" if not result.baseline.is_substitute else f"the nearest to {name} that runs"
+    if result.status == "nothing_feasible":
+        reason = (
+            "no configuration that was launched kept every limit"
+            if result.slo.limits
+            else "no configuration could serve it"
+        )
+        return f"Nothing feasible: {reason}."
+    if result.status == "baseline_within_noise":
+        return f"Keep {against}: nothing found is clearly better."
+    if gain is None:
+        return "A candidate: there is no baseline measurement to compare with."
+    percent = 100 * (gain.estimate - 1)
+    if result.status == "confirmed" and result.confidence.level:
+        low, high = 100 * (gain.low - 1), 100 * (gain.high - 1)
+        return (
+            f"{percent:+.1f} % on {against} ({result.confidence.level:.0%} interval {low:+.1f} to {high:+.1f} %), "
+            f"both measured again alternately after fresh starts."
+        ).replace("measured again", "simulated again" if result.source == "simulated" else "measured again")
+    return f"A candidate: {percent:+.1f} % on {against}, not measured again."
+
+
+def _settings(config: ServingConfig | None, names: list[str]) -> list[str]:
+    flat: dict[str, OptionValue] = {} if config is None else config.flat()
+    return [value_text(flat[name]) if name in flat else "-" for name in names]
+
+
+def comparison_table(result: Result) -> RenderableType:
+    """Settings and metrics of best and baseline side by side."""
+    best, base = result.best, result.baseline.compared
+    assert best is not None
+    name = f"nearest to {result.baseline.name}" if result.baseline.is_substitute else result.baseline.name
+    grid = table("", "best", name, "change")
+    keys = list(dict.fromkeys([*best.serving_config.flat(), *(base.serving_config.flat() if base else {})]))
+    ours, theirs = _settings(best.serving_config, keys), _settings(base.serving_config if base else None, keys)
+    for key, left, right in zip(keys, ours, theirs):
+        grid.add_row(SETTING_TITLES.get(key, key), left, right, "" if left == right else "*")
+    for title, left_value, right_value, digits in _metric_rows(best, base):
+        change = "" if right_value is None or not right_value else f"{100 * (left_value / right_value - 1):+.1f} %"
+        right = "-" if right_value is None else f"{right_value:,.{digits}f}"
+        grid.add_row(title, f"{left_value:,.{digits}f}", right, change)
+    return grid
+
+
+def _metric_rows(best: ResultEntry, base: ResultEntry | None) -> list[tuple[str, float, float | None, int]]:
+    def row(title: str, read: object, digits: int) -> tuple[str, float | None, float | None, int]:
+        assert callable(read)
+        return title, read(best.metrics), None if base is None else read(base.metrics), digits
+
+    def stat(latency: str, statistic: str) -> object:
+        def read(metrics: Metrics) -> float | None:
+            summary: LatencySummary | None = getattr(metrics, latency)
+            return None if summary is None else float(getattr(summary, statistic))
+
+        return read
+
+    rows = [
+        row("output tok/s", lambda m: m.output_tok_per_s, 0),
+        row("output tok/s per GPU", lambda m: m.output_tok_per_s_per_gpu, 0),
+        row("tok/s per user", lambda m: m.output_tok_per_s_per_user, 1),
+        row("TTFT p50, ms", stat("ttft_ms", "p50"), 0),
+        row("TTFT p99, ms", stat("ttft_ms", "p99"), 0),
+        row("TPOT mean, ms", stat("tpot_ms", "mean"), 2),
+        row("E2E p99, ms", stat("e2e_ms", "p99"), 0),
+    ]
+    kept = [(title, left, right, digits) for title, left, right, digits in rows if left is not None]
+    if best.memory_gib is not None:
+        base_memory = base.memory_gib if base is not None else None
+        for title, name in (("KV pool, GiB per GPU", "kv_pool"), ("left free, GiB per GPU", "headroom")):
+            kept.append(
+                (title, getattr(best.memory_gib, name), None if base_memory is None else getattr(base_memory, name), 2)
+            )
+    return kept
+
+
+def top_table(result: Result) -> RenderableType:
+    """The best configurations that were launched."""
+    names = list(dict.fromkeys(name for entry in result.top for name in entry.serving_config.flat()))
+    short = [_short(name) for name in names]
+    grid = table("top configurations", *short, "tok/s per GPU", "TTFT p99 ms", "TPOT ms", "free GiB", "trials")
+    for place, entry in enumerate(result.top, start=1):
+        grid.add_row(f"{place}", *_settings(entry.serving_config, names), *_metric_cells(entry), _numbers(entry))
+    return grid
+
+
+def _metric_cells(entry: ResultEntry) -> list[str]:
+    tpot = entry.metrics.tpot_ms
+    return [
+        f"{entry.metrics.output_tok_per_s_per_gpu:,.0f}",
+        f"{entry.metrics.ttft_ms.p99:,.0f}",
+        "-" if tpot is None else f"{tpot.mean:.2f}",
+        "-" if entry.memory_gib is None else f"{entry.memory_gib.headroom:.1f}",
+    ]
+
+
+def _numbers(entry: ResultEntry) -> str:
+    return ",".join(f"#{number}" for number in entry.trials)
+
+
+def _short(name: str) -> str:
+    return {
+        "max_batch_size": "batch",
+        "max_num_tokens": "tokens",
+        "cuda_graph_max_batch_size": "graphs",
+        "kv_cache_free_gpu_memory_fraction": "kv frac",
+        "enable_attention_dp": "attn DP",
+        "enable_chunked_prefill": "chunked",
+    }.get(name, name)
+
+
+def predicted_table(rows: list[PredictedRow]) -> RenderableType:
+    """Baselines that were not launched."""
+    grid = table("predicted, not launched", "batch", "tokens", "graphs", "kv frac", "tok/s per GPU", "fits")
+    for row in rows:
+        assert row.serving_config is not None and row.prediction is not None
+        metrics = row.prediction.metrics
+        four = _settings(row.serving_config, list(row.serving_config.flat())[:4])
+        rate = "-" if metrics is None else f"{metrics.output_tok_per_s_per_gpu:,.0f}"
+        grid.add_row(row.name, *four, rate, "yes" if row.prediction.fits else "no")
+    return grid
+
+
+def baseline_text(baseline: BaselineEntry) -> str:
+    """One sentence on how the baseline fared."""
+    if baseline.is_substitute:
+        return f"The {baseline.name} configuration does not run here: {baseline.outcome}."
+    return f"Baseline {baseline.name}: {baseline.why}"
+
+
+def _files(paths: dict[str, Path]) -> list[RenderableType]:
+    if not paths:
+        return []
+    grid = table("files", "")
+    grid.columns[1].justify = "left"
+    for title, path in paths.items():
+        grid.add_row(title, str(path))
+    return [Text(), grid]

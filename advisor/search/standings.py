@@ -1,0 +1,75 @@
+"""Who leads: measured configurations of a study, ordered by objective, with their repeats pooled."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from advisor.domain.measurement import MemoryReport, WorkloadOutcome
+from advisor.domain.objective import Objective, Slo
+from advisor.domain.serving_config import ServingConfig
+from advisor.domain.strict import StrictModel
+from advisor.domain.trial import TrialRecord
+
+TIE_FRACTION = 0.005  # below the repeatability of any serving benchmark: such a lead decides nothing
+
+
+class Standing(StrictModel):
+    """One configuration under one workload: all its measurements in order of trial number."""
+
+    config: ServingConfig
+    numbers: tuple[int, ...]
+    values: tuple[float, ...]
+    outcomes: tuple[WorkloadOutcome, ...]
+    memory_gib: MemoryReport | None
+    feasible: bool
+
+    @property
+    def mean(self) -> float:
+        """Geometric mean of the repeats."""
+        return math.exp(sum(math.log(value) for value in self.values) / len(self.values))
+
+    @property
+    def headroom_gib(self) -> float:
+        """GiB left on the fullest GPU; minus infinity when unknown."""
+        return -math.inf if self.memory_gib is None else self.memory_gib.headroom
+
+
+def standings(records: Iterable[TrialRecord], workload: str, objective: Objective, slo: Slo) -> list[Standing]:
+    """Every configuration measured on `workload`, best first; those that break a limit come last."""
+    runs: dict[str, list[tuple[TrialRecord, WorkloadOutcome, float]]] = defaultdict(list)
+    for record in records:
+        outcome = record.workload(workload)
+        if outcome is None or outcome.metrics is None or not record.measured:
+            continue
+        value = objective.value(outcome.metrics)
+        if value is not None and value > 0:
+            runs[record.config.key].append((record, outcome, value))
+    table = [_standing(run, slo) for run in runs.values()]
+    sign = 1 if objective.direction == "minimize" else -1
+    return sorted(table, key=lambda standing: (not standing.feasible, sign * standing.mean))
+
+
+def _standing(run: Sequence[tuple[TrialRecord, WorkloadOutcome, float]], slo: Slo) -> Standing:
+    excesses = [
+        sum(limit.excess(outcome.metrics) for _, outcome, _ in run if outcome.metrics) / len(run) for limit in slo.limits
+    ]
+    return Standing(
+        config=run[0][0].config,
+        numbers=tuple(record.number for record, _, _ in run),
+        values=tuple(value for _, _, value in run),
+        outcomes=tuple(outcome for _, outcome, _ in run),
+        memory_gib=run[-1][0].memory_measured_gib,
+        feasible=all(excess <= 0 for excess in excesses),
+    )
+
+
+def pick(table: Sequence[Standing], objective: Objective) -> Standing | None:
+    """The winner of a table: the best feasible one; a tie goes to more memory headroom."""
+    feasible = [standing for standing in table if standing.feasible]
+    if not feasible:
+        return None
+    leader = feasible[0]
+    tied = [s for s in feasible if objective.gain(leader.mean, s.mean) <= 1 + TIE_FRACTION]
+    return max(tied, key=lambda standing: (standing.headroom_gib, -tied.index(standing)))

@@ -1,0 +1,167 @@
+"""Packaged data by name: studies, search spaces, model and GPU facts, step tables."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from advisor.domain.deployment import Deployment, GpuFacts, ModelFacts
+from advisor.domain.errors import BadInput
+from advisor.domain.strict import did_you_mean, parse, unknown_name
+from advisor.domain.study import SearchSpace, Study
+from advisor.search.curated import CuratedConfig, curated_configs
+from advisor.store.yaml_files import load_yaml, read_text
+from advisor.twin.layout import TableKey, layout_of, quant_modes, table_model
+from advisor.twin.roofline import GpuSpec, roofline_tables
+from advisor.twin.step_tables import StepTables, TableSet
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def _folder(name: str) -> Path:
+    """`studies/` or `search_spaces/`: inside the installed package, else at the top of a checkout."""
+    installed = _PACKAGE / name
+    return installed if installed.is_dir() else _PACKAGE.parent / name
+
+
+def _names(folder: str) -> list[str]:
+    return sorted(path.stem for path in _folder(folder).glob("*.yaml"))
+
+
+def _named_or_file(folder: str, what: str, name: str) -> tuple[dict[str, Any], str]:
+    """Plain data of a packaged YAML file by name, or of any file by path."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        return load_yaml(read_text(path), name), name
+    if name not in _names(folder):
+        hint = f" For a file of your own, write its path: ./{name}.yaml." if not did_you_mean(name, _names(folder)) else ""
+        raise BadInput(f"{unknown_name(what, name, _names(folder))}{hint}")
+    text = (_folder(folder) / f"{name}.yaml").read_text(encoding="utf-8")
+    return load_yaml(text, f"{folder}/{name}.yaml"), f"{folder}/{name}.yaml"
+
+
+def study_names() -> list[str]:
+    """Names of the shipped studies."""
+    return _names("studies")
+
+
+def study(name: str) -> Study:
+    """A study by name, or from a file of one's own.
+
+    Raises:
+        BadInput: unknown name, unreadable file, or a mistake in it.
+    """
+    return parse(Study, *_named_or_file("studies", "study", name))
+
+
+def search_space_names() -> list[str]:
+    """Names of the shipped search spaces."""
+    return _names("search_spaces")
+
+
+def search_space(name: str) -> SearchSpace:
+    """A search space by name, or from a file of one's own.
+
+    Raises:
+        BadInput: unknown name, unreadable file, or a mistake in it.
+    """
+    return parse(SearchSpace, *_named_or_file("search_spaces", "search space", name))
+
+
+@functools.cache
+def models() -> dict[str, ModelFacts]:
+    """Architecture numbers by published name."""
+    text = (_PACKAGE / "data" / "llm_arch.csv").read_text(encoding="utf-8")
+    fields = ModelFacts.model_fields
+    facts = {}
+    for row in csv.DictReader(text.splitlines()):
+        cells = {("name" if key == "model" else key): value for key, value in row.items() if value != ""}
+        numbers = {key: value if key in ("name", "architecture") else int(float(value)) for key, value in cells.items() if key in fields}
+        if "head_dim" in numbers and "layers" in numbers:
+            facts[row["model"]] = parse(ModelFacts, numbers, f"llm_arch.csv, {row['model']}")
+    return facts
+
+
+def model_facts(name: str) -> ModelFacts:
+    """Architecture numbers of a model; instruct and quantised variants share those of their base.
+
+    Raises:
+        BadInput: a model nobody described.
+    """
+    known = models()
+    for candidate in (name, table_model(name)):
+        if candidate in known:
+            return known[candidate]
+    by_basename = {known_name.split("/")[-1].lower(): known_name for known_name in known}
+    basename = name.rstrip("/").split("/")[-1].lower()
+    if basename in by_basename:
+        return known[by_basename[basename]]
+    hint = did_you_mean(basename, by_basename)
+    raise BadInput(f"No architecture numbers for model {name!r}.{hint} {len(known)} models are known: `advisor studies --models`.")
+
+
+@functools.cache
+def gpus() -> dict[str, GpuFacts]:
+    """GPU systems by key."""
+    return {name: GpuFacts(name=name, title=spec.title, memory_bytes=spec.memory_bytes) for name, spec in _gpu_specs().items()}
+
+
+def gpu_facts(name: str) -> GpuFacts:
+    """One GPU system by key.
+
+    Raises:
+        BadInput: unknown GPU.
+    """
+    if name not in gpus():
+        raise unknown_name("GPU", name, gpus())
+    return gpus()[name]
+
+
+@functools.cache
+def _gpu_specs() -> dict[str, GpuSpec]:
+    raw = json.loads((_PACKAGE / "twin" / "tables" / "gpus.json").read_text(encoding="utf-8"))
+    return {name: GpuSpec(**spec) for name, spec in raw["gpus"].items()}
+
+
+@functools.cache
+def _tables() -> TableSet:
+    folder = _PACKAGE / "twin" / "tables"
+    return TableSet((folder / "index.json").read_bytes(), (folder / "step_tables.bin").read_bytes())
+
+
+def table_key(deployment: Deployment, facts: ModelFacts) -> TableKey:
+    """The key under which kernel times of a deployment would be packaged."""
+    model = table_model(deployment.model)
+    layout = layout_of(tp=deployment.tp, ep=deployment.ep, attention_dp=deployment.attention_dp, is_moe=facts.is_moe)
+    return TableKey(
+        model, deployment.gpu, layout, quant_modes(model, deployment.quantization, deployment.kv_dtype, deployment.gpu)
+    )
+
+
+def step_tables(deployment: Deployment) -> StepTables:
+    """Measured kernel times of a deployment, or a roofline estimate where nobody measured them.
+
+    Raises:
+        BadInput: unknown model or GPU.
+    """
+    facts = model_facts(deployment.model)
+    gpu_facts(deployment.gpu)
+    key = table_key(deployment, facts)
+    tables = _tables()
+    return tables[key] if key in tables else _roofline(key, facts)
+
+
+@functools.lru_cache(maxsize=64)
+def _roofline(key: TableKey, facts: ModelFacts) -> StepTables:
+    return roofline_tables(key, facts, _gpu_specs()[key.system])
+
+
+@functools.cache
+def curated() -> tuple[CuratedConfig, ...]:
+    """Published serving configurations, most of them NVIDIA's."""
+    text = (_PACKAGE / "data" / "curated_configs.csv").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return curated_configs(csv.DictReader(lines))

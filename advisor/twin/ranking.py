@@ -1,0 +1,115 @@
+"""The whole search space at once: memory law and steady state over many configurations of one deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.domain.deployment import KV_BLOCK_TOKENS, Deployment
+from advisor.domain.serving_config import ServingConfig
+from advisor.domain.workload import Workload
+from advisor.memory.law import MemorySettings, memory_budget, p_fits
+from advisor.twin.predict import PREDICTION_WAVES, Twin, memory_load
+from advisor.twin.steady_state import SteadyLoad, SteadySettings, steady_state
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Estimates per configuration, shape (n,), in the order given; metrics are NaN where the server could not serve.
+
+    `headroom_gib` is the least memory margin over start-up and load (negative = out of memory), `p_fits` the probability
+    that it is not, `kv_tokens` the KV capacity of one rank. Memory is stated for configurations that cannot serve, too.
+    """
+
+    output_tok_per_s: Array
+    ttft_ms: Array
+    tpot_ms: Array
+    headroom_gib: Array
+    p_fits: Array
+    kv_tokens: NDArray[np.int64]
+
+    @property
+    def servable(self) -> NDArray[np.bool_]:
+        """True where memory suffices and the longest request can be scheduled."""
+        return np.isfinite(self.output_tok_per_s)
+
+
+def rank(
+    twin: Twin, deployment: Deployment, configs: Sequence[ServingConfig], workload: Workload, waves: float = PREDICTION_WAVES
+) -> Ranking:
+    """Estimate every configuration under one workload.
+
+    Args:
+        twin: The model, its tables and constants.
+        deployment: As the study fixes it; each configuration's options override it.
+        configs: Any number; those with equal options are computed together.
+        workload: One workload; ranged lengths count by their means.
+        waves: Requests of the benchmark over its concurrency.
+    """
+    groups: dict[tuple[tuple[str, object], ...], list[int]] = {}
+    for i, config in enumerate(configs):
+        groups.setdefault(tuple(sorted(config.options.items())), []).append(i)
+    out = np.full((5, len(configs)), np.nan)
+    kv_tokens = np.zeros(len(configs), dtype=np.int64)
+    for members in groups.values():
+        group = [configs[i] for i in members]
+        out[:, members], kv_tokens[members] = _rank_alike(twin, deployment.with_options(group[0].options), group, workload, waves)
+    return Ranking(*out, kv_tokens)
+
+
+def _rank_alike(
+    twin: Twin, deployed: Deployment, configs: Sequence[ServingConfig], workload: Workload, waves: float
+) -> tuple[Array, NDArray[np.int64]]:
+    batch = np.array([c.max_batch_size for c in configs], dtype=np.float64)
+    tokens = np.array([c.max_num_tokens for c in configs], dtype=np.float64)
+    graph_max = np.array([c.cuda_graph_max_batch_size for c in configs], dtype=np.float64)
+    alike = {_graph_key(config): config for config in configs}
+    sizes = {key: twin.graph_sizes(deployed, config) for key, config in alike.items()}
+    graphs = [sizes[_graph_key(config)] for config in configs]
+    settings = MemorySettings(
+        max_batch_size=batch,
+        max_num_tokens=tokens,
+        kv_fraction=np.array([c.kv_cache_free_gpu_memory_fraction for c in configs]),
+        n_graphs=np.array([len(g) for g in graphs]),
+        largest_graph=np.array([max(g, default=0) for g in graphs]),
+        tokens_per_block=KV_BLOCK_TOKENS,
+    )
+    terms, load = twin.memory_terms(deployed), memory_load(deployed, workload)
+    budget = memory_budget(terms, settings, twin.constants, load)
+    estimate = steady_state(
+        twin.times(deployed),
+        SteadySettings(
+            max_batch_size=batch,
+            max_num_tokens=tokens,
+            graph_max=graph_max,
+            kv_tokens=budget.kv_tokens,
+            chunked_prefill=deployed.chunked_prefill,
+            graph_padding=deployed.graph_padding,
+            ladder_rule=twin.ladder_rule,
+            overlap=deployed.overlap_scheduler,
+            n_ranks=deployed.ranks_with_own_queue,
+            tokens_per_block=KV_BLOCK_TOKENS,
+            stream_interval=deployed.stream_interval,
+        ),
+        SteadyLoad(
+            isl=((workload.isl_min or workload.isl) + workload.isl) / 2,
+            osl=((workload.osl_min or workload.osl) + workload.osl) / 2,
+            concurrency=workload.concurrency,
+            request_rate_per_s=workload.request_rate_per_s,
+            ranged=workload.is_ranged,
+            n_requests=workload.requests(waves),
+        ),
+    )
+    too_long = (budget.kv_tokens < workload.max_tokens_per_request) | ((tokens < workload.isl) & (not deployed.chunked_prefill))
+    served = np.where(budget.fits & ~too_long, 1.0, np.nan)
+    metrics = [served * estimate.output_tok_per_s, served * estimate.ttft_ms, served * estimate.tpot_ms]
+    return np.stack([*metrics, budget.headroom_gib, p_fits(terms, settings, twin.constants, load)]), budget.kv_tokens
+
+
+def _graph_key(config: ServingConfig) -> tuple[int, int]:
+    return config.cuda_graph_max_batch_size, min(config.max_batch_size, config.max_num_tokens)

@@ -1,0 +1,452 @@
+"""TensorRT-LLM's in-flight batching scheduler (PyTorch backend) in virtual time.
+
+One iteration: issue arrivals, admit, pick context work, one forward step, one token per running request, release.
+- Capacity: GUARANTEED_NO_EVICT. A request is admitted, first come first served, when KV blocks for its whole ISL + OSL are
+  free and a slot of `max_batch_size` is; nothing is ever evicted.
+- Tokens: running decodes take one of `max_num_tokens` each, first; context work fills the rest in order: whole prompts, or
+  with chunked prefill pieces rounded down to whole KV blocks.
+- Decode-only steps replay a CUDA graph padded up to the next captured size; other steps are launched eagerly.
+- Overlap scheduler: a step takes max(GPU, host), without it GPU + host.
+- Attention DP: one queue, KV pool and budget per rank, requests to the least loaded rank; all ranks wait for the slowest
+  rank's dense and attention part, experts see the mean tokens of all ranks.
+While nothing but the KV lengths changes, runs of steps are summed in closed form (`jump=False` walks every one).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from advisor.domain.errors import BadInput
+from advisor.twin.graphs import replayed_size
+from advisor.twin.step_times import StepTimes
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SchedulerSettings:
+    """What the engine runs with. Batch, tokens, KV and graph sizes are per rank under attention DP."""
+
+    max_batch_size: int
+    max_num_tokens: int
+    kv_tokens: int
+    graph_sizes: tuple[int, ...] = ()
+    graph_padding: bool = True
+    chunked_prefill: bool = False
+    overlap: bool = True
+    n_ranks: int = 1
+    tokens_per_block: int = 32
+    stream_interval: int = 1
+    adp_balance_timeout_iters: int = 0
+    """Attention DP: hold context work until every rank has some, at most this many iterations; 0 = off (the default)."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a running simulation stands."""
+
+    now_ms: float
+    n_finished: int
+    n_requests: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """What happened. Per-request arrays have shape (n_requests,), ms of virtual time; NaN where a stopped run never got.
+
+    Shares are fractions of the time: some request waited for KV blocks, for a batch slot, or admitted for token budget;
+    `host_share` is time in which the GPU waited for the host (launches of eager steps included). Step arrays describe runs of steps for `itl_ms`.
+    """
+
+    arrival_ms: Array
+    first_token_ms: Array
+    done_ms: Array
+    n_output: NDArray[np.int64]
+    n_finished: int
+    stopped: bool
+    duration_ms: float
+    n_steps: int
+    n_iterations: int
+    peak_running: int
+    mean_running: float
+    prefill_share: float
+    kv_share: float
+    batch_share: float
+    tokens_share: float
+    host_share: float
+    step_end_ms: Array
+    step_count: NDArray[np.int64]
+    step_running: NDArray[np.int64]
+
+    @property
+    def output_tok_per_s(self) -> float:
+        """Output tokens of finished requests over the whole duration."""
+        return float(self.n_output[np.isfinite(self.done_ms)].sum()) / self.duration_ms * 1e3 if self.duration_ms else 0.0
+
+
+def simulate(
+    times: StepTimes,
+    settings: SchedulerSettings,
+    isl: ArrayLike,
+    osl: ArrayLike,
+    *,
+    concurrency: int | None = None,
+    arrival_ms: ArrayLike | None = None,
+    cached_tokens: int = 0,
+    jump: bool = True,
+    stop: Callable[[Progress], bool] | None = None,
+) -> Simulation:
+    """Serve all requests and return what each one saw.
+
+    Args:
+        times: Step times of the deployment and world.
+        settings: Engine settings.
+        isl: Prompt tokens per request, shape (n_requests,).
+        osl: Output tokens per request, >= 1.
+        concurrency: Requests in flight at most (closed loop when no arrivals are given).
+        arrival_ms: Planned send times, ascending; None = as soon as concurrency allows.
+        cached_tokens: Leading prompt tokens found in the KV cache (shared prefix) after the first request.
+        jump: Sum runs of equal steps in closed form.
+        stop: Asked about fifty times per run; True ends it with what is finished.
+
+    Raises:
+        BadInput: a request that can never be scheduled (longer than the KV pool, or its prompt than the token budget).
+    """
+    run = _Run(times, settings, np.asarray(isl, np.int64), np.asarray(osl, np.int64), concurrency, arrival_ms, cached_tokens)
+    return run.simulate(jump, stop)
+
+
+class _Run:
+    """State of one simulation; lists and plain floats, because this loop is the hot path of every search."""
+
+    def __init__(
+        self,
+        times: StepTimes,
+        settings: SchedulerSettings,
+        isl: NDArray[np.int64],
+        osl: NDArray[np.int64],
+        concurrency: int | None,
+        arrival_ms: ArrayLike | None,
+        cached_tokens: int,
+    ) -> None:
+        s, c = settings, times.constants
+        _check_servable(s, int(isl.max()), int((isl + osl).max()))
+        self.s, self.times = s, times
+        self.n = len(isl)
+        self.isl, self.osl = isl.tolist(), osl.tolist()
+        self.need = (-(-(isl + osl) // s.tokens_per_block) * s.tokens_per_block).tolist()
+        self.cached = cached_tokens
+        self.limit = concurrency or self.n
+        self.planned = np.zeros(self.n).tolist() if arrival_ms is None else np.asarray(arrival_ms, float).tolist()
+        self.open_loop = arrival_ms is not None
+
+        most = min(s.max_batch_size, self.n, self.limit)
+        self.dense, self.moe, self.logits = times.context_ms(s.max_num_tokens + 1)
+        self.decode, self.floor = _decode_times(times, s, most)
+        self.host_base = c.host_base_ms
+        self.host_per_seq = c.host_per_seq_ms + c.stream_per_chunk_ms / s.stream_interval
+        self.eager_floor = times.eager_floor_ms
+
+        self.t = 0.0
+        self.step = self.iterations = self.finished = self.issued = 0
+        self.queue: deque[int] = deque()
+        self.context: list[deque[list[int]]] = [deque() for _ in range(s.n_ranks)]  # [request, tokens left, tokens done]
+        self.n_context = 0
+        self.running, self.kv, self.reserved, self.load = ([0] * s.n_ranks for _ in range(4))
+        self.due: list[int] = []
+        self.finishing: dict[int, list[tuple[int, int]]] = {}
+        self.arrival, self.first, self.done = ([np.nan] * self.n for _ in range(3))
+        self.held_iters = 0
+        self.blocked_by_kv = False
+        self.n_running = self.peak = self.out_tokens = 0
+        self.running_ms = self.prefill_ms = self.kv_ms = self.batch_ms = self.tokens_ms = self.host_ms = 0.0
+        self.trace: list[tuple[float, int, int]] = []
+
+    def simulate(self, jump: bool, stop: Callable[[Progress], bool] | None) -> Simulation:
+        report_every = max(1, self.n // 50)
+        next_report = report_every if stop else self.n + 1
+        stopped = False
+        while self.finished < self.n and not stopped:
+            self.issue()
+            if self.queue:
+                self.admit()
+            if not self.n_running and not self.n_context:
+                self.t = self.planned[self.issued]
+                continue
+            self.iterations += 1
+            if not (self.n_context and self.may_prefill() and self.mixed_step()):
+                self.decode_steps(jump)
+            if self.due and self.due[0] <= self.step:
+                self.finish()
+                if stop and self.finished >= next_report:
+                    next_report = self.finished + report_every
+                    stopped = stop(Progress(self.t, self.finished, self.n, self.out_tokens))
+        return self.result(stopped)
+
+    def issue(self) -> None:
+        """Requests that clients send by now: planned time reached and a place within the concurrency free."""
+        t, n = self.t, min(self.n, self.finished + self.limit)
+        k = self.issued
+        while k < n and self.planned[k] <= t:
+            self.arrival[k] = self.planned[k] if self.open_loop and self.limit == self.n else t
+            self.queue.append(k)
+            k += 1
+        self.issued = k
+
+    def admit(self) -> None:
+        s, queue, load = self.s, self.queue, self.load
+        while queue:
+            r = load.index(min(load)) if s.n_ranks > 1 else 0
+            k = queue[0]
+            if load[r] >= s.max_batch_size:
+                self.blocked_by_kv = False
+                return
+            if self.reserved[r] + self.need[k] > s.kv_tokens:
+                self.blocked_by_kv = True
+                return
+            queue.popleft()
+            load[r] += 1
+            self.reserved[r] += self.need[k]
+            cached = min(self.cached, self.isl[k] - 1) if k else 0
+            self.context[r].append([k, self.isl[k] - cached, cached])
+            self.n_context += 1
+
+    def may_prefill(self) -> bool:
+        """False while attention-DP balancing holds context work back until every rank has some."""
+        timeout = self.s.adp_balance_timeout_iters
+        if not timeout or all(self.context) or not all(self.running) or self.held_iters >= timeout:
+            self.held_iters = 0
+            return True
+        return False
+
+    def mixed_step(self) -> bool:
+        """One step with context work; False, and nothing done, when no prompt (or chunk) fits the token budget."""
+        taken, slowest = 0, 0.0
+        ended: list[tuple[int, int]] = []
+        for r, waiting in enumerate(self.context):
+            if waiting:
+                used, ms = self.prefill_rank(r, waiting, ended)
+                if used:
+                    taken += used
+                    slowest = max(slowest, ms)
+        if not taken:
+            return False
+        n_ranks, t0 = self.s.n_ranks, self.t
+        if n_ranks > 1:
+            b = max(self.running)
+            if b:
+                pace = self.dense[b] + self.logits[b] + self.times.decode_attention_ms(b, max(self.kv) / b)
+                slowest = max(slowest, pace)
+        else:
+            b = self.running[0]
+        gpu = slowest + self.moe[(taken + self.n_running + n_ranks - 1) // n_ranks]
+        ms, host = max(gpu, self.eager_floor), self.host_base + self.host_per_seq * b
+        wall = max(ms, host) if self.s.overlap else ms + host
+        self.t = t0 + wall
+        self.step += 1
+        self.host_ms += wall - gpu
+        self.prefill_ms += wall
+        self.account(wall, 1)
+        for r, running in enumerate(self.running):
+            self.kv[r] += running
+        for r, k in ended:
+            self.start_decode(r, k)
+        return True
+
+    def prefill_rank(self, r: int, waiting: deque[list[int]], ended: list[tuple[int, int]]) -> tuple[int, float]:
+        """Context work of one rank within its token budget: (tokens taken, ms of its dense and attention part)."""
+        s, b = self.s, self.running[r]
+        budget, rows, attention = s.max_num_tokens - b, b, 0.0
+        while waiting:
+            item = waiting[0]
+            k, left, past = item
+            if left <= budget:
+                waiting.popleft()
+                self.n_context -= 1
+                ended.append((r, k))
+                rows += 1
+                chunk = left
+            elif s.chunked_prefill and budget >= s.tokens_per_block:
+                chunk = budget // s.tokens_per_block * s.tokens_per_block
+                item[1], item[2] = left - chunk, past + chunk
+            else:
+                break
+            attention += self.times.prefill_attention_ms(chunk, past)
+            budget -= chunk
+            if chunk < left:
+                break
+        used = s.max_num_tokens - b - budget
+        if not used:
+            return 0, 0.0
+        if b:
+            attention += self.times.decode_attention_ms(b, self.kv[r] / b)
+        return used, self.dense[used + b] + attention + self.logits[rows]
+
+    def start_decode(self, r: int, k: int) -> None:
+        """The prompt is done and its first token out."""
+        self.first[k] = self.t
+        self.running[r] += 1
+        self.n_running += 1
+        self.kv[r] += self.isl[k] + 1
+        at = self.step + self.osl[k] - 1
+        if at in self.finishing:
+            self.finishing[at].append((r, k))
+        else:
+            self.finishing[at] = [(r, k)]
+            heappush(self.due, at)
+        if self.n_running > self.peak:
+            self.peak = self.n_running
+
+    def decode_steps(self, jump: bool) -> None:
+        """Decode-only steps up to the next event: a completion, an arrival or the end of a balancing wait."""
+        b = max(self.running)
+        kv_len = max(self.kv) / b
+        intercepts, slopes = self.times.decode_attention(b)
+        steady, floor = self.decode[b], self.floor[b]
+        host = self.host_base + self.host_per_seq * b
+        least, extra = (max(floor, host), 0.0) if self.s.overlap else (floor, host)
+        left = self.steps_to_event(jump, steady + self.times.decode_attention_ms(b, kv_len), least, extra)
+        self.held_iters += left if self.n_context else 0
+        total, gpu, kv_lens, last = 0.0, 0.0, self.times.kv_lens, len(slopes) - 1
+        moved = left
+        while left:  # one cell of the KV grid at a time: within it a step's GPU time is a straight line
+            j = min(max(bisect_right(kv_lens, kv_len) - 1, 0), last)
+            m = left if j == last else min(left, max(1, int(-(-(kv_lens[j + 1] - kv_len) // 1))))
+            start = steady + intercepts[j] + slopes[j] * kv_len
+            gpu += m * (start + slopes[j] * (m - 1) / 2)
+            total += _sum_at_least(start, slopes[j], m, least) + m * extra
+            kv_len += m
+            left -= m
+        self.t += total
+        self.step += moved
+        self.host_ms += max(0.0, total - gpu)
+        self.account(total, moved)
+        for r, running in enumerate(self.running):
+            self.kv[r] += moved * running
+
+    def steps_to_event(self, jump: bool, gpu_ms: float, least: float, extra: float) -> int:
+        if not jump:
+            return 1
+        steps = self.due[0] - self.step
+        if self.issued < self.n and self.open_loop and self.issued < self.finished + self.limit:
+            wall = 1.02 * max(gpu_ms, least) + extra  # attention grows on the way: fall short of the arrival, then look again
+            steps = min(steps, max(1, int((self.planned[self.issued] - self.t) / wall)))
+        if self.n_context and self.s.adp_balance_timeout_iters:
+            steps = min(steps, max(1, self.s.adp_balance_timeout_iters - self.held_iters))
+        return steps
+
+    def account(self, wall: float, steps: int) -> None:
+        self.running_ms += wall * self.n_running
+        if self.n_context:
+            self.tokens_ms += wall
+        elif self.queue:
+            if self.blocked_by_kv:
+                self.kv_ms += wall
+            else:
+                self.batch_ms += wall
+        self.trace.append((self.t, steps, self.n_running))
+
+    def finish(self) -> None:
+        """Release what is complete at this step."""
+        for r, k in self.finishing.pop(heappop(self.due)):
+            self.running[r] -= 1
+            self.load[r] -= 1
+            self.kv[r] -= self.isl[k] + self.osl[k]
+            self.reserved[r] -= self.need[k]
+            self.done[k] = self.t
+            self.out_tokens += self.osl[k]
+            self.n_running -= 1
+            self.finished += 1
+
+    def result(self, stopped: bool) -> Simulation:
+        fixed, total = self.times.constants.ttft_fixed_ms, self.t or 1.0
+        trace = np.array(self.trace, dtype=np.float64).reshape(-1, 3)
+        done = np.array(self.done)
+        return Simulation(
+            arrival_ms=np.array(self.arrival),
+            first_token_ms=np.array(self.first) + fixed,
+            done_ms=done + fixed,
+            n_output=np.where(np.isfinite(done), self.osl, 0).astype(np.int64),
+            n_finished=self.finished,
+            stopped=stopped,
+            duration_ms=self.t + fixed,
+            n_steps=self.step,
+            n_iterations=self.iterations,
+            peak_running=self.peak,
+            mean_running=self.running_ms / total,
+            prefill_share=self.prefill_ms / total,
+            kv_share=self.kv_ms / total,
+            batch_share=self.batch_ms / total,
+            tokens_share=self.tokens_ms / total,
+            host_share=self.host_ms / total,
+            step_end_ms=trace[:, 0],
+            step_count=trace[:, 1].astype(np.int64),
+            step_running=trace[:, 2].astype(np.int64),
+        )
+
+
+def _check_servable(s: SchedulerSettings, longest_isl: int, longest: int) -> None:
+    if not s.chunked_prefill and longest_isl > s.max_num_tokens:
+        raise BadInput(
+            f"A prompt of {longest_isl:,} tokens never fits max_num_tokens {s.max_num_tokens:,} without chunked prefill; "
+            "raise max_num_tokens or enable chunked prefill."
+        )
+    if -(-longest // s.tokens_per_block) * s.tokens_per_block > s.kv_tokens:
+        raise BadInput(f"A request of {longest:,} tokens never fits the KV cache of {s.kv_tokens:,} tokens per rank.")
+
+
+def _decode_times(times: StepTimes, s: SchedulerSettings, most: int) -> tuple[list[float], list[float]]:
+    """Per batch 0..most: the decode step less attention at the padded size, and the floor when it runs eagerly."""
+    replayed = [replayed_size(b, s.graph_sizes, padding=s.graph_padding) for b in range(most + 1)]
+    steady = times.decode_ms(max(most, *s.graph_sizes, 1))
+    # Padding rows cost GEMM and expert time but read almost no KV.
+    decode = steady[[b if size is None else size for b, size in enumerate(replayed)]].tolist()
+    return decode, [times.eager_floor_ms if size is None else 0.0 for size in replayed]
+
+
+def _sum_at_least(start: float, slope: float, n: int, least: float) -> float:
+    """Sum over i < n of max(start + slope * i, least)."""
+    end = start + slope * (n - 1)
+    if start >= least and end >= least:
+        return n * (start + end) / 2
+    if start <= least and end <= least:
+        return n * least
+    crossing = min(n, max(0, int((least - start) / slope) + 1))  # steps on the first side of the limit
+    first, second = n * 0.0 + crossing, n - crossing
+    if start < least:
+        return first * least + second * (start + slope * crossing + end) / 2
+    return first * (start + start + slope * (crossing - 1)) / 2 + second * least
+
+
+def itl_ms(simulation: Simulation, stream_interval: int = 1) -> Array:
+    """Gaps between consecutive stream events of running requests, ms: 2,000 evenly spaced quantiles of all gaps.
+
+    A request emits one token per step and one event per `stream_interval` tokens, so a gap is the time of that many
+    consecutive steps, weighted by the requests running through it. Long runs of like steps are thinned.
+    """
+    counts, n = simulation.step_count, stream_interval
+    walls = np.diff(simulation.step_end_ms, prepend=0.0) / np.maximum(counts, 1)
+    kept = np.minimum(counts, 4 * n)
+    gaps = np.repeat(walls, kept)
+    # Gaps that cross into the next run of steps happen once; those inside stand for all that were left out.
+    inside = np.repeat(np.cumsum(kept), kept) - np.arange(len(gaps)) > n
+    thinning = np.repeat(np.maximum(counts - n, 1) / np.maximum(kept - n, 1), kept)
+    weights = np.repeat(simulation.step_running, kept) * np.where(inside, thinning, 1.0)
+    if len(gaps) <= stream_interval:
+        return np.zeros(0)
+    clock = np.concatenate([[0.0], np.cumsum(gaps)])
+    gaps = clock[stream_interval:] - clock[:-stream_interval]
+    order = np.argsort(gaps)
+    share = np.cumsum(weights[: len(gaps)][order])
+    if share[-1] <= 0.0:
+        return np.zeros(0)
+    at = np.searchsorted(share, (np.arange(2000) + 0.5) / 2000 * share[-1])
+    return np.asarray(gaps[order][np.minimum(at, len(gaps) - 1)])

@@ -1,0 +1,103 @@
+"""Step tables and constants made ready for the scheduler: every time it asks for is a list look-up.
+
+Interpolating in the inner loop would cost more than the loop itself; whole-number arguments are tabulated once with numpy
+and shared by all simulations of one deployment and world.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.twin.constants import NOMINAL, TwinConstants
+from advisor.twin.step_tables import StepTables, interp
+
+Array = NDArray[np.float64]
+
+
+@lru_cache(maxsize=64)
+def step_times(tables: StepTables, n_layers: int, constants: TwinConstants = NOMINAL) -> StepTimes:
+    """The one `StepTimes` of these tables and constants; tables count as equal when they are the same object."""
+    return StepTimes(tables, n_layers, constants)
+
+
+class StepTimes:
+    """Times in ms of one deployment under one set of constants.
+
+    Attributes:
+        tables: The kernel times underneath.
+        constants: Factors and assumed host times.
+        eager_floor_ms: Least time of a step that is not replayed from a CUDA graph.
+    """
+
+    def __init__(self, tables: StepTables, n_layers: int, constants: TwinConstants = NOMINAL) -> None:
+        self.tables = tables
+        self.constants = constants
+        self.eager_floor_ms = constants.eager_ms_per_layer * n_layers
+        self.kv_lens: list[float] = tables.kv_lens.tolist()
+        self._prefill_attention: dict[int, float] = {}
+        self._context: tuple[list[float], list[float], list[float]] = ([], [], [])
+        self._decode: Array = np.zeros(0)
+        self._attention: list[tuple[list[float], list[float]] | None] = []
+
+    def context_ms(self, max_tokens: int) -> tuple[list[float], list[float], list[float]]:
+        """(dense, MoE, logits) of a step with context tokens, each indexed by tokens (rows for logits) 0..max_tokens."""
+        if len(self._context[0]) <= max_tokens:
+            c, t = self.constants, self.tables
+            n = np.arange(max_tokens + 1)
+            dense = c.dense_factor * c.prefill_factor * interp(t.tokens, t.ctx_dense_ms, n)
+            moe = c.moe_factor * c.prefill_factor * interp(t.tokens, t.ctx_moe_ms, n)
+            logits = c.dense_factor * interp(t.batches, t.logits_ms, n)
+            self._context = (dense.tolist(), moe.tolist(), logits.tolist())
+        return self._context
+
+    def decode_ms(self, max_batch: int) -> Array:
+        """A decode-only step less attention, indexed by batch 0..max_batch."""
+        if len(self._decode) <= max_batch:
+            c, t = self.constants, self.tables
+            n = np.arange(max_batch + 1)
+            gemm = c.dense_factor * interp(t.batches, t.gen_dense_ms, n)
+            if t.key.quant.gemm == "nvfp4":
+                octaves = np.log2(np.maximum(n, 1)) / np.log2(c.nvfp4_small_batch_rows)
+                gemm = gemm * np.exp(-c.nvfp4_small_batch_gain * np.maximum(0.0, 1.0 - octaves))
+            dense = gemm + c.dense_factor * interp(t.batches, t.logits_ms, n)
+            moe = c.moe_factor * interp(t.batches, t.gen_moe_ms, n)
+            self._decode = (dense + moe) * (np.maximum(n, 1) / 64.0) ** c.decode_tilt
+        return self._decode
+
+    def decode_attention(self, batch: int) -> tuple[list[float], list[float]]:
+        """Intercepts and slopes over mean KV length, one pair per cell of the KV grid: ms = a[j] + s[j] * kv_len."""
+        if batch >= len(self._attention):
+            self._attention += [None] * (batch + 1 - len(self._attention))
+        lines = self._attention[batch]
+        if lines is None:
+            lines = self._attention[batch] = self._attention_lines(batch)
+        return lines
+
+    def _attention_lines(self, batch: int) -> tuple[list[float], list[float]]:
+        t, c = self.tables, self.constants
+        i = min(max(int(np.searchsorted(t.batches, batch, side="right")) - 1, 0), len(t.batches) - 2)
+        w = (batch - t.batches[i]) / (t.batches[i + 1] - t.batches[i])
+        row = t.gen_attention_ms[i] * (1.0 - w) + t.gen_attention_ms[i + 1] * w
+        row = np.maximum(row, 0.0) * c.attention_factor * (max(batch, 1) / 64.0) ** c.decode_tilt
+        slopes = np.diff(row) / np.diff(t.kv_lens)
+        return (row[:-1] - slopes * t.kv_lens[:-1]).tolist(), slopes.tolist()
+
+    def decode_attention_ms(self, batch: int, kv_len: float) -> float:
+        """Decode attention of `batch` requests at mean KV length `kv_len`."""
+        intercepts, slopes = self.decode_attention(batch)
+        j = min(max(bisect_right(self.kv_lens, kv_len) - 1, 0), len(slopes) - 1)
+        return max(0.0, intercepts[j] + slopes[j] * kv_len)
+
+    def prefill_attention_ms(self, chunk: int, past: int) -> float:
+        """Attention of one prompt chunk; remembered, since workloads repeat their lengths."""
+        key = chunk << 32 | past
+        ms = self._prefill_attention.get(key)
+        if ms is None:
+            c = self.constants
+            ms = c.attention_factor * c.prefill_factor * float(self.tables.prefill_attention_ms(chunk, past))
+            self._prefill_attention[key] = ms
+        return ms

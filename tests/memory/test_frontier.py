@@ -1,0 +1,243 @@
+"""The frontier against least squares, against drawn truths, and against the memory law it corrects."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+
+from advisor.domain.measurement import MemoryReport
+from advisor.domain.outcome import Crashed, Infrastructure, Measured, Outcome, OutOfMemory, Rejected, Unhealthy
+from advisor.domain.serving_config import ServingConfig
+from advisor.domain.trial import TrialRecord
+from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
+from advisor.memory.frontier import (
+    N_FEATURES,
+    PRIOR,
+    READING_GIB,
+    SERVE,
+    Frontier,
+    Kind,
+    Observation,
+    fit,
+    observed,
+    sensitivities,
+)
+from advisor.memory.law import STAGES, MemoryBudget, MemorySettings, MemoryTerms, memory_budget
+
+Array = NDArray[np.float64]
+NOMINAL = MemoryConstants()
+TERMS = MemoryTerms(
+    weights_gib=52.0,
+    activations_floor_gib=0.5,
+    activations_gib_per_token=3e-4,
+    runtime_gib=3.5,
+    comm_gib=0.5,
+    kv_bytes_per_token=60e3,
+    capacity_gib=79.0,
+    vocab_size=128_000,
+)
+BATCH, TOKENS, FRACTION, GRAPHS = (
+    axis.ravel()
+    for axis in np.meshgrid(
+        [8, 64, 256, 1024, 2048], [1024, 4096, 8192, 32768], [0.5, 0.8, 0.9, 0.95, 0.97], [0, 64, 512], indexing="ij"
+    )
+)
+
+
+def settings(rows: slice | int = slice(None)) -> MemorySettings:
+    largest = np.minimum(GRAPHS, BATCH)[rows]
+    n_graphs = np.where(largest > 0, 8 + largest / 32, 0)
+    return MemorySettings(BATCH[rows], TOKENS[rows], FRACTION[rows], n_graphs, largest)
+
+
+def grid(constants: MemoryConstants) -> MemoryBudget:
+    return memory_budget(TERMS, settings(), constants)
+
+
+MARGIN, J = sensitivities(grid, NOMINAL)
+
+
+def draw(seed: int) -> MemoryConstants:
+    rng = np.random.default_rng(seed)
+    drawn = {
+        field.name: getattr(NOMINAL, field.name) * math.exp(MEMORY_ERROR.get(field.name, 0.0) * rng.standard_normal())
+        for field in fields(MemoryConstants)
+    }
+    return MemoryConstants(**drawn)
+
+
+def reading(x: Array, predicted: float, margin: float, kind: Kind = "exact") -> Observation:
+    return Observation(x, predicted, margin, kind)
+
+
+def test_recovers_a_linear_truth_as_least_squares_with_the_prior_as_extra_rows() -> None:
+    rng = np.random.default_rng(0)
+    X, truth = rng.normal(size=(40, N_FEATURES)), rng.normal(size=N_FEATURES)
+    predicted = rng.normal(size=40)
+    noisy = predicted + X @ truth + READING_GIB * rng.normal(size=40)
+    frontier = fit([reading(X[i], predicted[i], noisy[i]) for i in range(40)])
+    # Ridge regression is least squares on data scaled by their noise, with one row per prior N(0, 1).
+    rows = np.vstack([X / READING_GIB, np.eye(N_FEATURES)])
+    right = np.concatenate([(noisy - predicted) / READING_GIB, np.zeros(N_FEATURES)])
+    np.testing.assert_allclose(frontier.mean, np.linalg.lstsq(rows, right, rcond=None)[0], atol=1e-8)
+    np.testing.assert_allclose(frontier.covariance, np.linalg.inv(rows.T @ rows), atol=1e-10)
+    np.testing.assert_allclose(frontier.mean, truth, atol=0.15)
+
+
+def test_order_of_launches_does_not_matter() -> None:
+    picked = [reading(J[i], float(MARGIN[i]), float(MARGIN[i]) + 0.01 * i - 1.0) for i in (3, 50, 120, 200)]
+    one, other = fit(picked), fit(picked[::-1])
+    np.testing.assert_allclose(one.mean, other.mean, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["at_most", "at_least"])
+def test_a_bound_teaches_only_when_it_is_broken(kind: Kind) -> None:
+    sign = 1.0 if kind == "at_most" else -1.0
+    x, predicted = J[100], float(MARGIN[100])
+    kept = fit([reading(x, predicted, predicted + sign * 5.0, kind)])
+    np.testing.assert_array_equal(kept.mean, PRIOR.mean)
+    np.testing.assert_array_equal(kept.covariance, PRIOR.covariance)
+    broken = fit([reading(x, predicted, predicted - sign * 1.0, kind)])
+    exact = fit([reading(x, predicted, predicted - sign * 1.0)])
+    np.testing.assert_allclose(broken.mean, exact.mean)
+
+
+@given(row=st.integers(0, len(MARGIN) - 1), seen=st.integers(0, len(MARGIN) - 1), low=st.floats(-8, 8), step=st.floats(0, 5))
+def test_monotone_in_the_prediction_and_where_it_matters_in_what_was_seen(
+    row: int, seen: int, low: float, step: float
+) -> None:
+    frontier = fit([reading(J[seen], float(MARGIN[seen]), low)])
+    better = fit([reading(J[seen], float(MARGIN[seen]), low + step)])
+    x, predicted = J[row], float(MARGIN[row])
+    assert frontier.p_fits(x, predicted + step) >= frontier.p_fits(x, predicted)
+    assert frontier.expected_shortfall_gib(x, predicted + step) <= frontier.expected_shortfall_gib(x, predicted) + 1e-12
+    # The launch itself fits the better, the more it had left.
+    assert better.p_fits(J[seen], MARGIN[seen]) >= frontier.p_fits(J[seen], MARGIN[seen])
+
+
+@given(margin=st.floats(-20, 20), sd=st.floats(0.2, 5))
+def test_probability_and_shortfall_are_those_of_a_normal_margin(margin: float, sd: float) -> None:
+    x = np.zeros(N_FEATURES)
+    x[0] = math.sqrt(sd**2 - READING_GIB**2)
+    truth = stats.norm(margin, sd)
+    assert float(PRIOR.p_fits(x, margin)) == pytest.approx(truth.sf(0), abs=1e-12)
+    shortfall = truth.expect(lambda m: -m, ub=0.0) if truth.cdf(0) > 1e-12 else 0.0
+    assert float(PRIOR.expected_shortfall_gib(x, margin)) == pytest.approx(shortfall, abs=1e-6)
+
+
+def test_sensitivities_are_the_law_shifted_by_one_standard_deviation() -> None:
+    row = 133
+    name, sigma = "fragmentation_base_gib", MEMORY_ERROR["fragmentation_base_gib"]
+    column = list(MEMORY_ERROR).index(name)
+    base = NOMINAL.fragmentation_base_gib
+    # Held outside the pool at the last stage, GiB for GiB.
+    served = sensitivities(grid, NOMINAL, SERVE)[1]
+    assert served[row, column] == pytest.approx(-base * math.sinh(sigma))
+    assert J.shape == (len(MARGIN), N_FEATURES)
+
+
+def launches(constants: MemoryConstants, n: int, seed: int) -> list[Observation]:
+    """A greedy searcher on one truth: it launches what should fit, the larger the better, and reads what happens."""
+    rng, truth, seen = np.random.default_rng(seed), grid(constants), list[Observation]()
+    for _ in range(n):
+        score = np.log(BATCH) + 0.3 * np.log(TOKENS) + 3 * FRACTION + rng.normal(0, 0.5, len(BATCH))
+        row = int(np.argmax(np.where(fit(seen).p_fits(J, MARGIN) > 0.5, score, -np.inf)))
+        stage = int(truth.failing_stage[row])
+        stage = SERVE if stage < 0 else stage
+
+        def law(c: MemoryConstants, row: int = row) -> MemoryBudget:
+            return memory_budget(TERMS, settings(row), c)
+
+        predicted, x = sensitivities(law, NOMINAL, stage)
+        seen.append(reading(x, float(predicted), float(truth.margin_gib[stage, row])))
+    return seen
+
+
+def test_on_drawn_truths_it_is_calibrated_and_learns() -> None:
+    before, after, p_before, p_after, fitted = [], [], [], [], []
+    for world in range(40):
+        constants = draw(world)
+        truth = grid(constants).headroom_gib
+        frontier = fit(launches(constants, 6, world))
+        before.append(np.abs(MARGIN - truth).mean())
+        after.append(np.abs(frontier.margin_gib(J, MARGIN)[0] - truth).mean())
+        p_before.append(PRIOR.p_fits(J, MARGIN))
+        p_after.append(frontier.p_fits(J, MARGIN))
+        fitted.append(truth >= 0)
+    assert np.mean(after) < 0.35 * np.mean(before)
+    for p in (np.concatenate(p_before), np.concatenate(p_after)):
+        fits = np.concatenate(fitted)
+        assert abs(p.mean() - fits.mean()) < 0.03
+        assert fits[p > 0.95].mean() > 0.95
+        assert fits[p < 0.05].mean() < 0.05
+        # Better than knowing only how many fit, and proper: a Brier score.
+        assert np.mean((p - fits) ** 2) < 0.5 * fits.mean() * (1 - fits.mean())
+
+
+def record(outcome: Outcome, headroom_gib: float | None = None) -> TrialRecord:
+    report = None
+    if headroom_gib is not None:
+        report = MemoryReport(
+            weights=50.0, activations=1.0, cuda_graphs=0.5, kv_pool=20.0, other=8.5 - headroom_gib, capacity=80.0
+        )
+    return TrialRecord(
+        number=0,
+        role="search",
+        origin="test",
+        config=ServingConfig(
+            max_batch_size=64, max_num_tokens=4096, cuda_graph_max_batch_size=64, kv_cache_free_gpu_memory_fraction=0.9
+        ),
+        source="simulated",
+        engine_label="simulated by the twin",
+        seed=0,
+        outcome=outcome,
+        memory_measured_gib=report,
+    )
+
+
+def one(constants: MemoryConstants) -> MemoryBudget:
+    return memory_budget(TERMS, settings(133), constants)
+
+
+def test_what_a_trial_says() -> None:
+    stage = STAGES[4]
+    oom = OutOfMemory(phase=stage.phase, component=stage.component, short_gib=1.5)
+    known = observed(record(oom), one, NOMINAL)
+    assert known is not None
+    assert (known.kind, known.observed_gib) == ("exact", -1.5)
+    assert known.predicted_gib == pytest.approx(float(one(NOMINAL).margin_gib[4]))
+    elsewhere = observed(record(OutOfMemory(phase="serve", component="?", short_gib=0.5)), one, NOMINAL)
+    assert elsewhere is not None
+    assert (elsewhere.kind, elsewhere.observed_gib) == ("at_most", -0.5)
+    assert elsewhere.predicted_gib == pytest.approx(float(one(NOMINAL).headroom_gib))
+    served = observed(record(Measured(), headroom_gib=2.0), one, NOMINAL)
+    assert served is not None
+    assert served.kind == "exact"
+    assert served.observed_gib == pytest.approx(2.0)
+    assert served.predicted_gib == pytest.approx(float(one(NOMINAL).margin_gib[SERVE]))
+    for blind in (record(Measured()), record(Unhealthy(reason="small pool"))):
+        bound = observed(blind, one, NOMINAL)
+        assert bound is not None
+        assert (bound.kind, bound.observed_gib) == ("at_least", 0.0)
+    for silent in (
+        Rejected(rule="memory", reason="r", excess=1.0),
+        Infrastructure(reason="port"),
+        Crashed(phase="serve", reason="r"),
+    ):
+        assert observed(record(silent), one, NOMINAL) is None
+
+
+def test_one_oom_closes_the_door_behind_it() -> None:
+    """After an OOM no configuration that needs more of everything is thought to fit."""
+    row = int(np.argmax((MARGIN > 0) & (BATCH == 256) & (FRACTION == 0.9) & (GRAPHS == 64)))
+    frontier: Frontier = fit([reading(J[row], float(MARGIN[row]), -1.0, "at_most")])
+    larger = (BATCH >= BATCH[row]) & (TOKENS >= TOKENS[row]) & (FRACTION >= FRACTION[row]) & (GRAPHS >= GRAPHS[row])
+    assert larger.sum() > 10
+    assert (frontier.p_fits(J, MARGIN)[larger] < 0.5).all()

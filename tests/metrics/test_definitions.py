@@ -1,0 +1,65 @@
+"""Metrics as arithmetic, against NumPy, and under laws of scaling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.domain.objective import parse_slo
+from advisor.metrics.definitions import compute, summarise
+
+
+def test_two_requests_by_hand() -> None:
+    # Sent at 0 and 100; first tokens at 50 and 200; done at 250 and 600 with 5 and 1 tokens.
+    metrics = compute(
+        np.array([0.0, 100.0]), np.array([50.0, 200.0]), np.array([250.0, 600.0]), np.array([5, 1]), n_gpus=2
+    )
+    assert metrics.ttft_ms.mean == 75.0
+    assert metrics.tpot_ms is not None and metrics.tpot_ms.mean == 50.0  # (250 - 50) / 4; one-token outputs have none
+    assert metrics.e2e_ms.p50 == 375.0
+    assert metrics.duration_s == 0.6
+    assert metrics.output_tok_per_s == pytest.approx(10.0)
+    assert metrics.output_tok_per_s_per_gpu == pytest.approx(5.0)
+    assert metrics.output_tok_per_s_per_user == pytest.approx((5 / 0.25 + 1 / 0.5) / 2)
+    assert metrics.itl_ms is None and metrics.goodput_request_per_s is None
+
+
+def test_goodput_counts_requests_that_keep_every_limit() -> None:
+    sent, first, done = np.zeros(3), np.array([10.0, 30.0, 10.0]), np.array([100.0, 120.0, 1000.0])
+    slo = parse_slo("ttft:p50<20ms,e2e:p99<500ms")
+    metrics = compute(sent, first, done, np.array([10, 10, 10]), n_gpus=1, slo=slo)
+    assert metrics.goodput_request_per_s == pytest.approx(1.0)  # one of three, in one second
+
+
+def test_one_token_outputs_have_no_tpot() -> None:
+    metrics = compute(np.zeros(2), np.ones(2), np.ones(2), np.array([1, 1]), n_gpus=1)
+    assert metrics.tpot_ms is None
+
+
+def test_nothing_succeeded_is_an_error_and_never_looks_fast() -> None:
+    empty = np.zeros(0)
+    assert summarise(empty) is None
+    with pytest.raises(ValueError, match="no request succeeded"):
+        compute(empty, empty, empty, np.zeros(0, dtype=np.int64), n_gpus=1)
+
+
+@given(st.lists(st.floats(0.1, 1e5), min_size=1, max_size=50))
+def test_percentiles_are_numpy_s(values: list[float]) -> None:
+    summary = summarise(np.array(values))
+    assert summary is not None
+    assert [summary.p50, summary.p90, summary.p95, summary.p99] == np.percentile(values, [50, 90, 95, 99]).tolist()
+
+
+@given(st.integers(1, 30), st.integers(0, 2**32), st.sampled_from([0.5, 2.0, 8.0]))
+def test_scaling_time_scales_latency_and_divides_throughput(n: int, seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    sent = rng.uniform(0, 100, n)
+    first = sent + rng.uniform(1, 100, n)
+    done, tokens = first + rng.uniform(1, 1000, n), rng.integers(1, 100, n)
+    one = compute(sent, first, done, tokens, n_gpus=4)
+    slow = compute(sent * scale, first * scale, done * scale, tokens, n_gpus=4)
+    assert slow.ttft_ms.p95 == pytest.approx(one.ttft_ms.p95 * scale)
+    assert slow.output_tok_per_s == pytest.approx(one.output_tok_per_s / scale)
+    assert one.output_tok_per_s_per_gpu * 4 == pytest.approx(one.output_tok_per_s)
