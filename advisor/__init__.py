@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from advisor.app.estimating import estimate as estimate
+    from advisor.app.api import estimate as estimate
+    from advisor.app.api import plan as plan
+    from advisor.app.api import tune as tune
     from advisor.domain.deployment import Deployment as Deployment
     from advisor.domain.objective import Objective as Objective
     from advisor.domain.objective import Slo as Slo

@@ -4,8 +4,9 @@ Needs the ``aic`` extra (``aiconfigurator-core==0.12.0``, Apache-2.0; no GPU, no
 
     python tools/export_step_tables.py [--out advisor/twin/tables] [--check]
 
-Writes ``step_tables.bin`` (little-endian float32, uncompressed, so the bytes do not depend on a compressor), ``index.json`` (keys, grids,
-offsets, memory terms, provenance) and ``gpus.json``. ``--check`` compares with what is there and exits 1 when a byte differs.
+Writes ``step_tables.bin`` (little-endian float32, uncompressed, so the bytes do not depend on a compressor),
+``index.json`` (keys, grids, offsets, memory terms, provenance) and ``gpus.json``. ``--check`` compares with what is
+there and exits 1 when a byte differs.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ PASTS = [0, 256, 512, 1024, 2048, 3072, 4096, 6144, 8192, 16384, 32768]
 
 
 class Layout(NamedTuple):
-    """Parallel sizes in AIConfigurator's terms: ``tp * attention_dp == moe_tp * moe_ep`` for MoE models, moe sizes 1 for dense ones."""
+    """Parallel sizes in AIConfigurator's terms: ``tp * attention_dp == moe_tp * moe_ep``, or moe sizes 1 (dense)."""
 
     tp: int
     attention_dp: int = 1
@@ -110,6 +111,8 @@ class Quant(NamedTuple):
 
 
 class Entry(NamedTuple):
+    """Tables of one model: every system x layout x quant modes."""
+
     model: str
     systems: tuple[str, ...]
     layouts: tuple[Layout, ...]
@@ -190,7 +193,7 @@ GIB = 1024**3
 
 
 def kind(op: str) -> int:
-    """Class of one operation: attention depends on KV length, MoE on the tokens of all ranks, logits on sampled rows, the rest on tokens."""
+    """Class of one operation: attention goes by KV length, MoE by the tokens of all ranks, logits by sampled rows."""
     if "attention" in op or "mla" in op:
         return ATTENTION
     if "_moe" in op and "norm" not in op:
@@ -231,20 +234,23 @@ def step_arrays(engine: Any) -> dict[str, np.ndarray]:
 
 
 def memory_terms(model: str, system: str, sizes: dict[str, Any]) -> dict[str, float]:
-    """GiB per GPU; also for layouts that do not fit. Activations follow max(floor, slope * max_num_tokens), which is checked."""
+    """GiB per GPU; also for layouts that do not fit. Activations are max(floor, slope * max_num_tokens): checked."""
     from aiconfigurator_core.sdk.memory import KVCacheEstimator
 
     def at(max_num_tokens: int) -> dict[str, Any]:
-        return KVCacheEstimator.from_request(
+        estimator = KVCacheEstimator.from_request(
             model, system, BACKEND, SLOT, max_num_tokens=max_num_tokens, max_batch_size=1, **sizes
-        ).breakdown
+        )
+        breakdown: dict[str, Any] = estimator.breakdown
+        return breakdown
 
     low, high = at(1), at(1 << 17)
     floor, slope = low["activations_bytes"], high["activations_bytes"] / (1 << 17)
     for tokens in (512, 2048, 8192, 32768):
         got = at(tokens)["activations_bytes"]
         assert abs(got - max(floor, slope * tokens)) <= 1e-6 * got, (model, system, tokens, got, floor, slope)
-    # AIConfigurator counts communicators by tp alone; under attention DP the same GPUs still talk to each other for the experts.
+    # AIConfigurator counts communicators by tp alone; under attention DP the same GPUs still talk to each other for
+    # the experts.
     communicators = high["comm_overhead_bytes"]
     if sizes["attention_dp_size"] > 1:
         communicators = system_file(system)["misc"]["nccl_mem"][sizes["attention_dp_size"] * sizes["tp_size"]]
@@ -260,7 +266,7 @@ def memory_terms(model: str, system: str, sizes: dict[str, Any]) -> dict[str, fl
 
 
 def export(log: Any) -> tuple[list[dict[str, Any]], bytes]:
-    """All tables: index rows and the float32 blob. Combinations without kernel data are named on ``log`` and left out."""
+    """All tables: index rows and the float32 blob; what has no kernel data is named on ``log`` and left out."""
     from aiconfigurator_core.sdk import EngineHandle
 
     rows: list[dict[str, Any]] = []
@@ -276,7 +282,7 @@ def export(log: Any) -> tuple[list[dict[str, Any]], bytes]:
                             entry.model, system, BACKEND, backend_version=SLOT, pp_size=1, **sizes
                         )
                         arrays = step_arrays(engine)
-                    except Exception as error:  # the engine's own error types are not public; the text says which kernel data is missing
+                    except (RuntimeError, ValueError) as error:  # no kernel data, or no such layout
                         print(f"skipped {entry.model} {system} {layout} {quant}: {str(error)[:110]}", file=log)
                         continue
                     provenance = engine.last_provenance()
@@ -308,11 +314,14 @@ ARRAYS = {
 }
 
 
-def system_file(name: str) -> Any:
+def system_file(name: str) -> dict[str, Any]:
     """AIConfigurator's description of one GPU system."""
     import aiconfigurator_core
 
-    return yaml.safe_load((Path(aiconfigurator_core.__file__).parent / "systems" / f"{name}.yaml").read_text())
+    spec: dict[str, Any] = yaml.safe_load(
+        (Path(aiconfigurator_core.__file__).parent / "systems" / f"{name}.yaml").read_text()
+    )
+    return spec
 
 
 def gpu_facts() -> dict[str, Any]:
@@ -340,8 +349,10 @@ def rendered(log: Any) -> dict[str, bytes]:
     """File name -> bytes of everything this tool writes."""
     rows, blob = export(log)
     provenance = {
-        "generator": f"tools/export_step_tables.py with aiconfigurator-core {AIC_VERSION}, backend {BACKEND}, slot {SLOT}",
-        "attribution": "Derived from NVIDIA AIConfigurator, Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES, Apache-2.0",
+        "generator": f"tools/export_step_tables.py with aiconfigurator-core {AIC_VERSION}, "
+        f"backend {BACKEND}, slot {SLOT}",
+        "attribution": "Derived from NVIDIA AIConfigurator, Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES, "
+        "Apache-2.0",
     }
     grids = {"tokens": TOKENS, "batches": BATCHES, "kv_lens": KV_LENS, "chunks": CHUNKS, "pasts": PASTS}
     index = {**provenance, "dtype": "<f4", "arrays": ARRAYS, "grids": grids}
@@ -352,6 +363,7 @@ def rendered(log: Any) -> dict[str, bytes]:
 
 
 def main() -> int:
+    """Write the files, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "advisor" / "twin" / "tables")
     parser.add_argument("--check", action="store_true", help="compare only; exit 1 when a byte differs")

@@ -14,7 +14,7 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.rules import validate
-from advisor.memory.frontier import Frontier, fit, observed, sensitivities
+from advisor.memory.frontier import Frontier, fit, observed
 from advisor.search.admission import Forecast, admit
 from advisor.search.space import all_configs, indices_of
 from advisor.twin.constants import NOMINAL
@@ -42,7 +42,7 @@ class MemoryGate:
     def forecast(self, config: ServingConfig, records: Sequence[TrialRecord]) -> Forecast:
         """P(fits) and the expected shortfall of one configuration, after what the records taught."""
         frontier = self.frontier(records)
-        margin_gib, slopes = sensitivities(self.forecaster.law(config), NOMINAL)
+        margin_gib, slopes = self.forecaster.slopes(config)
         return Forecast(
             p_fits=float(frontier.p_fits(slopes, margin_gib)),
             shortfall_gib=float(frontier.expected_shortfall_gib(slopes, margin_gib)),

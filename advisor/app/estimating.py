@@ -22,7 +22,7 @@ from advisor.domain.workload import Workload
 from advisor.search.admission import LEAST_P_FITS
 from advisor.search.space import all_configs, completed
 
-RERANKED = 40  # the approximate ranking's best, simulated exactly before they are shown
+RERANKED = 60  # the approximate ranking's best, simulated exactly before they are shown
 
 
 class Estimate(Prediction):
@@ -132,6 +132,7 @@ def plan(resolved: Resolved, forecaster: Forecaster, baseline: ServingConfig, wo
         assert row.prediction.metrics is not None
         return not row.keeps_slo, sign * (resolved.objective.value(row.prediction.metrics) or np.inf)
 
+    ranked = distinct_results(sorted(rows, key=order), resolved.objective)
     return Plan(
         study=resolved.study.name,
         deployment=resolved.deployment,
@@ -141,9 +142,20 @@ def plan(resolved: Resolved, forecaster: Forecaster, baseline: ServingConfig, wo
         slo=resolved.slo,
         n_configs=len(configs),
         n_fit=len(order_found),
-        rows=tuple(sorted(rows, key=order)[:top_n]),
+        rows=tuple(ranked[:top_n]),
         baseline=_row(resolved, forecaster, baseline, workload),
     )
+
+
+def distinct_results(rows: Sequence[PlanRow], objective: Objective) -> list[PlanRow]:
+    """One row for configurations that come to the same, the one with most memory left."""
+    best: dict[str, PlanRow] = {}
+    for row in rows:
+        assert row.prediction.metrics is not None
+        same = f"{objective.value(row.prediction.metrics):.6g}"
+        if same not in best or row.prediction.memory_gib.headroom > best[same].prediction.memory_gib.headroom:
+            best[same] = row
+    return list(best.values())
 
 
 def _row(resolved: Resolved, forecaster: Forecaster, config: ServingConfig, workload: Workload) -> PlanRow:

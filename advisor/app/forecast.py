@@ -17,7 +17,7 @@ from advisor.domain.study import SearchSpace
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.dialects import dialect
 from advisor.memory.constants import MemoryConstants
-from advisor.memory.frontier import Law
+from advisor.memory.frontier import Law, sensitivities
 from advisor.memory.law import STAGES, MemoryBudget, memory_budget
 from advisor.search.baselines import Baseline
 from advisor.search.space import all_configs
@@ -37,6 +37,7 @@ class Forecaster:
         self.gpu = catalog.gpu_facts(deployment.gpu)
         self.twin = Twin(self.facts, catalog.step_tables, ladder_rule=self.dialect.graph_ladder)
         self.predict = functools.lru_cache(maxsize=4096)(self._predict)
+        self.slopes = functools.lru_cache(maxsize=65536)(self._slopes)
         self.budget = functools.lru_cache(maxsize=65536)(self._budget)
 
     def _predict(self, config: ServingConfig, workload: Workload) -> Prediction:
@@ -45,6 +46,10 @@ class Forecaster:
     def _budget(self, config: ServingConfig) -> MemoryBudget:
         """The memory law under the workload that fills the server most."""
         return self.law(config)(self.twin.constants)
+
+    def _slopes(self, config: ServingConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Predicted memory margin in GiB, and how it moves with every constant of the law."""
+        return sensitivities(self.law(config), self.twin.constants)
 
     def law(self, config: ServingConfig) -> Law:
         """The memory law of a configuration as a function of its constants, under the heaviest workload."""

@@ -19,10 +19,10 @@ from advisor.domain.strict import StrictModel
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.metrics.confidence import Interval, mean_interval, ratio_interval
+from advisor.metrics.definitions import average
 from advisor.search.standings import Standing, pick, standings
 
 Status = Literal["confirmed", "baseline_within_noise", "candidate", "nothing_feasible", "interrupted"]
-SCHEMA_VERSION = 1
 
 
 class Counts(StrictModel):
@@ -53,7 +53,7 @@ class ResultEntry(StrictModel):
     metrics: Metrics
     memory_gib: MemoryReport | None
     limited_by: LimitedBy | None
-    ci95: tuple[float, float] | None = Field(description="Of the objective, from repeats; null with one run")
+    ci95: tuple[float, float] | None = Field(description="95 % interval of the objective, deviation pooled over all repeats; null without any")
     trials: tuple[int, ...] = Field(description="Numbers of the trials behind it")
     name: str | None = None
 
@@ -81,7 +81,7 @@ class PredictedRow(StrictModel):
 class Result(StrictModel):
     """`result.json`: the recommendation for one workload."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     status: Status
     source: Source
     label: str = Field(description="`measured on ...` or `simulated by the twin ...`")
@@ -109,7 +109,7 @@ class Result(StrictModel):
 class StudySummary(StrictModel):
     """`summary.json`: all workloads of a study together."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     study: str
     run: str
     source: Source
@@ -159,6 +159,13 @@ def result(
     searched = standings(
         [record for record in records if record.role != "confirmation"], workload.name, context.objective, context.slo
     )
+    # Whoever was picked for a high value owes it partly to noise: its own numbers are those of the confirmation.
+    unbiased = standings(
+        [record for record in records if record.role in ("baseline", "confirmation")],
+        workload.name,
+        context.objective,
+        context.slo,
+    )
     chosen = pick(searched, context.objective)
     winner = _same(everything, chosen)
     reference = comparison(records)
@@ -172,7 +179,8 @@ def result(
         status = "confirmed"
     else:
         status = "interrupted" if stopped_by == "cancelled" else "candidate"
-    best = base if status == "baseline_within_noise" else winner
+    best = base if status == "baseline_within_noise" else _same(unbiased, chosen) or winner
+    repeats = [standing.values for standing in unbiased if len(standing.values) > 1]
     others = [s for s in everything if s.feasible and best is not None and s.config != best.config]
     return Result(
         status=status,
@@ -186,10 +194,10 @@ def result(
         workload_name=workload.name,
         objective=context.objective,
         slo=context.slo,
-        best=None if best is None else _entry(context, best),
-        baseline=_baseline(context, records, base),
-        runner_up=_entry(context, others[0]) if others else None,
-        top=tuple(_entry(context, standing) for standing in everything[:top_n]),
+        best=None if best is None else _entry(context, best, repeats),
+        baseline=_baseline(context, records, base, repeats),
+        runner_up=_entry(context, others[0], repeats) if others else None,
+        top=tuple(_entry(context, s, repeats) for s in ([] if best is None else [best]) + others[: top_n - 1]),
         predicted_baselines=_predicted(context, records, workload),
         confidence=confidence,
         counts=count(records),
@@ -241,23 +249,26 @@ def _keep_baseline(confidence: Confidence, winner: Standing, base: Standing) -> 
     return confidence.kind == "remeasured" and confidence.gain is not None and confidence.gain.low <= 1.0
 
 
-def _entry(context: StudyContext, standing: Standing, name: str | None = None) -> ResultEntry:
-    outcome = standing.outcomes[-1]
-    assert outcome.metrics is not None
-    interval = mean_interval(standing.values)
+def _entry(
+    context: StudyContext, standing: Standing, repeats: Sequence[Sequence[float]], name: str | None = None
+) -> ResultEntry:
+    others = [values for values in repeats if values != standing.values]
+    interval = mean_interval(standing.values, others)
     return ResultEntry(
         serving_config=standing.config,
         memory_fraction_kind=context.identity.memory_fraction_kind,
-        metrics=outcome.metrics,
+        metrics=average([outcome.metrics for outcome in standing.outcomes if outcome.metrics is not None]),
         memory_gib=standing.memory_gib,
-        limited_by=outcome.limited_by,
+        limited_by=standing.outcomes[-1].limited_by,
         ci95=None if interval is None else (interval.low, interval.high),
         trials=standing.numbers,
         name=name,
     )
 
 
-def _baseline(context: StudyContext, records: Sequence[TrialRecord], base: Standing | None) -> BaselineEntry:
+def _baseline(
+    context: StudyContext, records: Sequence[TrialRecord], base: Standing | None, repeats: Sequence[Sequence[float]]
+) -> BaselineEntry:
     asked = context.baseline
     own = next((r for r in records if r.role == "baseline" and r.config == asked.config), None)
     return BaselineEntry(
@@ -265,7 +276,7 @@ def _baseline(context: StudyContext, records: Sequence[TrialRecord], base: Stand
         why=asked.why,
         serving_config=asked.config,
         outcome="not launched" if own is None else summary(own.outcome),
-        compared=None if base is None else _entry(context, base, asked.name),
+        compared=None if base is None else _entry(context, base, repeats, asked.name),
         is_substitute=base is not None and base.config != asked.config,
     )
 

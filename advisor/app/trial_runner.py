@@ -8,7 +8,7 @@ from advisor.domain.measurement import EffectiveSettings, MemoryReport, Workload
 from advisor.domain.outcome import RETRIED_ONCE, BadConfig, Evidence, Infrastructure, Measured, Outcome, Unhealthy
 from advisor.domain.ports import (
     Engine,
-    Evidence,
+    EvidenceStore,
     LaunchSpec,
     NoEvidence,
     OnEvent,
@@ -35,7 +35,7 @@ def run_trial(
     engine: Engine | None = None,
     stop: Stop = never,
     on_event: OnEvent = silent,
-    evidence: Evidence | None = None,
+    evidence: EvidenceStore | None = None,
 ) -> TrialRecord:
     """Make one trial; a launch that timed out or crashed gets a second try before it counts.
 
@@ -78,7 +78,7 @@ class _Launch(StrictModel):
 
 
 def _launch(
-    request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: Evidence
+    request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: EvidenceStore
 ) -> _Launch:
     spec = request.spec
     try:
@@ -108,7 +108,7 @@ def unhealthy(effective: EffectiveSettings | None, spec: LaunchSpec) -> Unhealth
     for what, tokens in (("KV pool", effective.kv_tokens), ("effective max_seq_len", effective.max_seq_len)):
         if tokens < longest:
             reason = f"the {what} holds {tokens:,} tokens, the longest request needs {longest:,}"
-            return Unhealthy(reason=reason, evidence=(Line(line=0, text=f"{what} = {tokens} tokens"),))
+            return Unhealthy(reason=reason, evidence=(Evidence(line=0, text=f"{what} = {tokens} tokens"),))
     return None
 
 
@@ -123,7 +123,7 @@ def by_growing_memory(workloads: tuple[Workload, ...]) -> list[tuple[int, Worklo
 
 
 def _measure(
-    server: RunningServer, request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: Evidence
+    server: RunningServer, request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: EvidenceStore
 ) -> tuple[tuple[WorkloadOutcome, ...], Outcome | None]:
     """Every workload in turn, in the study's order; what was measured before a crash stays valid."""
     measurer = engine.measurer()

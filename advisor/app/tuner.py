@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -36,6 +36,12 @@ class Admission(Protocol):
     def nearest_fitting(self, config: ServingConfig, records: Sequence[TrialRecord]) -> ServingConfig | None: ...
 
 
+class Starts(Protocol):
+    """Says where to begin, from what is known before the search and what its launches taught."""
+
+    def next_start(self, records: Sequence[TrialRecord]) -> Proposal | None: ...
+
+
 @dataclass(frozen=True)
 class Tuner:
     """One study on one engine. `run` may be called again on the same ledger: it does only what is still missing."""
@@ -44,17 +50,15 @@ class Tuner:
     engine: Engine
     ledger: Ledger
     admission: Admission
-    starts: tuple[Proposal, ...]
+    starts: Starts
     reporter: Reporter
     cancel: CancelToken
 
     def run(self) -> StoppedBy:
         """Run to the end of the budget, of the space, or until cancelled; everything finished is in the ledger."""
-        for role, proposal in self._opening():
-            if self._stopped():
-                break
-            self._launch(role, proposal)
+        self._launch_baselines()
         self._replace_dead_baseline()
+        self._launch_starts()
         stopped_by = self._search()
         if stopped_by in ("cancelled", "infrastructure"):
             return stopped_by
@@ -63,18 +67,20 @@ class Tuner:
 
     # -- opening -------------------------------------------------------------------------------------------------
 
-    def _opening(self) -> Iterator[tuple[Role, Proposal]]:
-        """Baselines, then the twin's starts, as far as they are not in the ledger."""
+    def _launch_baselines(self) -> None:
+        """Baselines are launched first, and whatever the memory law thinks of them."""
         entries = {entry.name: entry for entry in self.context.baselines}
         for name in self.context.launched_baselines:
             config = entries[name].config
-            if config is not None and not self._has("baseline", config):
-                yield "baseline", Proposal(config=config, origin=f"baseline {name}")
-        for proposal in self.starts:
-            known = self._has("start", proposal.config) or self._has("baseline", proposal.config)
-            if not known and self._launches_left() > 0:
-                if self.admission.admit(proposal.config, self.ledger.records()) is None:
-                    yield "start", proposal
+            if config is not None and not self._stopped() and not self._has("baseline", config):
+                self._launch("baseline", Proposal(config=config, origin=f"baseline {name}"))
+
+    def _launch_starts(self) -> None:
+        while not self._stopped() and self._launches_left() > 0:
+            proposal = self.starts.next_start(self.ledger.records())
+            if proposal is None:
+                return
+            self._launch("start", proposal)
 
     def _replace_dead_baseline(self) -> None:
         """Where the baseline cannot run, launch the nearest configuration that should, so that there is a comparison."""

@@ -16,10 +16,10 @@ from advisor.app.engines import choose, load_engine
 from advisor.app.forecast import Forecaster
 from advisor.app.results import StudySummary, summarise
 from advisor.app.setup import Question, Resolved, resolve
-from advisor.app.starts import plan_starts
+from advisor.app.starts import TwinStarts
 from advisor.app.tuner import Tuner
 from advisor.domain.errors import BadInput
-from advisor.domain.ports import CancelToken, Engine, Proposal, Reporter
+from advisor.domain.ports import CancelToken, Engine, Reporter
 from advisor.domain.serving_config import OptionValue
 from advisor.domain.strict import StrictModel
 from advisor.domain.trial import TrialRecord
@@ -51,7 +51,8 @@ class Session:
     context: StudyContext
     engine: Engine
     forecaster: Forecaster
-    starts: tuple[Proposal, ...]
+    gate: MemoryGate
+    starts: TwinStarts
     why_twin: str | None
 
     @property
@@ -66,7 +67,7 @@ class Session:
 
     def expected_hours(self) -> float:
         """Server time of the whole budget, hours, from the predicted baseline or the first start that would run."""
-        tried = [self.context.baseline.config, *(proposal.config for proposal in self.starts)]
+        tried = [self.context.baseline.config, *self.starts.order[:3]]
         for config in tried:
             if config is None:
                 continue
@@ -110,7 +111,7 @@ class Session:
             context=self.context,
             engine=self.engine,
             ledger=ledger,
-            admission=MemoryGate(self.context, self.forecaster),
+            admission=self.gate,
             starts=self.starts,
             reporter=reporter,
             cancel=cancel,
@@ -159,12 +160,14 @@ def open_session(question: Question, how: How) -> Session:
         predict=forecaster.predict,
         references=forecaster.references(baselines, launched, resolved.objective, resolved.space),
     )
+    gate = MemoryGate(context, forecaster)
     return Session(
         resolved=resolved,
         how=how,
         context=context,
         engine=engine,
         forecaster=forecaster,
-        starts=plan_starts(context, forecaster),
+        gate=gate,
+        starts=TwinStarts(context, forecaster, gate),
         why_twin=why_twin,
     )

@@ -78,8 +78,8 @@ def run(session: Session, output: OutputFormat) -> int:
     if output is OutputFormat.json:
         typer.echo(summary.model_dump_json(indent=2))
     else:
-        console.show(console.banner(identity.source, identity.label, session.why_twin), study_view(summary, paths))
-        console.show(bundle.next_step(session, summary, paths))
+        console.show(console.banner(identity.source, identity.label, session.why_twin), study_view(summary), "")
+        console.show_lines(*bundle.closing_lines(session, summary, paths))
     if summary.stopped_by == "cancelled":
         return INTERRUPTED
     if not summary.feasible:

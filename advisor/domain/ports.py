@@ -63,7 +63,7 @@ class PartialResult(StrictModel):
 Stop = Callable[[PartialResult], bool]
 
 
-class Evidence(Protocol):
+class EvidenceStore(Protocol):
     """Where a trial's raw material goes, such as its folder."""
 
     def write_launch(self, argv: Sequence[str], config_text: str) -> None: ...
@@ -109,7 +109,7 @@ class Measurer(Protocol):
     """Benchmarks one workload on a running server; on a client error the runner asks `server.failure()` first."""
 
     def measure(
-        self, server: RunningServer, workload: Workload, seed: int, stop: Stop, on_event: OnEvent, evidence: Evidence
+        self, server: RunningServer, workload: Workload, seed: int, stop: Stop, on_event: OnEvent, evidence: EvidenceStore
     ) -> WorkloadOutcome: ...
 
 
@@ -169,7 +169,7 @@ class Ledger(Protocol):
 
     def records(self) -> tuple[TrialRecord, ...]: ...
     def ask(self, role: Role, fixed: Proposal | None = None) -> Asked: ...
-    def folder(self, number: int) -> Evidence: ...
+    def folder(self, number: int) -> EvidenceStore: ...
     def commit(self, record: TrialRecord) -> None: ...
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import EffectiveSettings, MemoryReport, WorkloadOutcome
-from advisor.domain.outcome import BadConfig, Outcome
+from advisor.domain.outcome import BadConfig, Outcome, Phase
 from advisor.domain.ports import (
     EngineIdentity,
-    Evidence,
+    EvidenceStore,
     LaunchSpec,
     Measurer,
     OnEvent,
@@ -39,7 +39,7 @@ from advisor.twin.startup import STARTUP
 from advisor.twin.worlds import draw_world, measurement_noise
 
 WAVES = 3  # requests = 3 x concurrency: the third wave already repeats the second
-START_ORDER = ("launch", "load", "kv_estimate", "kv_allocate", "warm_up")
+START_ORDER: tuple[Phase, ...] = ("launch", "load", "kv_estimate", "kv_allocate", "warm_up")
 
 
 class SimulatedEngine:
@@ -187,7 +187,7 @@ class SimulatedMeasurer:
         self._waves = waves
 
     def measure(
-        self, server: RunningServer, workload: Workload, seed: int, stop: Stop, on_event: OnEvent, evidence: Evidence
+        self, server: RunningServer, workload: Workload, seed: int, stop: Stop, on_event: OnEvent, evidence: EvidenceStore
     ) -> WorkloadOutcome:
         """Serve the workload; a server that runs out of memory under it is dead afterwards."""
         assert isinstance(server, SimulatedServer)

@@ -28,7 +28,7 @@ class MemoryConstants:
     recapture_share: float = 0.3
     # Assumed: copies of rows x vocabulary x 4 B that sampling holds (float32 logits, probabilities, sort space).
     logits_copies: float = 2.5
-    # Assumed: what the allocator cannot give back: a base and a share of the activation peak; half of it by capture time.
+    # Assumed: what the allocator cannot give back: a base and a share of the activation peak; half by capture time.
     fragmentation_base_gib: float = 0.35
     fragmentation_per_activation: float = 0.35
     capture_fragmentation_share: float = 0.5

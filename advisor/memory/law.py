@@ -6,8 +6,8 @@ Start-up of TensorRT-LLM's PyTorch backend, as the law follows it (symbols in Gi
 1. load: W + R + C.   2. temporary KV pool T, executor, graphs captured once: + T + G.   3. profiling forward: + A.
 4. Tear-down. The budget counts everything seen so far but T, so graphs and communicators shrink the pool:
        free = M - (W + R + C + A + G),  pool = f x free
-5. KV pool, then graphs are captured again. A and G were paid for in step 4, so what f leaves over, (1 - f) x free, is only
-   for what profiling never saw: pool growth of the second capture, allocator fragmentation, and
+5. KV pool, then graphs are captured again. A and G were paid for in step 4, so what f leaves over, (1 - f) x free, is
+   only for what profiling never saw: pool growth of the second capture, allocator fragmentation, and
 6. under load, logits and sampling buffers of a full batch.
 Sources: TensorRT-LLM `_torch/pyexecutor/{_util,resource_manager,py_executor_creator}.py` for the order and the budget,
 AIConfigurator for W, R, C, A. Every constant that nobody measured is named in `MemoryConstants`.
@@ -36,8 +36,8 @@ LOGIT_BYTES = 4  # sampling works in float32 whatever the model's type
 class MemoryTerms:
     """What one deployment needs of one GPU before any setting is chosen.
 
-    `kv_overpromise` is the true KV bytes per token over the engine's own estimate: above 1 where KV heads are replicated
-    (fewer heads than ranks), because the estimate divides them without rounding up.
+    `kv_overpromise` is the true KV bytes per token over the engine's own estimate: above 1 where KV heads are
+    replicated (fewer heads than ranks), because the estimate divides them without rounding up.
     """
 
     weights_gib: float
@@ -88,7 +88,7 @@ STAGES = (
     Stage("warm_up", "Additional executor resources"),
     Stage("serve", "logits and sampling buffers"),
 )
-"""In the order they are reached; names are those of TensorRT-LLM's own out-of-memory report (the last has none there)."""
+"""In the order they are reached; names are those of TensorRT-LLM's own report (which has none for the last)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +168,8 @@ def memory_budget(
     regrown = c.recapture_share * graphs
     after_pool = capacity - resident - pool
     one_block = gib(terms.kv_bytes_per_token) * settings.tokens_per_block + zero
-    tried = [weights, graphs, activations, one_block, graphs + regrown + c.capture_fragmentation_share * held, logits + regrown + held]
+    recaptured = graphs + regrown + c.capture_fragmentation_share * held
+    tried = [weights, graphs, activations, one_block, recaptured, logits + regrown + held]
     free_at = [
         capacity - runtime - comm,
         capacity - resident - temporary,
@@ -236,7 +237,9 @@ def kv_overpromise(*, kv_heads: int, head_dim: int, tp: int) -> float:
     return -(-kv_heads // tp) * head_dim / max(1, head_dim * kv_heads // tp)
 
 
-def p_fits(terms: MemoryTerms, settings: MemorySettings, constants: MemoryConstants, load: MemoryLoad | None = None) -> Array:
+def p_fits(
+    terms: MemoryTerms, settings: MemorySettings, constants: MemoryConstants, load: MemoryLoad | None = None
+) -> Array:
     """Probability that no stage runs out, given the known error of every constant.
 
     Constants are shifted by one standard deviation, one at a time; the headroom's changes add up in squares, and the

@@ -72,10 +72,22 @@ def ratio_interval(
     )
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
-    """Interval of a mean from its repeats; None below two values."""
-    x = np.asarray(values, float)
-    if x.size < 2:
+def mean_interval(values: Sequence[float], others: Sequence[Sequence[float]] = (), level: float = 0.95) -> Interval | None:
+    """Interval of the geometric mean of positive repeats.
+
+    Args:
+        values: Repeats of the configuration in question.
+        others: Repeats of other configurations under the same conditions; they share in the pooled deviation.
+        level: Of the interval.
+
+    Returns:
+        None when all of them together leave no degree of freedom.
+    """
+    groups = [np.log(np.asarray(group, float)) for group in (values, *others) if len(group)]
+    dof = sum(group.size - 1 for group in groups)
+    if not len(values) or dof < 1:
         return None
-    half = student_t_quantile(0.5 + level / 2, x.size - 1) * float(x.std(ddof=1)) / math.sqrt(x.size)
-    return Interval(estimate=float(x.mean()), low=float(x.mean()) - half, high=float(x.mean()) + half, level=level)
+    variance = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / dof
+    half = student_t_quantile(0.5 + level / 2, dof) * math.sqrt(variance / len(values))
+    centre = float(groups[0].mean())
+    return Interval(estimate=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half), level=level)

@@ -9,6 +9,9 @@ Symbols, all per request, float64 of shape (n_requests,), in ms on one clock:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -102,3 +105,23 @@ def _goodput(
     return float(good.sum()) / duration_s
 
 
+
+
+def average(runs: Sequence[Metrics]) -> Metrics:
+    """Mean of every metric over repeats of one benchmark; undefined where any of them is.
+
+    Raises:
+        ValueError: no run.
+    """
+    if not runs:
+        raise ValueError("no run to average")
+    merged = _mean([run.model_dump() for run in runs])
+    return Metrics.model_validate({**merged, "n_requests": round(merged["n_requests"])})
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    if any(value is None for value in values):
+        return None
+    if isinstance(values[0], dict):
+        return {key: _mean([value[key] for value in values]) for key in values[0]}
+    return float(np.mean(values))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -134,15 +135,17 @@ def _metric_cells(record: TrialRecord, workload: str) -> list[str]:
     ]
 
 
-def next_step(session: Session, outcome: StudySummary, paths: dict[str, Path]) -> Text:
-    """The one command to type next."""
+def closing_lines(session: Session, outcome: StudySummary, paths: dict[str, Path]) -> list[Text]:
+    """Where the files are, and the one command to type next; lines that must not be wrapped."""
+    lines = [Text(f"{title + ':':<12} {path}") for title, path in paths.items()]
     if outcome.stopped_by == "cancelled":
-        return Text(f"\nNext: the same command with --resume goes on in {session.run_folder}.", style="bold")
+        return [*lines, Text(f"Next: the same command with --resume goes on in {session.run_folder}.", style="bold")]
     configs = [path for path in paths.values() if path.name == files.CONFIG_NAME]
     if not configs:
-        return Text()
-    where = "" if outcome.source == "measured" else " on a machine with TensorRT-LLM and these GPUs"
-    return Text.assemble(("\nNext", "bold"), f"{where}: ", (f"bash {configs[0].parent / 'serve.sh'}", "bold"))
+        return lines
+    where = "" if outcome.source == "measured" else ", on a machine with TensorRT-LLM and these GPUs"
+    serve = shlex.quote(str(configs[0].parent / "serve.sh"))
+    return [*lines, Text.assemble((f"Next{where}: ", "bold"), (f"bash {serve}", "bold"))]
 
 
 def why_nothing(session: Session, records: Sequence[TrialRecord]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -12,22 +13,49 @@ from advisor.domain.measurement import Source
 from advisor.domain.serving_config import OptionValue
 
 
+WIDTH_WITHOUT_TERMINAL = 120  # logs and files have room for a table
+
+SHORT_NAMES = {
+    "max_batch_size": "batch",
+    "max_num_tokens": "tokens",
+    "cuda_graph_max_batch_size": "graphs",
+    "kv_cache_free_gpu_memory_fraction": "kv frac",
+    "enable_attention_dp": "attn DP",
+    "enable_chunked_prefill": "chunked",
+    "stream_interval": "stream",
+    "kv_cache_dtype": "kv dtype",
+}
+
+
 @functools.cache
 def stdout() -> Console:
     """For answers."""
-    return Console(highlight=False, soft_wrap=False)
+    return _console(stderr=False)
 
 
 @functools.cache
 def stderr() -> Console:
     """For progress and notes."""
-    return Console(stderr=True, highlight=False)
+    return _console(stderr=True)
+
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if console.is_terminal or "COLUMNS" in os.environ:
+        return console
+    return Console(stderr=stderr, highlight=False, width=WIDTH_WITHOUT_TERMINAL)
 
 
 def show(*parts: RenderableType) -> None:
     """Print an answer on stdout."""
     for part in parts:
         stdout().print(part)
+
+
+def show_lines(*lines: Text) -> None:
+    """Print lines that must stay whole, such as paths and commands, however narrow the terminal."""
+    for line in lines:
+        stdout().print(line, soft_wrap=True)
 
 
 def table(*columns: str, title: str | None = None) -> Table:
@@ -48,9 +76,10 @@ def value_text(value: OptionValue) -> str:
 def banner(source: Source, label: str, why: str | None = None) -> Text:
     """The first line of everything: what the numbers are."""
     if source == "measured":
-        return Text(f"MEASURED  {label}", style="bold green")
+        return Text(label.capitalize(), style="bold green")
+    said = label.removeprefix(source).strip()
     reason = f" ({why})" if why else ""
     return Text.assemble(
         (f" {source.upper()} ", "bold black on yellow"),
-        (f" {label}{reason}: no GPU was used, no number below is a measurement.", "bold yellow"),
+        (f" {said}{reason}. No GPU was used, and no number below is a measurement.", "yellow"),
     )

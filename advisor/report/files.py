@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -25,8 +24,6 @@ FIXED = "fixed by the study"
 
 # TensorRT-LLM's lookup.yaml names GPUs by SKU.
 _UPSTREAM_GPUS = {"b200_sxm": "B200_NVL", "gb200": "GB200_NVL", "h200_sxm": "H200_SXM", "h100_sxm": "H100_SXM"}
-
-_PLAIN = re.compile(r"[A-Za-z][\w./-]*")
 
 
 class Story(StrictModel):
@@ -97,9 +94,9 @@ def _lines(entries: list[YamlEntry], depth: int, origin: Mapping[str, str]) -> l
 
 
 def _scalar(value: YamlValue) -> str:
-    """One YAML scalar on one line; text is quoted unless it is a plain word that YAML reads as text."""
-    style = '"' if isinstance(value, str) and not (_PLAIN.fullmatch(value) and yaml.safe_load(value) == value) else None
-    text: str = yaml.safe_dump(value, default_style=style, width=float("inf"))
+    """One YAML scalar, on one line whatever it holds."""
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    text: str = yaml.safe_dump(value, default_style=style, width=float("inf"), allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")
 
 

@@ -14,7 +14,7 @@ from advisor.app.estimating import Estimate, Plan, PlanRow
 from advisor.domain.measurement import MemoryReport
 from advisor.domain.outcome import summary
 from advisor.domain.strict import StrictModel
-from advisor.report.console import banner, table, value_text
+from advisor.report.console import SHORT_NAMES, banner, table, value_text
 from advisor.report.summary import LIMITS
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class DryRun(StrictModel):
     max_launches: int
     confirmation_launches: int
     baselines: tuple[str, ...]
-    starts: tuple[str, ...]
+    starts: int
     expected_hours: float
     expected_gpu_hours: float
 
@@ -46,7 +46,7 @@ def json_list(documents: Sequence[BaseModel]) -> str:
 def estimate_view(estimate: Estimate) -> RenderableType:
     """One configuration: does it fit, where memory goes, what it would do."""
     source = "kernel tables" if estimate.data_source == "tables" else "a roofline, tens of percent off"
-    parts: list[RenderableType] = [banner("predicted", f"by the twin from {source}"), Text()]
+    parts: list[RenderableType] = [banner("predicted", f"predicted by the twin from {source}"), Text()]
     deployment = estimate.deployment
     parts.append(
         Text(f"{deployment.model} {deployment.quantization} on {deployment.gpus} x {deployment.gpu}, {estimate.workload_name}", "bold")
@@ -86,12 +86,13 @@ def memory_table(memory: MemoryReport) -> RenderableType:
 def plan_ranking(plan: Plan) -> RenderableType:
     """The best of the space, and the baseline under them."""
     names = list(plan.baseline.serving_config.flat())
-    grid = table("rank", *names, "tok/s per GPU", "TTFT p99 ms", "TPOT ms", "free GiB", "P(fits)", "limited by")
+    short = [SHORT_NAMES.get(name, name) for name in names]
+    grid = table("rank", *short, "tok/s/GPU", "TTFT p99", "TPOT", "free GiB", "P(fits)", "limited by")
     for place, row in enumerate(plan.rows, start=1):
         grid.add_row(str(place), *_cells(row, names))
     grid.add_row("baseline", *_cells(plan.baseline, names), style="dim")
     fits = f"{plan.n_fit:,} of {plan.n_configs:,} configurations fit and can serve {plan.workload_name}."
-    return Group(banner("predicted", "by the twin"), Text(), Text(fits), Text(), grid)
+    return Group(banner("predicted", "predicted by the twin"), Text(), Text(fits), Text(), grid)
 
 
 def _cells(row: PlanRow, names: Sequence[str]) -> list[str]:
@@ -129,7 +130,7 @@ def plan_document(session: Session) -> DryRun:
         max_launches=context.budget.max_launches,
         confirmation_launches=confirmation_launches(context),
         baselines=context.launched_baselines,
-        starts=tuple(proposal.origin for proposal in session.starts),
+        starts=session.starts.n,
         expected_hours=hours,
         expected_gpu_hours=hours * context.deployment.gpus,
     )
@@ -148,7 +149,7 @@ def plan_text(session: Session) -> RenderableType:
     facts.add_row("", f"{document.n_configs:,} configurations")
     facts.add_row("measured on", ", ".join(document.workloads))
     facts.add_row("launches", f"at most {document.max_launches}, {document.confirmation_launches} of them kept for the confirmation")
-    facts.add_row("first", ", ".join([*(f"baseline {name}" for name in document.baselines), *document.starts]))
+    facts.add_row("first", ", ".join([*(f"baseline {name}" for name in document.baselines), f"{document.starts} choices of the twin"]))
     spent = "virtual, simulated in about a minute" if context.identity.source == "simulated" else "of the node"
     facts.add_row("server time", f"about {document.expected_hours:.1f} h = {document.expected_gpu_hours:.0f} GPU-hours ({spent})")
     facts.add_row("results", document.run_folder)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from advisor.app.results import BaselineEntry, PredictedRow, Result, ResultEntry, StudySummary
 from advisor.domain.measurement import LatencySummary, Metrics
 from advisor.domain.serving_config import OptionValue, ServingConfig
-from advisor.report.console import table, value_text
+from advisor.report.console import SHORT_NAMES, table, value_text
 
 LIMITS = {
     "gpu": "the GPUs: kernels are busy all the time",
@@ -37,7 +35,7 @@ STOPPED = {
 }
 
 
-def study_view(summary: StudySummary, paths: dict[str, Path]) -> RenderableType:
+def study_view(summary: StudySummary) -> RenderableType:
     """Everything a person reads at the end."""
     parts: list[RenderableType] = []
     for result in summary.results:
@@ -53,7 +51,7 @@ def study_view(summary: StudySummary, paths: dict[str, Path]) -> RenderableType:
             f"before launch, {counts.failed} failed; {spent}. Ended because {STOPPED.get(summary.stopped_by, summary.stopped_by)}."
         ),
     ]
-    return Group(*parts, *_files(paths))
+    return Group(*parts)
 
 
 def result_view(result: Result) -> list[RenderableType]:
@@ -106,7 +104,7 @@ def verdict(result: Result) -> str:
     if result.status == "confirmed" and result.confidence.level:
         low, high = 100 * (gain.low - 1), 100 * (gain.high - 1)
         return (
-            f"{percent:+.1f} % on {against} ({result.confidence.level:.0%} interval {low:+.1f} to {high:+.1f} %), "
+            f"{percent:+.1f} % on {against} ({100 * result.confidence.level:.0f} % interval {low:+.1f} to {high:+.1f} %), "
             f"both measured again alternately after fresh starts."
         ).replace("measured again", "simulated again" if result.source == "simulated" else "measured again")
     return f"A candidate: {percent:+.1f} % on {against}, not measured again."
@@ -168,10 +166,10 @@ def _metric_rows(best: ResultEntry, base: ResultEntry | None) -> list[tuple[str,
 def top_table(result: Result) -> RenderableType:
     """The best configurations that were launched."""
     names = list(dict.fromkeys(name for entry in result.top for name in entry.serving_config.flat()))
-    short = [_short(name) for name in names]
-    grid = table("top configurations", *short, "tok/s per GPU", "TTFT p99 ms", "TPOT ms", "free GiB", "trials")
+    short = [SHORT_NAMES.get(name, name) for name in names]
+    grid = table("top", *short, "tok/s/GPU", "TTFT p99", "TPOT", "free GiB", "trials")
     for place, entry in enumerate(result.top, start=1):
-        grid.add_row(f"{place}", *_settings(entry.serving_config, names), *_metric_cells(entry), _numbers(entry))
+        grid.add_row("best" if place == 1 else f"{place}", *_settings(entry.serving_config, names), *_metric_cells(entry), _numbers(entry))
     return grid
 
 
@@ -189,20 +187,9 @@ def _numbers(entry: ResultEntry) -> str:
     return ",".join(f"#{number}" for number in entry.trials)
 
 
-def _short(name: str) -> str:
-    return {
-        "max_batch_size": "batch",
-        "max_num_tokens": "tokens",
-        "cuda_graph_max_batch_size": "graphs",
-        "kv_cache_free_gpu_memory_fraction": "kv frac",
-        "enable_attention_dp": "attn DP",
-        "enable_chunked_prefill": "chunked",
-    }.get(name, name)
-
-
 def predicted_table(rows: list[PredictedRow]) -> RenderableType:
     """Baselines that were not launched."""
-    grid = table("predicted, not launched", "batch", "tokens", "graphs", "kv frac", "tok/s per GPU", "fits")
+    grid = table("predicted, not launched", "batch", "tokens", "graphs", "kv frac", "tok/s/GPU", "fits")
     for row in rows:
         assert row.serving_config is not None and row.prediction is not None
         metrics = row.prediction.metrics
@@ -217,13 +204,3 @@ def baseline_text(baseline: BaselineEntry) -> str:
     if baseline.is_substitute:
         return f"The {baseline.name} configuration does not run here: {baseline.outcome}."
     return f"Baseline {baseline.name}: {baseline.why}"
-
-
-def _files(paths: dict[str, Path]) -> list[RenderableType]:
-    if not paths:
-        return []
-    grid = table("files", "")
-    grid.columns[1].justify = "left"
-    for title, path in paths.items():
-        grid.add_row(title, str(path))
-    return [Text(), grid]

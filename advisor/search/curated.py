@@ -96,15 +96,20 @@ def nearest(configs: Sequence[CuratedConfig], deployment: Deployment, workload: 
 
 
 def _mismatches(config: CuratedConfig, deployment: Deployment) -> tuple[float, ...]:
-    chip = deployment.gpu.partition("_")[0].upper()
-    gpu = 0.0 if chip in config.gpus else 0.5 if config.gpus in ((), ("any",)) else 1.0
     tp = abs(math.log2((config.tp or 1) / deployment.tp))
-    return (
-        gpu,
-        tp,
-        float((config.attention_dp or False) != deployment.attention_dp),
-        float(config.quant != deployment.quantization),
-    )
+    attention_dp = float((config.attention_dp or False) != deployment.attention_dp)
+    return _gpu_mismatch(config, _chip(deployment)), tp, attention_dp, float(config.quant != deployment.quantization)
+
+
+def _gpu_mismatch(config: CuratedConfig, chip: str) -> float:
+    if chip in config.gpus:
+        return 0.0
+    architecture = "Hopper" if chip.startswith("H") else "Blackwell"
+    return 0.5 if config.gpus in ((), ("any",)) or architecture in config.gpus else 1.0
+
+
+def _chip(deployment: Deployment) -> str:
+    return deployment.gpu.partition("_")[0].upper()
 
 
 def octaves(config: CuratedConfig, workload: Workload) -> float:
@@ -117,13 +122,13 @@ def octaves(config: CuratedConfig, workload: Workload) -> float:
 
 def differences(config: CuratedConfig, deployment: Deployment, workload: Workload) -> str:
     """How far the published configuration is from what was asked, in words; empty when it is the same."""
-    chip = deployment.gpu.partition("_")[0].upper()
+    chip = _chip(deployment)
     said = []
     if chip not in config.gpus:
         said.append(f"GPU {'/'.join(config.gpus) or 'not stated'} instead of {chip}")
     for name, theirs, ours in (
         ("tp", config.tp, deployment.tp),
-        ("ep", config.ep, deployment.ep),
+        ("ep", config.ep or 1, deployment.ep),
         ("quantization", config.quant, deployment.quantization),
         ("ISL", config.isl, workload.isl),
         ("OSL", config.osl, workload.osl),

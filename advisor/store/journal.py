@@ -19,7 +19,8 @@ def mend(journal: Path) -> int:
     Raises:
         BadInput: an entry before the last one is damaged.
     """
-    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    for lock in journal.parent.glob(f"{journal.name}.lock*"):
+        lock.unlink(missing_ok=True)
     try:
         data = journal.read_bytes()
     except FileNotFoundError:

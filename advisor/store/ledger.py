@@ -31,7 +31,7 @@ from advisor.store.sampler import PROPOSAL, ProposerSampler, noted_proposal
 from advisor.store.stock_samplers import distributions
 from advisor.store.telling import ValueOf, told
 from advisor.store.trial_folder import TrialFolder, committed, has_trials
-from advisor.store.yaml_files import cannot_write, read_text, write_atomic
+from advisor.store.yaml_files import cannot_write, read_text, sweep, write_atomic
 
 IDENTITY = "identity.json"
 
@@ -75,6 +75,7 @@ class OptunaLedger:
         self._value_of = value_of
         self._lock = RunLock(run)
         try:
+            sweep(run)
             self._check_start(identity, resume)
             self._records = {record.number: record for record in committed(run)}
             self._sampler = ProposerSampler(space, proposer, self.records, seed)

@@ -121,7 +121,7 @@ def make_proposer(name: str, space: SearchSpace, slo: Slo, value_of: ValueOf) ->
     return OptunaProposer(name, stock, space, slo, value_of)
 
 
-@dataclass(frozen=True)
+@dataclass
 class OptunaProposer:
     """Asks one of Optuna's samplers for a point not tried yet. Infrastructure faults are as if they never were."""
 

@@ -72,6 +72,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise cannot_write(path, error) from None
 
 
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left aside, here and below; only where nobody else is writing."""
+    for aside in folder.rglob(".*.tmp"):
+        aside.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename survive power loss."""
     descriptor = os.open(folder, os.O_RDONLY)

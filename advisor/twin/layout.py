@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Layout(NamedTuple):
-    """Parallel sizes in AIConfigurator's terms; `tp * attention_dp == moe_tp * moe_ep` for MoE models, moe sizes 1 for dense."""
+    """Parallel sizes in AIConfigurator's terms: `tp * attention_dp == moe_tp * moe_ep`, or moe sizes 1 (dense)."""
 
     tp: int = 1
     attention_dp: int = 1
@@ -79,7 +79,8 @@ def quant_modes(model: str, quantization: str, kv_dtype: str, system: str) -> Qu
     kvcache = "fp8" if kv_dtype == "fp8" else "bfloat16"
     if "gpt-oss" in model:
         hopper = system.startswith(("h100", "h200"))
-        return QuantModes("bfloat16", "w4a16_mxfp4" if hopper else "w4a8_mxfp4_mxfp8", kvcache, "bfloat16" if hopper else kvcache)
+        moe, fmha = ("w4a16_mxfp4", "bfloat16") if hopper else ("w4a8_mxfp4_mxfp8", kvcache)
+        return QuantModes("bfloat16", moe, kvcache, fmha)
     if "DeepSeek" in model:
         weights = "nvfp4" if quantization == "nvfp4" else "fp8_block"
         return QuantModes(weights, weights, kvcache, "bfloat16")

@@ -30,7 +30,8 @@ from advisor.memory.law import (
 from advisor.metrics.definitions import compute
 from advisor.twin.constants import NOMINAL, TwinConstants
 from advisor.twin.graphs import LadderRule, captured_sizes
-from advisor.twin.scheduler import Progress, SchedulerSettings, Simulation, itl_ms, simulate
+from advisor.twin.scheduler import Progress, SchedulerSettings, simulate
+from advisor.twin.simulation import Simulation, itl_ms
 from advisor.twin.step_tables import StepTables
 from advisor.twin.step_times import StepTimes, step_times
 
@@ -95,13 +96,13 @@ class Twin:
         workload: Workload | None = None,
         peak_running: int | None = None,
     ) -> MemoryBudget:
-        """The memory law for one configuration; where neither workload nor peak bounds the load, a full batch is assumed."""
+        """The memory law for one configuration; a full batch is assumed where neither workload nor peak bounds it."""
         deployed = deployment.with_options(config.options)
         load = memory_load(deployed, workload, peak_running) if workload else None
         return memory_budget(self.memory_terms(deployed), self.memory_settings(deployed, config), self.constants, load)
 
     def effective(self, deployment: Deployment, config: ServingConfig, max_seq_len: int) -> EffectiveSettings:
-        """What a server started with this configuration would report; `max_seq_len` shrinks to what the KV pool holds."""
+        """What a server started with this would report; `max_seq_len` shrinks to what the KV pool holds."""
         kv_tokens = int(self.memory(deployment, config).kv_tokens)
         return EffectiveSettings(
             max_batch_size=config.max_batch_size,
@@ -180,7 +181,13 @@ class Twin:
         return Served(budget, failure, None if failure else run)
 
     def predict(
-        self, deployment: Deployment, config: ServingConfig, workload: Workload, *, n_requests: int | None = None, seed: int = 0
+        self,
+        deployment: Deployment,
+        config: ServingConfig,
+        workload: Workload,
+        *,
+        n_requests: int | None = None,
+        seed: int = 0,
     ) -> Prediction:
         """Memory, metrics and what limits them, without any launch.
 
@@ -236,7 +243,7 @@ def draw_requests(
 
 
 def memory_load(deployment: Deployment, workload: Workload, peak_running: int | None = None) -> MemoryLoad | None:
-    """Most requests that one rank holds at once: by concurrency, else as many as were seen; None where nothing bounds them."""
+    """Most requests of one rank at once: by concurrency, else as many as were seen; None where nothing bounds them."""
     most = workload.concurrency or peak_running
     if most is None:
         return None
@@ -268,14 +275,19 @@ def _out_of_memory(budget: MemoryBudget, stage: int) -> OutOfMemory:
     )
 
 
-def unservable(budget: MemoryBudget, deployment: Deployment, config: ServingConfig, workload: Workload) -> Unhealthy | None:
+def unservable(
+    budget: MemoryBudget, deployment: Deployment, config: ServingConfig, workload: Workload
+) -> Unhealthy | None:
     """Why a server that starts cannot serve the workload's longest request, if it cannot."""
     kv_tokens, longest = int(budget.kv_tokens), round_up(workload.max_tokens_per_request, KV_BLOCK_TOKENS)
     if kv_tokens < longest:
-        return Unhealthy(reason=f"the KV cache holds {kv_tokens:,} tokens per rank, the longest request needs {longest:,}")
+        return Unhealthy(
+            reason=f"the KV cache holds {kv_tokens:,} tokens per rank, the longest request needs {longest:,}"
+        )
     if not deployment.chunked_prefill and workload.isl > config.max_num_tokens:
         return Unhealthy(
-            reason=f"a prompt of {workload.isl:,} tokens exceeds max_num_tokens {config.max_num_tokens:,} without chunked prefill"
+            reason=f"a prompt of {workload.isl:,} tokens exceeds max_num_tokens {config.max_num_tokens:,} "
+            "without chunked prefill"
         )
     return None
 

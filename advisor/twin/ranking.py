@@ -22,8 +22,9 @@ Array = NDArray[np.float64]
 class Ranking:
     """Estimates per configuration, shape (n,), in the order given; metrics are NaN where the server could not serve.
 
-    `headroom_gib` is the least memory margin over start-up and load (negative = out of memory), `p_fits` the probability
-    that it is not, `kv_tokens` the KV capacity of one rank. Memory is stated for configurations that cannot serve, too.
+    `headroom_gib` is the least memory margin over start-up and load (negative = out of memory), `p_fits` the
+    probability that it is not, `kv_tokens` the KV capacity of one rank. Memory is stated where nothing can be served,
+    too.
     """
 
     output_tok_per_s: Array
@@ -40,7 +41,11 @@ class Ranking:
 
 
 def rank(
-    twin: Twin, deployment: Deployment, configs: Sequence[ServingConfig], workload: Workload, waves: float = PREDICTION_WAVES
+    twin: Twin,
+    deployment: Deployment,
+    configs: Sequence[ServingConfig],
+    workload: Workload,
+    waves: float = PREDICTION_WAVES,
 ) -> Ranking:
     """Estimate every configuration under one workload.
 
@@ -58,8 +63,11 @@ def rank(
     kv_tokens = np.zeros(len(configs), dtype=np.int64)
     for members in groups.values():
         group = [configs[i] for i in members]
-        out[:, members], kv_tokens[members] = _rank_alike(twin, deployment.with_options(group[0].options), group, workload, waves)
-    return Ranking(*out, kv_tokens)
+        out[:, members], kv_tokens[members] = _rank_alike(
+            twin, deployment.with_options(group[0].options), group, workload, waves
+        )
+    output_tok_per_s, ttft_ms, tpot_ms, headroom_gib, probability = out
+    return Ranking(output_tok_per_s, ttft_ms, tpot_ms, headroom_gib, probability, kv_tokens)
 
 
 def _rank_alike(
@@ -105,7 +113,9 @@ def _rank_alike(
             n_requests=workload.requests(waves),
         ),
     )
-    too_long = (budget.kv_tokens < workload.max_tokens_per_request) | ((tokens < workload.isl) & (not deployed.chunked_prefill))
+    too_long = (budget.kv_tokens < workload.max_tokens_per_request) | (
+        (tokens < workload.isl) & (not deployed.chunked_prefill)
+    )
     served = np.where(budget.fits & ~too_long, 1.0, np.nan)
     metrics = [served * estimate.output_tok_per_s, served * estimate.ttft_ms, served * estimate.tpot_ms]
     return np.stack([*metrics, budget.headroom_gib, p_fits(terms, settings, twin.constants, load)]), budget.kv_tokens

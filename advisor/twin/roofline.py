@@ -1,13 +1,15 @@
 """Step tables estimated from architecture numbers and a GPU's data sheet, for models without measured kernel data.
 
-Every operation takes max(bytes / bandwidth, FLOPs / peak) plus a launch cost per kernel; collectives add their link time.
-The efficiencies below are fitted, as medians, against all packaged measured tables (`benchmarks/twin_accuracy.py` prints
-how far off they are); expect errors of tens of percent and use the result for orders of magnitude and rankings only.
+Every operation takes max(bytes / bandwidth, FLOPs / peak) plus a launch cost per kernel; collectives add their link
+time. The efficiencies below are fitted, as medians, against all packaged measured tables (`benchmarks/twin_accuracy.py`
+prints how far off they are); expect errors of tens of percent and use the result for orders of magnitude and rankings
+only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -120,14 +122,18 @@ class _Sizes:
         self.expert = 3.0 * h * (facts.moe_intermediate_size or facts.intermediate_size or 4 * h)
         ffn = 3.0 * h * (facts.intermediate_size or 4 * h)
         shared = self.moe_layers * (facts.shared_experts or 0) * self.expert
-        self.dense = (facts.layers * _attention_params(facts) + (facts.layers - self.moe_layers) * ffn + shared) / layout.tp
+        self.dense = (
+            facts.layers * _attention_params(facts) + (facts.layers - self.moe_layers) * ffn + shared
+        ) / layout.tp
         self.head = float(h * facts.vocab_size) / layout.tp
         self.experts_here = (facts.num_experts or 0) / layout.moe_ep
 
     def weights_gib(self) -> float:
         """Weights of one GPU; embeddings and the LM head stay in bf16."""
         experts = self.moe_layers * self.experts_here * self.expert / self.layout.moe_tp
-        return gib(self.dense * weight_bytes(self.quant.gemm) + experts * weight_bytes(self.quant.moe) + 4.0 * self.head)
+        return gib(
+            self.dense * weight_bytes(self.quant.gemm) + experts * weight_bytes(self.quant.moe) + 4.0 * self.head
+        )
 
 
 def weight_bytes(quant: str) -> float:
@@ -187,7 +193,7 @@ _ACTIVATION_MOE = {1: 22.0, 2: 13.0}
 
 
 def _memory_terms(facts: ModelFacts, gpu: GpuSpec, layout: Layout, model: _Sizes, kv_per_token: float) -> MemoryTerms:
-    """AIConfigurator's activation rule: 2 x tokens x heads x head_dim x c, more where a token visits several experts."""
+    """AIConfigurator's activation rule: 2 x tokens x heads x head_dim x c; more where tokens visit several experts."""
     width = facts.num_heads * facts.head_dim
     spread = (facts.experts_per_token or 1) > 1
     c = _ACTIVATION_MOE.get(layout.tp, 10.0) if spread else _ACTIVATION_DENSE.get(layout.tp, 5.0)
@@ -204,5 +210,7 @@ def _memory_terms(facts: ModelFacts, gpu: GpuSpec, layout: Layout, model: _Sizes
         kv_bytes_per_token=kv_per_token,
         capacity_gib=gib(gpu.memory_bytes),
         vocab_size=facts.vocab_size,
-        kv_overpromise=1.0 if facts.is_mla else kv_overpromise(kv_heads=facts.num_kv_heads, head_dim=facts.head_dim, tp=layout.tp),
+        kv_overpromise=1.0
+        if facts.is_mla
+        else kv_overpromise(kv_heads=facts.num_kv_heads, head_dim=facts.head_dim, tp=layout.tp),
     )

@@ -1,14 +1,14 @@
 """TensorRT-LLM's in-flight batching scheduler (PyTorch backend) in virtual time.
 
 One iteration: issue arrivals, admit, pick context work, one forward step, one token per running request, release.
-- Capacity: GUARANTEED_NO_EVICT. A request is admitted, first come first served, when KV blocks for its whole ISL + OSL are
-  free and a slot of `max_batch_size` is; nothing is ever evicted.
-- Tokens: running decodes take one of `max_num_tokens` each, first; context work fills the rest in order: whole prompts, or
-  with chunked prefill pieces rounded down to whole KV blocks.
+- Capacity: GUARANTEED_NO_EVICT. A request is admitted, first come first served, when KV blocks for its whole ISL +
+  OSL are free and a slot of `max_batch_size` is; nothing is ever evicted.
+- Tokens: running decodes take one of `max_num_tokens` each, first; context work fills the rest in order: whole
+  prompts, or with chunked prefill pieces rounded down to whole KV blocks.
 - Decode-only steps replay a CUDA graph padded up to the next captured size; other steps are launched eagerly.
 - Overlap scheduler: a step takes max(GPU, host), without it GPU + host.
-- Attention DP: one queue, KV pool and budget per rank, requests to the least loaded rank; all ranks wait for the slowest
-  rank's dense and attention part, experts see the mean tokens of all ranks.
+- Attention DP: one queue, KV pool and budget per rank, requests to the least loaded rank; all ranks wait for the
+  slowest rank's dense and attention part, experts see the mean tokens of all ranks.
 While nothing but the KV lengths changes, runs of steps are summed in closed form (`jump=False` walks every one).
 """
 
@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from advisor.domain.errors import BadInput
 from advisor.twin.graphs import replayed_size
+from advisor.twin.simulation import Simulation
 from advisor.twin.step_times import StepTimes
 
 Array = NDArray[np.float64]
@@ -45,7 +46,7 @@ class SchedulerSettings:
     tokens_per_block: int = 32
     stream_interval: int = 1
     adp_balance_timeout_iters: int = 0
-    """Attention DP: hold context work until every rank has some, at most this many iterations; 0 = off (the default)."""
+    """Attention DP: hold context work until every rank has some, at most so many iterations; 0 = off (the default)."""
 
 
 @dataclass(frozen=True)
@@ -56,40 +57,6 @@ class Progress:
     n_finished: int
     n_requests: int
     output_tokens: int
-
-
-@dataclass(frozen=True, eq=False)
-class Simulation:
-    """What happened. Per-request arrays have shape (n_requests,), ms of virtual time; NaN where a stopped run never got.
-
-    Shares are fractions of the time: some request waited for KV blocks, for a batch slot, or admitted for token budget;
-    `host_share` is time in which the GPU waited for the host (launches of eager steps included). Step arrays describe runs of steps for `itl_ms`.
-    """
-
-    arrival_ms: Array
-    first_token_ms: Array
-    done_ms: Array
-    n_output: NDArray[np.int64]
-    n_finished: int
-    stopped: bool
-    duration_ms: float
-    n_steps: int
-    n_iterations: int
-    peak_running: int
-    mean_running: float
-    prefill_share: float
-    kv_share: float
-    batch_share: float
-    tokens_share: float
-    host_share: float
-    step_end_ms: Array
-    step_count: NDArray[np.int64]
-    step_running: NDArray[np.int64]
-
-    @property
-    def output_tok_per_s(self) -> float:
-        """Output tokens of finished requests over the whole duration."""
-        return float(self.n_output[np.isfinite(self.done_ms)].sum()) / self.duration_ms * 1e3 if self.duration_ms else 0.0
 
 
 def simulate(
@@ -120,7 +87,9 @@ def simulate(
     Raises:
         BadInput: a request that can never be scheduled (longer than the KV pool, or its prompt than the token budget).
     """
-    run = _Run(times, settings, np.asarray(isl, np.int64), np.asarray(osl, np.int64), concurrency, arrival_ms, cached_tokens)
+    run = _Run(
+        times, settings, np.asarray(isl, np.int64), np.asarray(osl, np.int64), concurrency, arrival_ms, cached_tokens
+    )
     return run.simulate(jump, stop)
 
 
@@ -158,7 +127,8 @@ class _Run:
         self.t = 0.0
         self.step = self.iterations = self.finished = self.issued = 0
         self.queue: deque[int] = deque()
-        self.context: list[deque[list[int]]] = [deque() for _ in range(s.n_ranks)]  # [request, tokens left, tokens done]
+        # Per rank, prompts being worked on: [request, tokens left, tokens done].
+        self.context: list[deque[list[int]]] = [deque() for _ in range(s.n_ranks)]
         self.n_context = 0
         self.running, self.kv, self.reserved, self.load = ([0] * s.n_ranks for _ in range(4))
         self.due: list[int] = []
@@ -337,7 +307,8 @@ class _Run:
             return 1
         steps = self.due[0] - self.step
         if self.issued < self.n and self.open_loop and self.issued < self.finished + self.limit:
-            wall = 1.02 * max(gpu_ms, least) + extra  # attention grows on the way: fall short of the arrival, then look again
+            # Attention grows on the way: fall short of the arrival, then look again.
+            wall = 1.02 * max(gpu_ms, least) + extra
             steps = min(steps, max(1, int((self.planned[self.issued] - self.t) / wall)))
         if self.n_context and self.s.adp_balance_timeout_iters:
             steps = min(steps, max(1, self.s.adp_balance_timeout_iters - self.held_iters))
@@ -396,8 +367,8 @@ class _Run:
 def _check_servable(s: SchedulerSettings, longest_isl: int, longest: int) -> None:
     if not s.chunked_prefill and longest_isl > s.max_num_tokens:
         raise BadInput(
-            f"A prompt of {longest_isl:,} tokens never fits max_num_tokens {s.max_num_tokens:,} without chunked prefill; "
-            "raise max_num_tokens or enable chunked prefill."
+            f"A prompt of {longest_isl:,} tokens never fits max_num_tokens {s.max_num_tokens:,} without chunked "
+            "prefill; raise max_num_tokens or enable chunked prefill."
         )
     if -(-longest // s.tokens_per_block) * s.tokens_per_block > s.kv_tokens:
         raise BadInput(f"A request of {longest:,} tokens never fits the KV cache of {s.kv_tokens:,} tokens per rank.")
@@ -419,34 +390,8 @@ def _sum_at_least(start: float, slope: float, n: int, least: float) -> float:
         return n * (start + end) / 2
     if start <= least and end <= least:
         return n * least
-    crossing = min(n, max(0, int((least - start) / slope) + 1))  # steps on the first side of the limit
-    first, second = n * 0.0 + crossing, n - crossing
+    first = min(n, max(0, int((least - start) / slope) + 1))  # steps on the first side of the limit
+    second = n - first
     if start < least:
-        return first * least + second * (start + slope * crossing + end) / 2
-    return first * (start + start + slope * (crossing - 1)) / 2 + second * least
-
-
-def itl_ms(simulation: Simulation, stream_interval: int = 1) -> Array:
-    """Gaps between consecutive stream events of running requests, ms: 2,000 evenly spaced quantiles of all gaps.
-
-    A request emits one token per step and one event per `stream_interval` tokens, so a gap is the time of that many
-    consecutive steps, weighted by the requests running through it. Long runs of like steps are thinned.
-    """
-    counts, n = simulation.step_count, stream_interval
-    walls = np.diff(simulation.step_end_ms, prepend=0.0) / np.maximum(counts, 1)
-    kept = np.minimum(counts, 4 * n)
-    gaps = np.repeat(walls, kept)
-    # Gaps that cross into the next run of steps happen once; those inside stand for all that were left out.
-    inside = np.repeat(np.cumsum(kept), kept) - np.arange(len(gaps)) > n
-    thinning = np.repeat(np.maximum(counts - n, 1) / np.maximum(kept - n, 1), kept)
-    weights = np.repeat(simulation.step_running, kept) * np.where(inside, thinning, 1.0)
-    if len(gaps) <= stream_interval:
-        return np.zeros(0)
-    clock = np.concatenate([[0.0], np.cumsum(gaps)])
-    gaps = clock[stream_interval:] - clock[:-stream_interval]
-    order = np.argsort(gaps)
-    share = np.cumsum(weights[: len(gaps)][order])
-    if share[-1] <= 0.0:
-        return np.zeros(0)
-    at = np.searchsorted(share, (np.arange(2000) + 0.5) / 2000 * share[-1])
-    return np.asarray(gaps[order][np.minimum(at, len(gaps) - 1)])
+        return first * least + second * (start + slope * first + end) / 2
+    return first * (start + start + slope * (first - 1)) / 2 + second * least

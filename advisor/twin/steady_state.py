@@ -5,8 +5,8 @@ Symbols, per rank, arrays of the settings' shape:
        prefill, what the token budget leaves room for beside a whole prompt
     P  prompts (or shares of one) that fit into one step beside R decodes
     M  steps with context work in one generation of R requests: R / P
-A generation of R requests takes max(OSL, M) steps, M of them mixed; a run of w waves adds the ramp of its first and last.
-Where M exceeds OSL prompts arrive slower than they finish, every step is mixed and R falls to P x OSL.
+A generation of R requests takes max(OSL, M) steps, M of them mixed; a run of w waves adds the ramp of its first and
+last. Where M exceeds OSL prompts arrive slower than they finish, every step is mixed and R falls to P x OSL.
 `benchmarks/twin_speed.py` prints how well this ranks against the scheduler.
 """
 
@@ -128,7 +128,7 @@ class _Model:
         )
 
     def mixed_ms(self, running: Array, prompts: Array) -> Array:
-        """One step with `prompts` prompts (shares under chunking) beside `running` decodes; the slowest rank has at least one."""
+        """One step with `prompts` prompts (or shares) beside `running` decodes; the slowest rank has at least one."""
         t, c, isl = self.times.tables, self.times.constants, self.load.isl
         slowest = np.where(self.chunked, prompts, np.maximum(1.0, prompts)) if self.s.n_ranks > 1 else prompts
         dense = c.dense_factor * c.prefill_factor * interp(t.tokens, t.ctx_dense_ms, slowest * isl + running)
@@ -186,7 +186,8 @@ class _Model:
     def open_loop(self, rate_per_s: float) -> SteadyState:
         per_ms = rate_per_s / 1e3 / self.s.n_ranks
         running = np.ones_like(self.most)
-        for _ in range(12):  # Little's law: requests running = rate x time in service; monotone, settles in a few rounds
+        # Little's law: requests running = rate x time in service; monotone, settles in a few rounds.
+        for _ in range(12):
             g = self.generation(running)
             service = g.wall_ms / g.steps * self.load.osl
             running = np.clip(0.5 * running + 0.5 * per_ms * service, 1.0, self.most)

@@ -120,7 +120,11 @@ class TableSet(Mapping[TableKey, StepTables]):
         for name, axes in self._axes.items():
             shape = [len(self._grids[axis]) for axis in axes]
             count = int(np.prod(shape))
-            cut = np.frombuffer(self._blob, dtype=self._dtype, count=count, offset=offset).reshape(shape).astype(np.float64)
+            cut = (
+                np.frombuffer(self._blob, dtype=self._dtype, count=count, offset=offset)
+                .reshape(shape)
+                .astype(np.float64)
+            )
             cut.setflags(write=False)
             arrays[name] = cut
             offset += count * self._dtype.itemsize

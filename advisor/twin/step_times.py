@@ -1,7 +1,7 @@
 """Step tables and constants made ready for the scheduler: every time it asks for is a list look-up.
 
-Interpolating in the inner loop would cost more than the loop itself; whole-number arguments are tabulated once with numpy
-and shared by all simulations of one deployment and world.
+Interpolating in the inner loop would cost more than the loop itself; whole-number arguments are tabulated once with
+numpy and shared by all simulations of one deployment and world.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class StepTimes:
         self._attention: list[tuple[list[float], list[float]] | None] = []
 
     def context_ms(self, max_tokens: int) -> tuple[list[float], list[float], list[float]]:
-        """(dense, MoE, logits) of a step with context tokens, each indexed by tokens (rows for logits) 0..max_tokens."""
+        """(dense, MoE, logits) of a step with context tokens, by tokens (rows for logits) 0..max_tokens."""
         if len(self._context[0]) <= max_tokens:
             c, t = self.constants, self.tables
             n = np.arange(max_tokens + 1)

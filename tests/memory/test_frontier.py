@@ -109,7 +109,12 @@ def test_a_bound_teaches_only_when_it_is_broken(kind: Kind) -> None:
     np.testing.assert_allclose(broken.mean, exact.mean)
 
 
-@given(row=st.integers(0, len(MARGIN) - 1), seen=st.integers(0, len(MARGIN) - 1), low=st.floats(-8, 8), step=st.floats(0, 5))
+@given(
+    row=st.integers(0, len(MARGIN) - 1),
+    seen=st.integers(0, len(MARGIN) - 1),
+    low=st.floats(-8, 8),
+    step=st.floats(0, 5),
+)
 def test_monotone_in_the_prediction_and_where_it_matters_in_what_was_seen(
     row: int, seen: int, low: float, step: float
 ) -> None:
@@ -172,9 +177,11 @@ def test_on_drawn_truths_it_is_calibrated_and_learns() -> None:
         p_after.append(frontier.p_fits(J, MARGIN))
         fitted.append(truth >= 0)
     assert np.mean(after) < 0.35 * np.mean(before)
-    for p in (np.concatenate(p_before), np.concatenate(p_after)):
-        fits = np.concatenate(fitted)
-        assert abs(p.mean() - fits.mean()) < 0.03
+    fits = np.concatenate(fitted)
+    # Over 2,000 truths the prior is 0.027 too hopeful (it is linear, the truth is a least of several margins), and the
+    # share that fits has a standard deviation of 0.073 between truths: 40 of them allow 0.027 + 2 x 0.012.
+    for p, tolerance in ((np.concatenate(p_before), 0.051), (np.concatenate(p_after), 0.02)):
+        assert abs(p.mean() - fits.mean()) < tolerance
         assert fits[p > 0.95].mean() > 0.95
         assert fits[p < 0.05].mean() < 0.05
         # Better than knowing only how many fit, and proper: a Brier score.
@@ -238,6 +245,6 @@ def test_one_oom_closes_the_door_behind_it() -> None:
     """After an OOM no configuration that needs more of everything is thought to fit."""
     row = int(np.argmax((MARGIN > 0) & (BATCH == 256) & (FRACTION == 0.9) & (GRAPHS == 64)))
     frontier: Frontier = fit([reading(J[row], float(MARGIN[row]), -1.0, "at_most")])
-    larger = (BATCH >= BATCH[row]) & (TOKENS >= TOKENS[row]) & (FRACTION >= FRACTION[row]) & (GRAPHS >= GRAPHS[row])
+    larger = (BATCH[row] <= BATCH) & (TOKENS[row] <= TOKENS) & (FRACTION[row] <= FRACTION) & (GRAPHS[row] <= GRAPHS)
     assert larger.sum() > 10
     assert (frontier.p_fits(J, MARGIN)[larger] < 0.5).all()

@@ -20,12 +20,20 @@ def test_student_quantiles_are_scipy_s(p: float, dof: int) -> None:
 
 
 def test_mean_interval_is_scipy_s() -> None:
-    values = [9.8, 10.4, 10.1, 9.9]
-    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    interval = mean_interval(values)
+    logs = np.array([9.8, 10.4, 10.1, 9.9])
+    low, high = stats.t.interval(0.95, 3, loc=logs.mean(), scale=stats.sem(logs))
+    interval = mean_interval(np.exp(logs).tolist())
     assert interval is not None
-    assert (interval.low, interval.high) == (pytest.approx(low), pytest.approx(high))
+    assert (math.log(interval.low), math.log(interval.high)) == (pytest.approx(low), pytest.approx(high))
     assert mean_interval([1.0]) is None
+
+
+def test_other_configurations_lend_their_deviation() -> None:
+    alone, pooled = mean_interval([10.0, 10.2]), mean_interval([10.0, 10.2], [[5.0, 5.1, 5.05]])
+    assert alone is not None and pooled is not None
+    assert pooled.high / pooled.low < alone.high / alone.low
+    single = mean_interval([10.0], [[5.0, 5.1]])
+    assert single is not None and single.low < 10.0 < single.high
 
 
 def test_ratio_interval_is_the_two_sample_t_interval_of_logarithms() -> None:

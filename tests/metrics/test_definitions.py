@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.domain.objective import parse_slo
-from advisor.metrics.definitions import compute, summarise
+from advisor.metrics.definitions import average, compute, summarise
 
 
 def test_two_requests_by_hand() -> None:
@@ -63,3 +63,16 @@ def test_scaling_time_scales_latency_and_divides_throughput(n: int, seed: int, s
     assert slow.ttft_ms.p95 == pytest.approx(one.ttft_ms.p95 * scale)
     assert slow.output_tok_per_s == pytest.approx(one.output_tok_per_s / scale)
     assert one.output_tok_per_s_per_gpu * 4 == pytest.approx(one.output_tok_per_s)
+
+
+def test_average_is_the_mean_of_every_metric_and_undefined_where_one_is() -> None:
+    one = compute(np.zeros(1), np.array([10.0]), np.array([110.0]), np.array([11]), n_gpus=1)
+    two = compute(np.zeros(1), np.array([30.0]), np.array([230.0]), np.array([11]), n_gpus=1)
+    mean = average([one, two])
+    assert mean.ttft_ms.p99 == 20.0
+    assert mean.tpot_ms is not None and mean.tpot_ms.mean == 15.0
+    assert mean.output_tok_per_s == pytest.approx((one.output_tok_per_s + two.output_tok_per_s) / 2)
+    lone = compute(np.zeros(1), np.ones(1), np.ones(1), np.array([1]), n_gpus=1)
+    assert average([one, lone]).tpot_ms is None
+    with pytest.raises(ValueError, match="no run"):
+        average([])

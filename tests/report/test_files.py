@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from advisor.domain.deployment import Deployment
@@ -48,7 +48,8 @@ STORY = Story(
     confidence="candidate, not re-measured",
 )
 SEARCHED = ("max_batch_size", "max_num_tokens", "cuda_graph_max_batch_size", "kv_cache_free_gpu_memory_fraction")
-HOSTILE = st.text(min_size=1).filter(lambda text: "\0" not in text and not text.startswith("-"))
+TEXT = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(" \n\r\t\"'`$\\#:-{}[]&*!|>%@,\x85\u2028")))
+HOSTILE = TEXT.filter(lambda text: text and "\0" not in text and not text.startswith("-"))
 
 
 def rendered(release: str, deployment: Deployment, asked: ServingConfig) -> str:
@@ -75,13 +76,16 @@ def test_yaml_parses_to_exactly_what_the_dialect_says(
     assert yaml.safe_load(rendered(release, deployment, asked)) == expected
 
 
-@given(value=st.text(), name=st.text(), story=st.text())
+@given(value=TEXT, name=TEXT, story=TEXT)
+@example(value="a\nb\x85- c\u2028", name="x\n- y: 1", story="s\n# t\rmax_batch_size: 1")
 def test_no_text_breaks_the_yaml_or_leaves_its_comment(value: str, name: str, story: str) -> None:
     spoken = dialect("1.2.0")
     asked = changed(GUIDE, options={"attn_backend": value})
     told = STORY.model_copy(update={"model": name, "label": story, "study": name})
     text = config_text(told, spoken, MAVERICK, asked, 5120, {"stream_interval": story})
     assert yaml.safe_load(text.encode("utf-8")) == as_mapping(to_yaml(spoken, MAVERICK, asked, 5120))
+    plain = config_text(STORY, spoken, MAVERICK, changed(GUIDE, options={"attn_backend": "TRTLLM"}), 5120, {})
+    assert len(text.splitlines()) == len(plain.splitlines())
 
 
 def test_every_value_says_where_it_came_from() -> None:

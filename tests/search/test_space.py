@@ -53,7 +53,10 @@ def space_of(batch: tuple[int, ...], tokens: tuple[int, ...], graphs: tuple[int,
             changed(dimension("kv_cache_dtype", "auto", "fp8"), enabled=False),
         ),
         # The chain is listed in the wrong order on purpose: it must settle all the same.
-        conditions=(at_most("cuda_graph_max_batch_size", "max_batch_size"), at_most("max_batch_size", "max_num_tokens")),
+        conditions=(
+            at_most("cuda_graph_max_batch_size", "max_batch_size"),
+            at_most("max_batch_size", "max_num_tokens"),
+        ),
     )
 
 

@@ -56,7 +56,9 @@ configs = st.builds(
 )
 
 deployments = st.builds(
-    lambda **fields: changed(MAVERICK, **fields),
+    lambda pp, **fields: changed(MAVERICK, pp=pp, gpus=8 * pp, **fields),
+    pp=st.sampled_from([1, 2]),
+    ep=st.sampled_from([1, 2, 4, 8]),
     attention_dp=st.booleans(),
     graph_padding=st.booleans(),
     chunked_prefill=st.booleans(),

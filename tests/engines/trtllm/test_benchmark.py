@@ -76,7 +76,8 @@ def test_drawn_lengths_are_the_workloads_or_it_says_so(
 
 
 @pytest.mark.parametrize(
-    ("name", "exact"), [("4k1k", True), ("3276to4914-819to1229_c8", True), ("100to200-50_c8", False)]
+    ("name", "exact"),
+    [("4k1k", True), ("3276to4914-819to1229_c8", True), ("100to200-50_c8", False)],
 )
 def test_one_ratio_serves_both_lengths_or_none(name: str, exact: bool) -> None:
     assert (random_lengths(parse_workload(name)).comment is None) == exact

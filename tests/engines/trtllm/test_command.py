@@ -59,12 +59,17 @@ def test_every_flag_is_known_to_its_release(release: str, deployment: Deployment
             assert "choices" not in fact or value in fact["choices"]
 
 
-@given(release=st.sampled_from(RELEASES), asked=configs)
-def test_settings_in_both_places_agree(release: str, asked: ServingConfig) -> None:
+@given(release=st.sampled_from(RELEASES), deployment=deployments, asked=configs)
+def test_settings_in_both_places_agree(release: str, deployment: Deployment, asked: ServingConfig) -> None:
     spoken = dialect(release)
-    document = as_mapping(to_yaml(spoken, MAVERICK, asked, 5120))
-    argv = to_argv(spoken, MAVERICK, asked, 5120, host="127.0.0.1", port=8000, config_path="a.yml")
-    typed = dict(zip(argv[2::2], argv[3::2], strict=False))
+    document = as_mapping(to_yaml(spoken, deployment, asked, 5120))
+    argv = to_argv(spoken, deployment, asked, 5120, host="127.0.0.1", port=8000, config_path="a.yml")
+    words = [word for word in argv[2:] if word != "--trust_remote_code"]
+    typed = dict(zip(words[::2], words[1::2], strict=True))
+    assert ("--trust_remote_code" in argv) == document.get("trust_remote_code", False) == deployment.trust_remote_code
+    assert int(typed["--tp_size"]) == document["tensor_parallel_size"] == deployment.tp
+    assert int(typed["--pp_size"]) == document["pipeline_parallel_size"] == deployment.pp
+    assert int(typed["--ep_size"]) == document["moe_expert_parallel_size"] == deployment.ep
     assert (
         float(typed["--kv_cache_free_gpu_memory_fraction"]) == document["kv_cache_config"]["free_gpu_memory_fraction"]
     )

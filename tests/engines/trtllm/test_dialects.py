@@ -68,6 +68,7 @@ def test_version_finds_its_dialect(version: str, speaks: str, warned: bool) -> N
     if spoken.warning:
         assert version in spoken.warning
         assert speaks in spoken.warning
+        assert ("newer than every" in spoken.warning) == (speaks == RELEASES[-1])
 
 
 @pytest.mark.parametrize("version", ["0.17.0", "1.0.0rc2", "0.9"])

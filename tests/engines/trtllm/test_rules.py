@@ -42,6 +42,7 @@ def test_request_longer_than_max_seq_len_is_refused() -> None:
 
 
 def test_batch_above_the_token_budget_only_warns() -> None:
+    assert rules(SPOKEN, MAVERICK, config(max_batch_size=8192), [LONG], 9216) == []
     assert rules(SPOKEN, MAVERICK, config(max_batch_size=8193), [LONG], 9216) == [
         ("max_batch_size_above_max_num_tokens", "warning")
     ]

@@ -1,0 +1,80 @@
+"""What `from advisor import ...` offers: the verbs of the command line as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from advisor.app.estimating import Plan, estimate, plan_question
+from advisor.app.results import StudySummary
+from advisor.app.setup import Question
+from advisor.app.tuning import How, open_session
+from advisor.domain.ports import Asked, TrialEvent
+from advisor.domain.trial import TrialRecord
+
+__all__ = ["estimate", "plan", "tune"]
+
+
+class _Quiet:
+    """Nobody watches, nobody cancels."""
+
+    cancelled = False
+
+    def trial_started(self, asked: Asked) -> None:
+        """Nothing to say."""
+
+    def event(self, event: TrialEvent) -> None:
+        """Nothing to say."""
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """Nothing to say."""
+
+    def note(self, text: str) -> None:
+        """Nothing to say."""
+
+
+def tune(
+    *,
+    workloads: Sequence[str] = (),
+    study: str | None = None,
+    slo: str = "",
+    engine: str = "auto",
+    sampler: str = "tpe",
+    seed: int = 0,
+    max_launches: int | None = None,
+    out: str | Path = "results",
+    resume: bool = False,
+) -> StudySummary:
+    """Run a study and write its ledger below `out`, as `advisor tune` does.
+
+    Args:
+        workloads: Short names such as `4k1k_c256`; none for the study's own.
+        study: Name or file; none for the default study.
+        slo: Limits, such as `ttft:p95<2s`.
+        engine: `auto`, or an engine by name.
+        sampler: `tpe`, `random` ...
+        seed: Same seed, same machine, same result.
+        max_launches: Process starts in all; none for the study's own budget.
+        out: Folder for results.
+        resume: Go on with a run that is already there.
+
+    Raises:
+        BadInput: anything that cannot be meant.
+        EngineMissing: the engine asked for is not here.
+        NothingFeasible: the twin finds no configuration that could serve the workload.
+    """
+    question = Question(study=study, workloads=tuple(workloads), slo=slo, max_launches=max_launches)
+    session = open_session(question, How(engine=engine, sampler=sampler, seed=seed, out=Path(out), resume=resume))
+    quiet = _Quiet()
+    with session.open_ledger() as ledger:
+        return session.run(ledger, quiet, quiet)
+
+
+def plan(*, workload: str, study: str | None = None, slo: str = "", top_n: int = 10) -> Plan:
+    """Rank the whole space of a study on the twin, without a launch.
+
+    Raises:
+        BadInput: anything that cannot be meant.
+        NothingFeasible: no configuration of the space serves the workload.
+    """
+    return plan_question(Question(study=study, workloads=(workload,), slo=slo), top_n)

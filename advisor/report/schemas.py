@@ -1,0 +1,19 @@
+"""The JSON documents that other programs may rely on, by name; their schemas are published in `docs/reference/json.md`."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from advisor.app.estimating import Estimate, Plan
+from advisor.app.results import Result, StudySummary
+from advisor.domain.trial import TrialRecord
+from advisor.report.plan_view import DryRun
+
+DOCUMENTS: dict[str, type[BaseModel]] = {
+    "result.json": Result,
+    "summary.json (also `advisor tune --output json`)": StudySummary,
+    "trials/NNNN/outcome.json": TrialRecord,
+    "advisor estimate --output json": Estimate,
+    "advisor plan --output json": Plan,
+    "advisor tune --dry-run --output json": DryRun,
+}

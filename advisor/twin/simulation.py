@@ -1,0 +1,74 @@
+"""What a simulated benchmark leaves behind, and the gaps between stream events that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """What happened.
+
+    Per-request arrays have shape (n_requests,), ms of virtual time; NaN where a stopped run never got.
+    Shares are fractions of the time: some request waited for KV blocks, for a batch slot, or admitted for token budget;
+    `host_share` is time in which the GPU waited for the host (launches of eager steps included). Step arrays describe
+    runs of steps for `itl_ms`.
+    """
+
+    arrival_ms: Array
+    first_token_ms: Array
+    done_ms: Array
+    n_output: NDArray[np.int64]
+    n_finished: int
+    stopped: bool
+    duration_ms: float
+    n_steps: int
+    n_iterations: int
+    peak_running: int
+    mean_running: float
+    prefill_share: float
+    kv_share: float
+    batch_share: float
+    tokens_share: float
+    host_share: float
+    step_end_ms: Array
+    step_count: NDArray[np.int64]
+    step_running: NDArray[np.int64]
+
+    @property
+    def output_tok_per_s(self) -> float:
+        """Output tokens of finished requests over the whole duration."""
+        return (
+            float(self.n_output[np.isfinite(self.done_ms)].sum()) / self.duration_ms * 1e3 if self.duration_ms else 0.0
+        )
+
+
+def itl_ms(simulation: Simulation, stream_interval: int = 1) -> Array:
+    """Gaps between consecutive stream events of running requests, ms: 2,000 evenly spaced quantiles of all gaps.
+
+    A request emits one token per step and one event per `stream_interval` tokens, so a gap is the time of that many
+    consecutive steps, weighted by the requests running through it. Long runs of like steps are thinned.
+    """
+    counts, n = simulation.step_count, stream_interval
+    walls = np.diff(simulation.step_end_ms, prepend=0.0) / np.maximum(counts, 1)
+    kept = np.minimum(counts, 4 * n)
+    gaps = np.repeat(walls, kept)
+    # Gaps that cross into the next run of steps happen once; those inside stand for all that were left out.
+    inside = np.repeat(np.cumsum(kept), kept) - np.arange(len(gaps)) > n
+    thinning = np.repeat(np.maximum(counts - n, 1) / np.maximum(kept - n, 1), kept)
+    weights = np.repeat(simulation.step_running, kept) * np.where(inside, thinning, 1.0)
+    if len(gaps) <= stream_interval:
+        return np.zeros(0)
+    clock = np.concatenate([[0.0], np.cumsum(gaps)])
+    gaps = clock[stream_interval:] - clock[:-stream_interval]
+    order = np.argsort(gaps)
+    share = np.cumsum(weights[: len(gaps)][order])
+    if share[-1] <= 0.0:
+        return np.zeros(0)
+    at = np.searchsorted(share, (np.arange(2000) + 0.5) / 2000 * share[-1])
+    return np.asarray(gaps[order][np.minimum(at, len(gaps) - 1)])
