@@ -43,7 +43,7 @@ else ifneq ($(named_python),$(if $(named_python),$(shell cat .venv/.made-with 2>
 endif
 
 tune: .venv/.user
-	@$(BIN)/advisor tune --isl $(ISL) --osl $(OSL) $(ARGS)
+	@$(BIN)/advisor tune --isl $(ISL) --osl $(OSL) --resume $(ARGS)
 
 test: .venv/.dev
 	@$(BIN)/python -m pytest -m 'not gpu' -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)

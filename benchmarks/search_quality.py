@@ -144,7 +144,9 @@ def run(study: str, shape: str, world: int, sampler: str, screened: int) -> Scor
     won = 0.0 if outcome.best is None else truth(twin, session, outcome.best.serving_config, workload) or 0.0
     best = max(best, won)
     closed = 1.0 if best <= base else (won - base) / (best - base)
-    return Score(best / base - 1, closed, outcome.counts.oom, outcome.status, reference.config == session.context.baseline.config)
+    return Score(
+        best / base - 1, closed, outcome.counts.oom, outcome.status, reference.config == session.context.baseline.config
+    )
 
 
 def _job(job: tuple[str, str, int, str, int]) -> tuple[tuple[str, str, str], Score | None]:
@@ -174,7 +176,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             scores.setdefault(key, []).append(score)
     print(f"simulated by the twin in {args.worlds} drawn worlds each; {platform.processor() or platform.machine()}, "
           f"{os.cpu_count()} cores, {time.monotonic() - started:.0f} s")  # fmt: skip
-    print(f"{'study':28} {'load':5} {'sampler':7} {'gap %':>6} {'>5%':>6} {'closed % (median)':>18} {'OOM med/max':>12} {'kept or candidate elsewhere':>28}")
+    print(
+        f"{'study':28} {'load':5} {'sampler':7} {'gap %':>6} {'>5%':>6} {'closed % (median)':>18} {'OOM med/max':>12} {'kept or candidate elsewhere':>28}"
+    )
     missed = 0
     for study, shape, sampler in sorted(scores):
         missed += _print_row(study, shape, sampler, scores[study, shape, sampler])

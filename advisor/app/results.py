@@ -53,7 +53,9 @@ class ResultEntry(StrictModel):
     metrics: Metrics
     memory_gib: MemoryReport | None
     limited_by: LimitedBy | None
-    ci95: tuple[float, float] | None = Field(description="95 % interval of the objective, deviation pooled over all repeats; null without any")
+    ci95: tuple[float, float] | None = Field(
+        description="95 % interval of the objective, deviation pooled over all repeats; null without any"
+    )
     trials: tuple[int, ...] = Field(description="Numbers of the trials behind it")
     name: str | None = None
 
@@ -99,7 +101,9 @@ class Result(StrictModel):
     top: tuple[ResultEntry, ...]
     predicted_baselines: tuple[PredictedRow, ...]
     confidence: Confidence
-    referee: dict[str, Any] = Field(default_factory=dict, description="The engine's own benchmark beside ours; empty on the twin")
+    referee: dict[str, Any] = Field(
+        default_factory=dict, description="The engine's own benchmark beside ours; empty on the twin"
+    )
     counts: Counts
     stopped_by: str
     seed: int

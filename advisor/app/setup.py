@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Optional
 
 from pydantic import Field
 
@@ -23,26 +22,26 @@ _QUANT_IN_NAME = (("nvfp4", "nvfp4"), ("fp4", "nvfp4"), ("fp8", "fp8"), ("gpt-os
 class Question(StrictModel):
     """What the command line asks, unresolved: None means not said."""
 
-    study: Optional[str] = None
-    isl: Optional[str] = None
-    osl: Optional[str] = None
-    concurrency: Optional[int] = Field(default=None, ge=1)
-    request_rate_per_s: Optional[float] = Field(default=None, gt=0)
+    study: str | None = None
+    isl: str | None = None
+    osl: str | None = None
+    concurrency: int | None = Field(default=None, ge=1)
+    request_rate_per_s: float | None = Field(default=None, gt=0)
     workloads: tuple[str, ...] = ()
     slo: str = ""
-    objective: Optional[str] = None
-    model: Optional[str] = None
-    gpu: Optional[str] = None
-    gpus: Optional[int] = None
-    tp: Optional[int] = None
-    pp: Optional[int] = None
-    ep: Optional[int] = None
-    attention_dp: Optional[bool] = None
-    quant: Optional[str] = None
-    engine_version: Optional[str] = None
-    search_space: Optional[str] = None
-    max_launches: Optional[int] = Field(default=None, ge=1)
-    max_hours: Optional[float] = Field(default=None, gt=0)
+    objective: str | None = None
+    model: str | None = None
+    gpu: str | None = None
+    gpus: int | None = None
+    tp: int | None = None
+    pp: int | None = None
+    ep: int | None = None
+    attention_dp: bool | None = None
+    quant: str | None = None
+    engine_version: str | None = None
+    search_space: str | None = None
+    max_launches: int | None = Field(default=None, ge=1)
+    max_hours: float | None = Field(default=None, gt=0)
 
 
 class Resolved(StrictModel):
@@ -112,7 +111,9 @@ def _study(question: Question) -> Study:
         if same and question.gpu in (None, fixed.gpu):
             return study
     if question.gpu is None:
-        raise BadInput(f"No shipped study is about {model!r} ({quant}); say which GPU: --gpu, one of {', '.join(catalog.gpus())}.")
+        raise BadInput(
+            f"No shipped study is about {model!r} ({quant}); say which GPU: --gpu, one of {', '.join(catalog.gpus())}."
+        )
     return _generic(model, quant, question)
 
 
@@ -126,7 +127,13 @@ def _generic(model: str, quant: str, question: Question) -> Study:
         "name": name,
         "title": f"{model} {quant} on {tp * (question.pp or 1)} x {question.gpu}",
         "description": "Made from the command line.",
-        "deployment": {"model": model, "quantization": quant, "gpu": question.gpu, "gpus": tp * (question.pp or 1), "tp": tp}
+        "deployment": {
+            "model": model,
+            "quantization": quant,
+            "gpu": question.gpu,
+            "gpus": tp * (question.pp or 1),
+            "tp": tp,
+        }
         | ({"pp": question.pp} if question.pp else {}),
         "vary": ["enable_chunked_prefill"],
         "workloads": ["1k1k"],

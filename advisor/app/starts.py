@@ -55,7 +55,9 @@ class TwinStarts:
         )
         near = best_first(scores)[:CONSIDERED]
         home = context.baseline.config
-        steps = [0.0 if home is None else float(np.abs(self._indices(configs[i]) - self._indices(home)).sum()) for i in near]
+        steps = [
+            0.0 if home is None else float(np.abs(self._indices(configs[i]) - self._indices(home)).sum()) for i in near
+        ]
         ranked = np.argsort(LOG_GAIN_PER_STEP * np.array(steps) - scores[near], kind="stable")
         return [configs[near[int(place)]] for place in ranked]
 

@@ -21,6 +21,7 @@ from advisor.domain.strict import StrictModel
 from advisor.domain.trial import PhaseTiming, TrialRecord
 from advisor.domain.workload import Workload
 
+
 def never(_: object) -> bool:
     """A stop rule that never stops."""
     return False
@@ -77,9 +78,7 @@ class _Launch(StrictModel):
     memory_measured_gib: MemoryReport | None = None
 
 
-def _launch(
-    request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: EvidenceStore
-) -> _Launch:
+def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: EvidenceStore) -> _Launch:
     spec = request.spec
     try:
         prepared = engine.prepare(spec)

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from advisor.app.context import StudyContext
 from advisor.app.trial_runner import run_trial
+from advisor.domain.outcome import Rejected
 from advisor.domain.ports import (
     Asked,
     CancelToken,
@@ -18,9 +19,9 @@ from advisor.domain.ports import (
     Reporter,
     TrialRequest,
 )
-from advisor.domain.outcome import Rejected
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import Role, TrialRecord
+from advisor.search.space import contains
 from advisor.search.standings import Standing, pick, standings
 from advisor.search.stopping import confirmation_rounds, search_launches
 
@@ -86,7 +87,11 @@ class Tuner:
         """Where the baseline cannot run, launch the nearest configuration that should, so that there is a comparison."""
         for _ in range(3):
             records = self.ledger.records()
-            if self._stopped() or self._launches_left() <= 0 or any(r.role == "baseline" and r.measured for r in records):
+            if (
+                self._stopped()
+                or self._launches_left() <= 0
+                or any(r.role == "baseline" and r.measured for r in records)
+            ):
                 return
             config = self.context.baseline.config
             near = self.admission.nearest_fitting(config, records) if config is not None else None
@@ -120,8 +125,11 @@ class Tuner:
             infrastructure = infrastructure + 1 if record.infrastructure else 0
 
     def _exhausted(self) -> bool:
-        tried = {record.config.key for record in self.ledger.records() if not record.infrastructure}
-        return len(tried) >= self.context.space_size
+        space = self.context.space
+        tried = {record.config for record in self.ledger.records() if not record.infrastructure}
+        if len(tried) < self.context.space_size:
+            return False
+        return sum(contains(space, config) for config in tried) >= self.context.space_size
 
     # -- confirmation --------------------------------------------------------------------------------------------
 
@@ -234,8 +242,6 @@ def distinct(configs: Sequence[ServingConfig]) -> list[ServingConfig]:
 def comparison(records: Sequence[TrialRecord]) -> TrialRecord | None:
     """The baseline trial that ran: the one asked for, or the nearest that does."""
     return next((r for r in records if r.role == "baseline" and r.measured), None)
-
-
 
 
 def confirmation_launches(context: StudyContext) -> int:

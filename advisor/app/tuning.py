@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from pydantic import Field
 
@@ -37,7 +36,7 @@ class How(StrictModel):
     baselines: tuple[str, ...] = ()
     seed: int = Field(default=0, ge=0)
     out: Path = Path("results")
-    storage: Optional[str] = None
+    storage: str | None = None
     resume: bool = False
     top_n: int = Field(default=5, ge=1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -28,15 +28,21 @@ def estimate(
     quant: opt.Quant = None,
     engine_version: opt.EngineVersion = None,
     study: opt.StudyName = None,
-    max_batch_size: Annotated[Optional[int], typer.Option(help="Requests at once, per rank under attention DP.", min=1)] = None,
-    max_num_tokens: Annotated[Optional[int], typer.Option(help="Tokens of one step.", min=1)] = None,
-    cuda_graph_max_batch_size: Annotated[Optional[int], typer.Option(help="Largest captured batch; 0 = no graphs.", min=0)] = None,
+    max_batch_size: Annotated[
+        int | None, typer.Option(help="Requests at once, per rank under attention DP.", min=1)
+    ] = None,
+    max_num_tokens: Annotated[int | None, typer.Option(help="Tokens of one step.", min=1)] = None,
+    cuda_graph_max_batch_size: Annotated[
+        int | None, typer.Option(help="Largest captured batch; 0 = no graphs.", min=0)
+    ] = None,
     kv_fraction: Annotated[
-        Optional[float],
-        typer.Option("--kv-cache-free-gpu-memory-fraction", "--kv-fraction", help="Share of free memory for the KV cache."),
+        float | None,
+        typer.Option(
+            "--kv-cache-free-gpu-memory-fraction", "--kv-fraction", help="Share of free memory for the KV cache."
+        ),
     ] = None,
     chunked_prefill: Annotated[
-        Optional[bool], typer.Option("--chunked-prefill/--no-chunked-prefill", help="Cut prompts to fit a step.")
+        bool | None, typer.Option("--chunked-prefill/--no-chunked-prefill", help="Cut prompts to fit a step.")
     ] = None,
     output: opt.Output = opt.OutputFormat.text,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -19,20 +19,20 @@ class OutputFormat(str, Enum):
 
 
 Isl = Annotated[
-    Optional[str], typer.Option("--isl", help="Prompt tokens: 4096, 4k, or a range 3000:4096.", rich_help_panel=WORKLOAD)
+    str | None, typer.Option("--isl", help="Prompt tokens: 4096, 4k, or a range 3000:4096.", rich_help_panel=WORKLOAD)
 ]
 Osl = Annotated[
-    Optional[str], typer.Option("--osl", help="Output tokens: 1024, 1k, or a range.", rich_help_panel=WORKLOAD)
+    str | None, typer.Option("--osl", help="Output tokens: 1024, 1k, or a range.", rich_help_panel=WORKLOAD)
 ]
 Concurrency = Annotated[
-    Optional[int],
+    int | None,
     typer.Option(help="Requests in flight over all ranks. [default: 1024]", min=1, rich_help_panel=WORKLOAD),
 ]
 RequestRate = Annotated[
-    Optional[float], typer.Option(help="Requests per second (Poisson) instead of a concurrency.", rich_help_panel=WORKLOAD)
+    float | None, typer.Option(help="Requests per second (Poisson) instead of a concurrency.", rich_help_panel=WORKLOAD)
 ]
 Workloads = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option(
         "--workload",
         help="Short name such as 1k1k, 4k1k_c256 or 3000-700_r12.5; repeat for several, one launch benchmarks all.",
@@ -42,44 +42,61 @@ Workloads = Annotated[
 SloText = Annotated[
     str, typer.Option("--slo", help="Limits such as ttft:p95<2s,tpot:mean<20ms.", rich_help_panel=WORKLOAD)
 ]
-Model = Annotated[
-    Optional[str], typer.Option(help="Hugging Face name or checkpoint folder.", rich_help_panel=DEPLOYMENT)
-]
-Gpu = Annotated[Optional[str], typer.Option(help="GPU system, such as h200_sxm.", rich_help_panel=DEPLOYMENT)]
-Gpus = Annotated[Optional[int], typer.Option(help="Number of GPUs. [default: tp x pp]", min=1, rich_help_panel=DEPLOYMENT)]
-Tp = Annotated[Optional[int], typer.Option(help="Tensor-parallel size.", min=1, rich_help_panel=DEPLOYMENT)]
-Pp = Annotated[Optional[int], typer.Option(help="Pipeline-parallel size.", min=1, rich_help_panel=DEPLOYMENT)]
-Ep = Annotated[Optional[int], typer.Option(help="Expert-parallel size.", min=1, rich_help_panel=DEPLOYMENT)]
+Model = Annotated[str | None, typer.Option(help="Hugging Face name or checkpoint folder.", rich_help_panel=DEPLOYMENT)]
+Gpu = Annotated[str | None, typer.Option(help="GPU system, such as h200_sxm.", rich_help_panel=DEPLOYMENT)]
+Gpus = Annotated[int | None, typer.Option(help="Number of GPUs. [default: tp x pp]", min=1, rich_help_panel=DEPLOYMENT)]
+Tp = Annotated[int | None, typer.Option(help="Tensor-parallel size.", min=1, rich_help_panel=DEPLOYMENT)]
+Pp = Annotated[int | None, typer.Option(help="Pipeline-parallel size.", min=1, rich_help_panel=DEPLOYMENT)]
+Ep = Annotated[int | None, typer.Option(help="Expert-parallel size.", min=1, rich_help_panel=DEPLOYMENT)]
 AttentionDp = Annotated[
-    Optional[bool],
-    typer.Option("--attention-dp/--no-attention-dp", help="Fix attention data parallelism.", rich_help_panel=DEPLOYMENT),
+    bool | None,
+    typer.Option(
+        "--attention-dp/--no-attention-dp", help="Fix attention data parallelism.", rich_help_panel=DEPLOYMENT
+    ),
 ]
 Quant = Annotated[
-    Optional[str],
-    typer.Option("--quant", help="bf16, fp8, fp8_block, nvfp4 or mxfp4. [default: by the model's name]", rich_help_panel=DEPLOYMENT),
+    str | None,
+    typer.Option(
+        "--quant",
+        help="bf16, fp8, fp8_block, nvfp4 or mxfp4. [default: by the model's name]",
+        rich_help_panel=DEPLOYMENT,
+    ),
 ]
 Engine = Annotated[
     str,
-    typer.Option(help="auto, or one of `advisor engines`; auto takes trtllm-serve where it can, else the twin.", rich_help_panel=DEPLOYMENT),
+    typer.Option(
+        help="auto, or one of `advisor engines`; auto takes trtllm-serve where it can, else the twin.",
+        rich_help_panel=DEPLOYMENT,
+    ),
 ]
 EngineVersion = Annotated[
-    Optional[str], typer.Option(help="TensorRT-LLM release that the files are for.", rich_help_panel=DEPLOYMENT)
+    str | None, typer.Option(help="TensorRT-LLM release that the files are for.", rich_help_panel=DEPLOYMENT)
 ]
 StudyName = Annotated[
-    Optional[str],
+    str | None,
     typer.Option("--study", help="Study by name or file; `advisor studies` lists them.", rich_help_panel=STUDY),
 ]
 SpaceName = Annotated[
-    Optional[str],
-    typer.Option("--search-space", help="Search space by name or file: default, low_latency ...", rich_help_panel=STUDY),
+    str | None,
+    typer.Option(
+        "--search-space", help="Search space by name or file: default, low_latency ...", rich_help_panel=STUDY
+    ),
 ]
 ObjectiveName = Annotated[
-    Optional[str],
-    typer.Option("--objective", help="output_tok_per_s_per_gpu, request_per_s, or a latency such as ttft:p95.", rich_help_panel=STUDY),
+    str | None,
+    typer.Option(
+        "--objective",
+        help="output_tok_per_s_per_gpu, request_per_s, or a latency such as ttft:p95.",
+        rich_help_panel=STUDY,
+    ),
 ]
 TwinWorld = Annotated[
     int,
-    typer.Option(help="Play a twin whose constants are drawn within its known error; 0 is the nominal one.", min=0, rich_help_panel=STUDY),
+    typer.Option(
+        help="Play a twin whose constants are drawn within its known error; 0 is the nominal one.",
+        min=0,
+        rich_help_panel=STUDY,
+    ),
 ]
 Output = Annotated[OutputFormat, typer.Option("--output", help="What to print on stdout.", rich_help_panel=OUTPUT)]
 TopN = Annotated[int, typer.Option(help="Rows of the table of best configurations.", min=1, rich_help_panel=OUTPUT)]

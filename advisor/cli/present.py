@@ -40,7 +40,9 @@ class Cancel:
             os.write(2, b"advisor: stopped; finished trials are safe, go on with --resume\n")
             os._exit(INTERRUPTED)
         if self._count == 1:
-            os.write(2, b"\nadvisor: finishing this measurement, then writing what is known (Ctrl-C twice more: stop now)\n")
+            os.write(
+                2, b"\nadvisor: finishing this measurement, then writing what is known (Ctrl-C twice more: stop now)\n"
+            )
 
 
 def dry_run(session: Session, output: OutputFormat) -> None:

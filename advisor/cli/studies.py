@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -12,7 +12,7 @@ from advisor.cli.options import Output, OutputFormat
 
 @guarded
 def studies(
-    name: Annotated[Optional[str], typer.Argument(help="Explain one study, by name or file.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Explain one study, by name or file.")] = None,
     output: Output = OutputFormat.text,
 ) -> None:
     """List the studies, or explain one: what is fixed, what varies, workloads, objective, budget."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -37,7 +37,7 @@ def tune(
         str, typer.Option(help="tpe, random, qmc, gp, nsgaii or cmaes.", rich_help_panel=opt.STUDY)
     ] = "tpe",
     baseline: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             help="Launch this too: default, guide, trtllm-bench, aiconfigurator, curated, or a YAML file; repeat for several.",
             rich_help_panel=opt.STUDY,
@@ -46,11 +46,11 @@ def tune(
     twin_world: opt.TwinWorld = 0,
     seed: opt.Seed = 0,
     max_launches: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(help="Process starts in all, the confirmation included.", min=1, rich_help_panel=opt.BUDGET),
     ] = None,
     max_hours: Annotated[
-        Optional[float], typer.Option(help="Server hours in all; virtual ones on the twin.", rich_help_panel=opt.BUDGET)
+        float | None, typer.Option(help="Server hours in all; virtual ones on the twin.", rich_help_panel=opt.BUDGET)
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this run where it stopped.", rich_help_panel=opt.BUDGET)
@@ -60,7 +60,7 @@ def tune(
     ] = False,
     out: opt.Out = Path("results"),
     storage: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(help="Optuna storage URL instead of the run's journal file.", rich_help_panel=opt.OUTPUT),
     ] = None,
     output: opt.Output = opt.OutputFormat.text,

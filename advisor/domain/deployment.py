@@ -150,9 +150,13 @@ class Deployment(StrictModel):
         if self.ep > 1 and not facts.is_moe:
             raise BadInput(f"{facts.name} has no experts, so --ep {self.ep} means nothing; leave it at 1.")
         if facts.num_experts and facts.num_experts % self.ep:
-            raise BadInput(f"Expert-parallel size {self.ep} does not divide the {facts.num_experts} experts of {facts.name}.")
+            raise BadInput(
+                f"Expert-parallel size {self.ep} does not divide the {facts.num_experts} experts of {facts.name}."
+            )
         if self.pp > facts.layers:
-            raise BadInput(f"{facts.name} has {facts.layers} layers, fewer than the {self.pp} pipeline stages asked for.")
+            raise BadInput(
+                f"{facts.name} has {facts.layers} layers, fewer than the {self.pp} pipeline stages asked for."
+            )
 
     def check_workload(self, workload: Workload, facts: ModelFacts) -> None:
         """Refuse a workload longer than the model's context or than a fixed `max_seq_len`.

@@ -18,7 +18,12 @@ Statistic = Literal["mean", "p50", "p90", "p95", "p99"]
 
 LATENCIES: tuple[str, ...] = ("ttft", "tpot", "itl", "e2e")
 STATISTICS: tuple[str, ...] = ("mean", "p50", "p90", "p95", "p99")
-THROUGHPUTS: tuple[str, ...] = ("output_tok_per_s_per_gpu", "output_tok_per_s", "request_per_s", "output_tok_per_s_per_user")
+THROUGHPUTS: tuple[str, ...] = (
+    "output_tok_per_s_per_gpu",
+    "output_tok_per_s",
+    "request_per_s",
+    "output_tok_per_s_per_user",
+)
 
 _LIMIT = re.compile(r"(?P<latency>\w+):(?P<statistic>\w+)\s*<=?\s*(?P<limit>[\d.]+\s*(?:ms|s)?)", re.IGNORECASE)
 
@@ -96,7 +101,9 @@ def parse_objective(text: str) -> Objective:
         return Objective(metric=text)
     if text in THROUGHPUTS:
         return Objective(metric=text)
-    raise unknown_name("objective", text, [*THROUGHPUTS, *(f"{name}:{stat}" for name in LATENCIES for stat in STATISTICS)])
+    raise unknown_name(
+        "objective", text, [*THROUGHPUTS, *(f"{name}:{stat}" for name in LATENCIES for stat in STATISTICS)]
+    )
 
 
 def parse_slo(text: str) -> Slo:
@@ -109,7 +116,9 @@ def parse_slo(text: str) -> Slo:
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         match = _LIMIT.fullmatch(part)
         if not match:
-            raise BadInput(f"--slo {part!r} is not a limit: write it like ttft:p95<2s or tpot:mean<20ms, separated by commas.")
+            raise BadInput(
+                f"--slo {part!r} is not a limit: write it like ttft:p95<2s or tpot:mean<20ms, separated by commas."
+            )
         latency, statistic = match["latency"].lower(), match["statistic"].lower()
         if latency not in LATENCIES:
             raise unknown_name("latency in --slo", latency, LATENCIES)

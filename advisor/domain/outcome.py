@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Union
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -88,7 +88,7 @@ class Infrastructure(_Ending):
 
 
 Outcome = Annotated[
-    Union[Measured, OutOfMemory, Unhealthy, Rejected, BadConfig, TimedOut, Crashed, Infrastructure],
+    Measured | OutOfMemory | Unhealthy | Rejected | BadConfig | TimedOut | Crashed | Infrastructure,
     Field(discriminator="kind"),
 ]
 

@@ -109,7 +109,13 @@ class Measurer(Protocol):
     """Benchmarks one workload on a running server; on a client error the runner asks `server.failure()` first."""
 
     def measure(
-        self, server: RunningServer, workload: Workload, seed: int, stop: Stop, on_event: OnEvent, evidence: EvidenceStore
+        self,
+        server: RunningServer,
+        workload: Workload,
+        seed: int,
+        stop: Stop,
+        on_event: OnEvent,
+        evidence: EvidenceStore,
     ) -> WorkloadOutcome: ...
 
 

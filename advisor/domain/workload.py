@@ -133,5 +133,10 @@ def parse_workload(text: str, concurrency: int | None = None, request_rate_per_s
     if concurrency == 0 or request_rate_per_s == 0:
         raise BadInput(f"{text!r}: the load must be above zero.")
     return Workload(
-        isl=isl, osl=osl, isl_min=isl_min, osl_min=osl_min, concurrency=concurrency, request_rate_per_s=request_rate_per_s
+        isl=isl,
+        osl=osl,
+        isl_min=isl_min,
+        osl_min=osl_min,
+        concurrency=concurrency,
+        request_rate_per_s=request_rate_per_s,
     )

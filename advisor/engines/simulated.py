@@ -187,7 +187,13 @@ class SimulatedMeasurer:
         self._waves = waves
 
     def measure(
-        self, server: RunningServer, workload: Workload, seed: int, stop: Stop, on_event: OnEvent, evidence: EvidenceStore
+        self,
+        server: RunningServer,
+        workload: Workload,
+        seed: int,
+        stop: Stop,
+        on_event: OnEvent,
+        evidence: EvidenceStore,
     ) -> WorkloadOutcome:
         """Serve the workload; a server that runs out of memory under it is dead afterwards."""
         assert isinstance(server, SimulatedServer)

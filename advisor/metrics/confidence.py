@@ -53,9 +53,7 @@ def student_t_quantile(p: float, dof: float) -> float:
     return (low + high) / 2
 
 
-def ratio_interval(
-    numerators: Sequence[float], denominators: Sequence[float], level: float = 0.95
-) -> Interval | None:
+def ratio_interval(numerators: Sequence[float], denominators: Sequence[float], level: float = 0.95) -> Interval | None:
     """Interval of the ratio of two positive means from repeats of both, on logarithms with a pooled deviation.
 
     None when both sides together leave no degree of freedom (fewer than three values).
@@ -67,12 +65,12 @@ def ratio_interval(
     squares = float(((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum())
     half = student_t_quantile(0.5 + level / 2, dof) * math.sqrt(squares / dof * (1 / a.size + 1 / b.size))
     centre = float(a.mean() - b.mean())
-    return Interval(
-        estimate=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half), level=level
-    )
+    return Interval(estimate=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half), level=level)
 
 
-def mean_interval(values: Sequence[float], others: Sequence[Sequence[float]] = (), level: float = 0.95) -> Interval | None:
+def mean_interval(
+    values: Sequence[float], others: Sequence[Sequence[float]] = (), level: float = 0.95
+) -> Interval | None:
     """Interval of the geometric mean of positive repeats.
 
     Args:

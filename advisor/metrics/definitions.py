@@ -105,8 +105,6 @@ def _goodput(
     return float(good.sum()) / duration_s
 
 
-
-
 def average(runs: Sequence[Metrics]) -> Metrics:
     """Mean of every metric over repeats of one benchmark; undefined where any of them is.
 

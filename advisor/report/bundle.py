@@ -74,6 +74,7 @@ def workload_files(session: Session, result: Result) -> dict[str, str]:
         files.CONFIG_NAME: files.config_text(story, spoken, deployment, config, max_seq_len, origin),
         "serve.sh": files.serve_sh(story, spoken, deployment, config, max_seq_len),
         "benchmark.sh": files.benchmark_sh(story, deployment.with_options(config.options), result.workload),
+        "verify.sh": files.verify_sh(story, deployment, result.workload, result.best.metrics.output_tok_per_s),
     }
 
 

@@ -12,7 +12,6 @@ from rich.text import Text
 from advisor.domain.measurement import Source
 from advisor.domain.serving_config import OptionValue
 
-
 WIDTH_WITHOUT_TERMINAL = 120  # logs and files have room for a table
 
 SHORT_NAMES = {

@@ -178,6 +178,44 @@ print(f"all {{wanted}} requests served; output {{result['output_throughput']:.1f
 CHECK"""
 
 
+def verify_sh(story: Story, deployment: Deployment, workload: Workload, expected_tok_per_s: float) -> str:
+    """`verify.sh`: serve, wait for a real one-token answer, benchmark, stop, and hold the result against what was said.
+
+    TIMEOUT_S bounds the start. Every process of the server is ended on every way out.
+    """
+    comments = [
+        *_comments(story),
+        f"Starts serve.sh, runs benchmark.sh on it ({workload.name}), stops it, and prints measured over {story.source}.",
+    ]
+    settings = 'export HOST="${HOST:-127.0.0.1}" PORT="${PORT:-8000}"\nTIMEOUT_S="${TIMEOUT_S:-1800}"'
+    question = json.dumps({"model": deployment.model, "prompt": "Hi", "max_tokens": 1})
+    return script(
+        comments,
+        settings,
+        _VERIFY.format(
+            question=shlex.quote(question), expected=expected_tok_per_s, source=story.source, name=BENCHMARK_NAME
+        ),
+    )
+
+
+# /health answers 200 with a dead engine behind it, so readiness is a real completion.
+_VERIFY = """setsid bash "$here/serve.sh" > "$here/verify-server.log" 2>&1 &
+server=$!
+trap 'kill -TERM -- -"$server" 2>/dev/null; sleep 5; kill -KILL -- -"$server" 2>/dev/null || true' EXIT
+until curl -fsS -m 60 -o /dev/null -H 'Content-Type: application/json' -d {question} "http://$HOST:$PORT/v1/completions" 2>/dev/null; do
+  kill -0 "$server" 2>/dev/null || {{ echo "the server ended before it answered; see $here/verify-server.log" >&2; exit 5; }}
+  [ "$SECONDS" -lt "$TIMEOUT_S" ] || {{ echo "no answer after $TIMEOUT_S s; see $here/verify-server.log" >&2; exit 5; }}
+  sleep 5
+done
+SEED=0 bash "$here/benchmark.sh" > /dev/null  # the first benchmark after a start is not a measurement
+SEED=1 bash "$here/benchmark.sh"
+python - "$here/{name}" <<'COMPARE'
+import json, sys
+measured, said = json.load(open(sys.argv[1]))["output_throughput"], {expected:.1f}
+print(f"measured {{measured:,.0f}} output tok/s; {source} {{said:,.0f}}: {{100 * (measured / said - 1):+.1f}} %")
+COMPARE"""
+
+
 def _comments(story: Story) -> list[str]:
     return [_one_line(line) for line in story.lines]
 

@@ -18,8 +18,12 @@ def study_table(studies: Sequence[Study]) -> RenderableType:
     grid = table("study", "what", "workloads", "baseline", "launches")
     grid.columns[1].justify = grid.columns[2].justify = grid.columns[3].justify = "left"
     for study in studies:
-        grid.add_row(study.name, study.title, ", ".join(study.workloads), study.baseline, str(study.budget.max_launches))
-    hint = Text("\nExplain one: advisor studies NAME.  Run one: advisor tune --study NAME --isl 4096 --osl 1024", style="dim")
+        grid.add_row(
+            study.name, study.title, ", ".join(study.workloads), study.baseline, str(study.budget.max_launches)
+        )
+    hint = Text(
+        "\nExplain one: advisor studies NAME.  Run one: advisor tune --study NAME --isl 4096 --osl 1024", style="dim"
+    )
     return Group(grid, hint)
 
 

@@ -49,7 +49,10 @@ def estimate_view(estimate: Estimate) -> RenderableType:
     parts: list[RenderableType] = [banner("predicted", f"predicted by the twin from {source}"), Text()]
     deployment = estimate.deployment
     parts.append(
-        Text(f"{deployment.model} {deployment.quantization} on {deployment.gpus} x {deployment.gpu}, {estimate.workload_name}", "bold")
+        Text(
+            f"{deployment.model} {deployment.quantization} on {deployment.gpus} x {deployment.gpu}, {estimate.workload_name}",
+            "bold",
+        )
     )
     settings = table("setting", "value")
     for name, value in estimate.serving_config.flat().items():
@@ -144,13 +147,23 @@ def plan_text(session: Session) -> RenderableType:
     facts.columns[1].justify = "left"
     facts.columns[1].overflow = "fold"
     layout = f"tp {deployment.tp} ep {deployment.ep}" + (f" pp {deployment.pp}" if deployment.pp > 1 else "")
-    facts.add_row("fixed", f"{deployment.model} {deployment.quantization}, {deployment.gpus} x {deployment.gpu}, {layout}")
+    facts.add_row(
+        "fixed", f"{deployment.model} {deployment.quantization}, {deployment.gpus} x {deployment.gpu}, {layout}"
+    )
     facts.add_row("searched", ", ".join(f"{name} ({n} steps)" for name, n in document.searched.items()))
     facts.add_row("", f"{document.n_configs:,} configurations")
     facts.add_row("measured on", ", ".join(document.workloads))
-    facts.add_row("launches", f"at most {document.max_launches}, {document.confirmation_launches} of them kept for the confirmation")
-    facts.add_row("first", ", ".join([*(f"baseline {name}" for name in document.baselines), f"{document.starts} choices of the twin"]))
+    facts.add_row(
+        "launches",
+        f"at most {document.max_launches}, {document.confirmation_launches} of them kept for the confirmation",
+    )
+    facts.add_row(
+        "first",
+        ", ".join([*(f"baseline {name}" for name in document.baselines), f"{document.starts} choices of the twin"]),
+    )
     spent = "virtual, simulated in about a minute" if context.identity.source == "simulated" else "of the node"
-    facts.add_row("server time", f"about {document.expected_hours:.1f} h = {document.expected_gpu_hours:.0f} GPU-hours ({spent})")
+    facts.add_row(
+        "server time", f"about {document.expected_hours:.1f} h = {document.expected_gpu_hours:.0f} GPU-hours ({spent})"
+    )
     facts.add_row("results", document.run_folder)
     return Group(banner(context.identity.source, context.identity.label, session.why_twin), Text(), facts)

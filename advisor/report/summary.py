@@ -169,7 +169,12 @@ def top_table(result: Result) -> RenderableType:
     short = [SHORT_NAMES.get(name, name) for name in names]
     grid = table("top", *short, "tok/s/GPU", "TTFT p99", "TPOT", "free GiB", "trials")
     for place, entry in enumerate(result.top, start=1):
-        grid.add_row("best" if place == 1 else f"{place}", *_settings(entry.serving_config, names), *_metric_cells(entry), _numbers(entry))
+        grid.add_row(
+            "best" if place == 1 else f"{place}",
+            *_settings(entry.serving_config, names),
+            *_metric_cells(entry),
+            _numbers(entry),
+        )
     return grid
 
 

@@ -53,7 +53,8 @@ def standings(records: Iterable[TrialRecord], workload: str, objective: Objectiv
 
 def _standing(run: Sequence[tuple[TrialRecord, WorkloadOutcome, float]], slo: Slo) -> Standing:
     excesses = [
-        sum(limit.excess(outcome.metrics) for _, outcome, _ in run if outcome.metrics) / len(run) for limit in slo.limits
+        sum(limit.excess(outcome.metrics) for _, outcome, _ in run if outcome.metrics) / len(run)
+        for limit in slo.limits
     ]
     return Standing(
         config=run[0][0].config,

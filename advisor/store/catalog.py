@@ -37,7 +37,9 @@ def _named_or_file(folder: str, what: str, name: str) -> tuple[dict[str, Any], s
     if path.suffix in (".yaml", ".yml") or "/" in name:
         return load_yaml(read_text(path), name), name
     if name not in _names(folder):
-        hint = f" For a file of your own, write its path: ./{name}.yaml." if not did_you_mean(name, _names(folder)) else ""
+        hint = (
+            f" For a file of your own, write its path: ./{name}.yaml." if not did_you_mean(name, _names(folder)) else ""
+        )
         raise BadInput(f"{unknown_name(what, name, _names(folder))}{hint}")
     text = (_folder(folder) / f"{name}.yaml").read_text(encoding="utf-8")
     return load_yaml(text, f"{folder}/{name}.yaml"), f"{folder}/{name}.yaml"
@@ -79,7 +81,11 @@ def models() -> dict[str, ModelFacts]:
     facts = {}
     for row in csv.DictReader(text.splitlines()):
         cells = {("name" if key == "model" else key): value for key, value in row.items() if value != ""}
-        numbers = {key: value if key in ("name", "architecture") else int(float(value)) for key, value in cells.items() if key in fields}
+        numbers = {
+            key: value if key in ("name", "architecture") else int(float(value))
+            for key, value in cells.items()
+            if key in fields
+        }
         if "head_dim" in numbers and "layers" in numbers:
             facts[row["model"]] = parse(ModelFacts, numbers, f"llm_arch.csv, {row['model']}")
     return facts
@@ -100,13 +106,18 @@ def model_facts(name: str) -> ModelFacts:
     if basename in by_basename:
         return known[by_basename[basename]]
     hint = did_you_mean(basename, by_basename)
-    raise BadInput(f"No architecture numbers for model {name!r}.{hint} {len(known)} models are known: `advisor studies --models`.")
+    raise BadInput(
+        f"No architecture numbers for model {name!r}.{hint} {len(known)} models are known: `advisor studies --models`."
+    )
 
 
 @functools.cache
 def gpus() -> dict[str, GpuFacts]:
     """GPU systems by key."""
-    return {name: GpuFacts(name=name, title=spec.title, memory_bytes=spec.memory_bytes) for name, spec in _gpu_specs().items()}
+    return {
+        name: GpuFacts(name=name, title=spec.title, memory_bytes=spec.memory_bytes)
+        for name, spec in _gpu_specs().items()
+    }
 
 
 def gpu_facts(name: str) -> GpuFacts:

@@ -1,4 +1,4 @@
-"""The journal file under an Optuna study: mended when its end is torn, refused when its middle is damaged."""
+"""The journal file under an Optuna study: mended where its end is torn, refused where its middle is damaged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def mend(journal: Path) -> int:
     Only for the one process that holds the run's lock: it also removes the lock of a killed writer.
 
     Raises:
-        BadInput: an entry before the last one is damaged.
+        BadInput: a damaged entry is followed by whole ones.
     """
     for lock in journal.parent.glob(f"{journal.name}.lock*"):
         lock.unlink(missing_ok=True)
@@ -38,16 +38,13 @@ def mend(journal: Path) -> int:
 
 
 def whole_bytes(data: bytes, journal: Path) -> int:
-    """Length of the longest beginning that is made of whole entries; only the last entry may be torn."""
-    whole = 0
-    lines = data.splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        if not (line.endswith(b"\n") and _is_entry(line)):
-            if number < len(lines):
-                raise damaged(journal, f"line {number} is no entry")
-            break
-        whole += len(line)
-    return whole
+    """Length of the whole entries at the beginning; what follows them must not be entries again."""
+    lines = data.split(b"\n")
+    ended = lines[:-1]
+    n_whole = next((number for number, line in enumerate(ended) if not _is_entry(line)), len(ended))
+    if any(_is_entry(line) for line in ended[n_whole:]):
+        raise damaged(journal, f"line {n_whole + 1} is no entry")
+    return sum(len(line) + 1 for line in ended[:n_whole])
 
 
 def damaged(journal: Path, what: str) -> BadInput:

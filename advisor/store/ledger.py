@@ -119,9 +119,7 @@ class OptunaLedger:
             trial_id, noted = self._interrupted_trial(role, fixed)
             with self._sampler.asking(role, noted or fixed):
                 trial = self.study.ask() if trial_id is None else optuna.Trial(self.study, trial_id)
-                for dimension in self._space.active:
-                    trial.suggest_int(dimension.name, 0, len(dimension.values) - 1)
-                _ = trial.relative_params  # notes the proposal even where every ladder has one step
+                self._settle(trial)
             opened = noted_proposal(self._trial(trial.number))
         assert opened is not None
         self.folder(trial.number).begin()
@@ -136,6 +134,8 @@ class OptunaLedger:
         """
         if record.number in self._records:
             raise ValueError(f"trial {record.number} is already committed")
+        if record.number >= len(self.study.get_trials(deepcopy=False)):
+            raise ValueError(f"trial {record.number} was never asked")
         self.folder(record.number).commit(record)
         self._records[record.number] = record
         with self._talking():
@@ -208,11 +208,20 @@ class OptunaLedger:
         for key, value in self._attributes(record).items():
             self.study._storage.set_trial_user_attr(trial._trial_id, key, value)
         live = optuna.Trial(self.study, trial._trial_id)
+        with self._sampler.asking(record.role, Proposal(config=record.config, origin=record.origin)):
+            self._settle(live)
         # Constraints are write-once, so they come last; what a crash between them left is the same.
         for key, value in facts.constraints.items():
             if key not in trial.constraints:
                 live.set_constraint(key, value)
         self.study.tell(trial.number, facts.value, TrialState[facts.state])
+
+    def _settle(self, trial: optuna.Trial) -> None:
+        """Sample what is not sampled yet, and have the proposal noted even where every ladder has one step."""
+        for dimension in self._space.active:
+            trial.suggest_int(dimension.name, 0, len(dimension.values) - 1)
+        if noted_proposal(self._trial(trial.number)) is None:
+            _ = trial.relative_params
 
     def _retold(self, record: TrialRecord) -> FrozenTrial:
         facts = told(record, self._slo, self._value_of)

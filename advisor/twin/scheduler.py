@@ -14,7 +14,6 @@ While nothing but the KV lengths changes, runs of steps are summed in closed for
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from advisor.domain.errors import BadInput
-from advisor.twin.graphs import replayed_size
 from advisor.twin.simulation import Simulation
 from advisor.twin.step_times import StepTimes
 
@@ -119,7 +117,7 @@ class _Run:
 
         most = min(s.max_batch_size, self.n, self.limit)
         self.dense, self.moe, self.logits = times.context_ms(s.max_num_tokens + 1)
-        self.decode, self.floor = _decode_times(times, s, most)
+        self.decode, self.floor = times.replayed_ms(most, s.graph_sizes, s.graph_padding)
         self.host_base = c.host_base_ms
         self.host_per_seq = c.host_per_seq_ms + c.stream_per_chunk_ms / s.stream_interval
         self.eager_floor = times.eager_floor_ms
@@ -279,28 +277,18 @@ class _Run:
         """Decode-only steps up to the next event: a completion, an arrival or the end of a balancing wait."""
         b = max(self.running)
         kv_len = max(self.kv) / b
-        intercepts, slopes = self.times.decode_attention(b)
-        steady, floor = self.decode[b], self.floor[b]
-        host = self.host_base + self.host_per_seq * b
-        least, extra = (max(floor, host), 0.0) if self.s.overlap else (floor, host)
-        left = self.steps_to_event(jump, steady + self.times.decode_attention_ms(b, kv_len), least, extra)
-        self.held_iters += left if self.n_context else 0
-        total, gpu, kv_lens, last = 0.0, 0.0, self.times.kv_lens, len(slopes) - 1
-        moved = left
-        while left:  # one cell of the KV grid at a time: within it a step's GPU time is a straight line
-            j = min(max(bisect_right(kv_lens, kv_len) - 1, 0), last)
-            m = left if j == last else min(left, max(1, int(-(-(kv_lens[j + 1] - kv_len) // 1))))
-            start = steady + intercepts[j] + slopes[j] * kv_len
-            gpu += m * (start + slopes[j] * (m - 1) / 2)
-            total += _sum_at_least(start, slopes[j], m, least) + m * extra
-            kv_len += m
-            left -= m
-        self.t += total
-        self.step += moved
-        self.host_ms += max(0.0, total - gpu)
-        self.account(total, moved)
+        steady, host = self.decode[b], self.host_base + self.host_per_seq * b
+        least, extra = (max(self.floor[b], host), 0.0) if self.s.overlap else (self.floor[b], host)
+        n = self.steps_to_event(jump, steady + self.times.decode_attention_ms(b, kv_len), least, extra)
+        gpu, wall = self.times.decode_run_ms(b, kv_len, n, steady, least)
+        wall += n * extra
+        self.held_iters += n if self.n_context else 0
+        self.t += wall
+        self.step += n
+        self.host_ms += max(0.0, wall - gpu)
+        self.account(wall, n)
         for r, running in enumerate(self.running):
-            self.kv[r] += moved * running
+            self.kv[r] += n * running
 
     def steps_to_event(self, jump: bool, gpu_ms: float, least: float, extra: float) -> int:
         if not jump:
@@ -372,26 +360,3 @@ def _check_servable(s: SchedulerSettings, longest_isl: int, longest: int) -> Non
         )
     if -(-longest // s.tokens_per_block) * s.tokens_per_block > s.kv_tokens:
         raise BadInput(f"A request of {longest:,} tokens never fits the KV cache of {s.kv_tokens:,} tokens per rank.")
-
-
-def _decode_times(times: StepTimes, s: SchedulerSettings, most: int) -> tuple[list[float], list[float]]:
-    """Per batch 0..most: the decode step less attention at the padded size, and the floor when it runs eagerly."""
-    replayed = [replayed_size(b, s.graph_sizes, padding=s.graph_padding) for b in range(most + 1)]
-    steady = times.decode_ms(max(most, *s.graph_sizes, 1))
-    # Padding rows cost GEMM and expert time but read almost no KV.
-    decode = steady[[b if size is None else size for b, size in enumerate(replayed)]].tolist()
-    return decode, [times.eager_floor_ms if size is None else 0.0 for size in replayed]
-
-
-def _sum_at_least(start: float, slope: float, n: int, least: float) -> float:
-    """Sum over i < n of max(start + slope * i, least)."""
-    end = start + slope * (n - 1)
-    if start >= least and end >= least:
-        return n * (start + end) / 2
-    if start <= least and end <= least:
-        return n * least
-    first = min(n, max(0, int((least - start) / slope) + 1))  # steps on the first side of the limit
-    second = n - first
-    if start < least:
-        return first * least + second * (start + slope * first + end) / 2
-    return first * (start + start + slope * (first - 1)) / 2 + second * least

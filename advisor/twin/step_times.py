@@ -6,6 +6,7 @@ numpy and shared by all simulations of one deployment and world.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from functools import lru_cache
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.twin.constants import NOMINAL, TwinConstants
+from advisor.twin.graphs import replayed_size
 from advisor.twin.step_tables import StepTables, interp
 
 Array = NDArray[np.float64]
@@ -92,6 +94,40 @@ class StepTimes:
         j = min(max(bisect_right(self.kv_lens, kv_len) - 1, 0), len(slopes) - 1)
         return max(0.0, intercepts[j] + slopes[j] * kv_len)
 
+    def decode_run_ms(
+        self, batch: int, kv_len: float, n_steps: int, steady_ms: float, least_ms: float
+    ) -> tuple[float, float]:
+        """(GPU time, wall time) of consecutive decode-only steps, in closed form.
+
+        Args:
+            batch: Requests of the pacing rank.
+            kv_len: Their mean KV length at the first step; it grows by one a step.
+            n_steps: Number of steps.
+            steady_ms: A step less attention.
+            least_ms: A step takes at least this long (host time, launches of an eager step).
+        """
+        intercepts, slopes = self.decode_attention(batch)
+        gpu_ms, wall_ms, last = 0.0, 0.0, len(slopes) - 1
+        while n_steps:  # one cell of the KV grid at a time: within it a step's GPU time is a straight line
+            j = min(max(bisect_right(self.kv_lens, kv_len) - 1, 0), last)
+            n = n_steps if j == last else min(n_steps, max(1, math.ceil(self.kv_lens[j + 1] - kv_len)))
+            start, slope = steady_ms + intercepts[j] + slopes[j] * kv_len, slopes[j]
+            gpu_ms += n * (start + slope * (n - 1) / 2)
+            wall_ms += sum_at_least(start, slope, n, least_ms)
+            kv_len += n
+            n_steps -= n
+        return gpu_ms, wall_ms
+
+    def replayed_ms(self, max_batch: int, sizes: tuple[int, ...], padding: bool) -> tuple[list[float], list[float]]:
+        """Per batch 0..max_batch: a decode step less attention at the replayed size, and its least time when eager.
+
+        Padding rows cost GEMM and expert time but read almost no KV.
+        """
+        replayed = [replayed_size(batch, sizes, padding=padding) for batch in range(max_batch + 1)]
+        steady = self.decode_ms(max(max_batch, *sizes, 1))
+        decode = steady[[batch if size is None else size for batch, size in enumerate(replayed)]].tolist()
+        return decode, [self.eager_floor_ms if size is None else 0.0 for size in replayed]
+
     def prefill_attention_ms(self, chunk: int, past: int) -> float:
         """Attention of one prompt chunk; remembered, since workloads repeat their lengths."""
         key = chunk << 32 | past
@@ -101,3 +137,17 @@ class StepTimes:
             ms = c.attention_factor * c.prefill_factor * float(self.tables.prefill_attention_ms(chunk, past))
             self._prefill_attention[key] = ms
         return ms
+
+
+def sum_at_least(start: float, slope: float, n: int, least: float) -> float:
+    """Sum over i < n of max(start + slope * i, least)."""
+    end = start + slope * (n - 1)
+    if start >= least and end >= least:
+        return n * (start + end) / 2
+    if start <= least and end <= least:
+        return n * least
+    first = min(n, max(0, int((least - start) / slope) + 1))  # steps on the first side of the limit
+    second = n - first
+    if start < least:
+        return first * least + second * (start + slope * first + end) / 2
+    return first * (start + start + slope * (first - 1)) / 2 + second * least

@@ -18,7 +18,9 @@ FACTS = ModelFacts(
 
 
 def deployment(**fields: object) -> Deployment:
-    return parse(Deployment, {"model": "toy", "quantization": "fp8", "gpu": "h100_sxm", "gpus": 8, "tp": 8, **fields}, "test")
+    return parse(
+        Deployment, {"model": "toy", "quantization": "fp8", "gpu": "h100_sxm", "gpus": 8, "tp": 8, **fields}, "test"
+    )
 
 
 @given(st.integers(1, 64), st.integers(1, 4096), st.booleans())

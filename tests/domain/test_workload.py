@@ -53,7 +53,12 @@ def test_a_name_is_a_plain_folder_name(workload: Workload) -> None:
 )
 def test_short_names(name: str, isl: int, osl: int, concurrency: int | None, rate: float | None) -> None:
     workload = parse_workload(name)
-    assert (workload.isl, workload.osl, workload.concurrency, workload.request_rate_per_s) == (isl, osl, concurrency, rate)
+    assert (workload.isl, workload.osl, workload.concurrency, workload.request_rate_per_s) == (
+        isl,
+        osl,
+        concurrency,
+        rate,
+    )
 
 
 @pytest.mark.parametrize("text", ["", "4k", "4k1k_x", "k1k", "4k1k_c", "4k1k_c0", "-1-5", "4k1k_c256_r2", "1e3-5"])

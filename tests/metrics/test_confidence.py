@@ -41,7 +41,10 @@ def test_ratio_interval_is_the_two_sample_t_interval_of_logarithms() -> None:
     reference = stats.ttest_ind(np.log(a), np.log(b)).confidence_interval(0.95)
     interval = ratio_interval(a, b)
     assert interval is not None
-    assert (interval.low, interval.high) == (pytest.approx(math.exp(reference.low)), pytest.approx(math.exp(reference.high)))
+    assert (interval.low, interval.high) == (
+        pytest.approx(math.exp(reference.low)),
+        pytest.approx(math.exp(reference.high)),
+    )
     assert ratio_interval([1.0], [1.0]) is None
 
 

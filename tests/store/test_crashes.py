@@ -92,12 +92,14 @@ def test_journal_torn_at_every_byte_of_its_last_entries(tmp_path: Path, uninterr
     journal.write_bytes(whole)
     assert mend(journal) == 0
     assert journal.read_bytes() == whole
-    # A last line that is whole but no entry, as a block of a lost write may leave it.
-    journal.write_bytes(whole + b"\0\0\0\n")
-    assert mend(journal) == 4
+    # Lines that are whole but no entries, as the blocks of a lost write may leave them.
+    for junk in (b"\0\0\0\n", b"\r\r\n\0", b"x\ny\nz", b"[]\n"):
+        journal.write_bytes(whole + junk)
+        assert mend(journal) == len(junk)
+        assert journal.read_bytes() == whole
 
 
-@pytest.mark.parametrize("lost", [1, 2, 5, 13, 40, 10_000])
+@pytest.mark.parametrize("lost", [1, 2, 5, 9, 13, 17, 40, 10_000])
 def test_study_goes_on_from_a_torn_or_lost_journal(tmp_path: Path, uninterrupted: Path, lost: int) -> None:
     """Entries lost with the power come back from the trial folders, and the next proposal is the same."""
     run = copied(uninterrupted, tmp_path / "run")

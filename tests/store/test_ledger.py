@@ -156,6 +156,8 @@ def test_a_trial_is_committed_once(tmp_path: Path) -> None:
         ledger.commit(done)
         with pytest.raises(ValueError, match="already committed"):
             ledger.commit(done)
+        with pytest.raises(ValueError, match="never asked"):
+            ledger.commit(changed(done, number=1))
 
 
 def test_existing_trials_need_resume(tmp_path: Path) -> None:

@@ -80,7 +80,11 @@ def test_kv_blocks_are_reserved_for_the_whole_request(make_times: MakeTimes) -> 
 
 
 def test_padding_costs_the_captured_size_and_no_padding_the_eager_floor(make_times: MakeTimes) -> None:
-    times = make_times(TwinConstants(host_base_ms=0.0, host_per_seq_ms=0.0, stream_per_chunk_ms=0.0, ttft_fixed_ms=0.0), decode_ms=1.0, per_row_ms=0.1)
+    times = make_times(
+        TwinConstants(host_base_ms=0.0, host_per_seq_ms=0.0, stream_per_chunk_ms=0.0, ttft_fixed_ms=0.0),
+        decode_ms=1.0,
+        per_row_ms=0.1,
+    )
     n, floor = 5, 0.2 * 10
 
     def step(sizes: tuple[int, ...], padding: bool) -> float:
@@ -175,7 +179,7 @@ CASES = st.fixed_dictionaries(
 )
 
 
-def played(make_times: MakeTimes, case: dict[str, int], scale: float = 1.0, **kwargs: bool) -> Simulation:
+def played(make_times: MakeTimes, case: dict[str, int], scale: float = 1.0, jump: bool = True) -> Simulation:
     rng = np.random.default_rng(case["seed"])
     isl, osl = rng.integers(1, 600, case["n"]), rng.integers(1, 300, case["n"])
     batch, tokens = case["max_batch_size"], case["max_num_tokens"]
@@ -192,7 +196,9 @@ def played(make_times: MakeTimes, case: dict[str, int], scale: float = 1.0, **kw
         max_batch_size=batch,
         max_num_tokens=tokens,
         kv_tokens=case["kv_tokens"],
-        graph_sizes=captured_sizes(case["graph_max"], padding=True, rule="ceil", max_batch_size=batch, max_num_tokens=tokens),
+        graph_sizes=captured_sizes(
+            case["graph_max"], padding=True, rule="ceil", max_batch_size=batch, max_num_tokens=tokens
+        ),
         chunked_prefill=bool(case["chunked"]),
         overlap=bool(case["overlap"]),
         n_ranks=case["n_ranks"],
@@ -206,7 +212,7 @@ def played(make_times: MakeTimes, case: dict[str, int], scale: float = 1.0, **kw
         osl,
         concurrency=None if str(case["load"]) == "open" else int(rng.integers(1, 30)),
         arrival_ms=None if str(case["load"]) == "closed" else arrivals,
-        **kwargs,
+        jump=jump,
     )
 
 

@@ -1,0 +1,261 @@
+"""The memory law: hand arithmetic, TensorRT-LLM's own worked example, measured KV capacities, and laws."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import advisor
+from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
+from advisor.memory.law import (
+    STAGES,
+    MemoryBudget,
+    MemoryLoad,
+    MemorySettings,
+    MemoryTerms,
+    available_kv_gib,
+    kv_bytes_per_token,
+    kv_overpromise,
+    kv_pool_tokens,
+    memory_budget,
+    p_fits,
+)
+from advisor.twin.layout import Layout, TableKey, quant_modes, table_model
+from advisor.twin.step_tables import TableSet
+
+NOMINAL = MemoryConstants()
+# One GiB per copy of 1,024 rows of logits; 1 MiB of KV cache per token.
+TERMS = MemoryTerms(
+    weights_gib=40.0,
+    activations_floor_gib=0.1,
+    activations_gib_per_token=1 / 8192,
+    runtime_gib=3.322,
+    comm_gib=0.5,
+    kv_bytes_per_token=1024.0**2,
+    capacity_gib=80.0,
+    vocab_size=262_144,
+)
+ROUND = MemoryConstants(
+    graph_base_gib=0.5,
+    graph_per_size_gib=0.01,
+    graph_per_row_gib=0.001,
+    recapture_share=0.5,
+    logits_copies=2.0,
+    fragmentation_base_gib=0.25,
+    fragmentation_per_activation=0.25,
+    capture_fragmentation_share=0.5,
+    kv_block_reserve=0.0,
+)
+
+
+def settings(
+    batch: int = 512, tokens: int = 8192, fraction: float = 0.9, n_graphs: int = 20, largest: int = 300
+) -> MemorySettings:
+    return MemorySettings(batch, tokens, fraction, n_graphs, largest)
+
+
+def test_components_and_pool_by_hand() -> None:
+    found = memory_budget(TERMS, settings(), ROUND)
+    # Graphs 0.5 + 20 x 0.01 + 300 x 0.001 = 1; runtime 3.322 less the 0.322 of default graphs; activations 8192 / 8192.
+    assert float(found.graphs_gib) == pytest.approx(1.0)
+    assert float(found.runtime_gib) == pytest.approx(3.0)
+    assert float(found.activations_gib) == pytest.approx(1.0)
+    # free = 80 - 40 - 3 - 0.5 - 1 - 1 = 34.5
+    assert float(found.kv_pool_gib) == pytest.approx(0.9 * 34.5)
+    assert int(found.kv_tokens) == -(-int(0.9 * 34.5 * 1024) // 32) * 32
+    # Logits 2 x 512 rows x 262,144 x 4 B = 1; fragmentation 0.25 + 0.25 x 1 + half of the graphs again = 1.
+    assert float(found.logits_gib) == pytest.approx(1.0)
+    assert float(found.fragmentation_gib) == pytest.approx(1.0)
+    assert float(found.margin_gib[-1]) == pytest.approx(0.1 * 34.5 - 2.0)
+    # The second capture: half of the 0.5 of fragmentation and 0.5 of graphs, beyond what profiling paid for.
+    assert float(found.margin_gib[4]) == pytest.approx(0.1 * 34.5 - 0.5 - 0.25)
+    assert bool(found.fits)
+
+
+@pytest.mark.parametrize(
+    ("terms", "changed", "stage", "short_gib"),
+    [
+        (replace(TERMS, weights_gib=77.0), {}, 0, 77.0 - (80 - 3.0 - 0.5)),
+        (replace(TERMS, weights_gib=76.0), {}, 1, 1.0 - (80 - 76 - 3.5 - 0.9 * 0.5)),
+        (TERMS, {"tokens": 40 * 8192}, 2, 40.0 - (80 - 40 - 3.5 - 0.9 * 36.5 - 1.0)),
+        (TERMS, {"fraction": 0.99}, 4, 0.75 - 0.345),
+        (TERMS, {"fraction": 0.95}, 5, 2.0 - 0.05 * 34.5),
+        (TERMS, {"batch": 2048}, 5, 5.0 - 3.45),
+    ],
+)
+def test_each_stage_runs_out_in_its_turn(
+    terms: MemoryTerms, changed: dict[str, float], stage: int, short_gib: float
+) -> None:
+    found = memory_budget(terms, settings(**changed), ROUND)  # type: ignore[arg-type]
+    assert int(found.failing_stage) == stage
+    assert -float(found.margin_gib[stage]) == pytest.approx(short_gib)
+    assert not bool(found.fits)
+
+
+def test_stages_are_named_like_the_engines_own_report() -> None:
+    assert [stage.phase for stage in STAGES] == [
+        "load",
+        "kv_estimate",
+        "kv_estimate",
+        "kv_allocate",
+        "warm_up",
+        "serve",
+    ]
+    assert STAGES[3].component == "KV cache"
+
+
+def test_nothing_left_for_a_single_block_fails_at_the_kv_cache() -> None:
+    # 80 - 3.5 of base - 74 of weights - 1 of graphs - 1.49 of activations leaves 10 MiB; a block takes 32.
+    terms = replace(
+        TERMS, weights_gib=74.0, activations_floor_gib=1.49, activations_gib_per_token=0.0, kv_bytes_per_token=2.0**20
+    )
+    found = memory_budget(terms, settings(tokens=1), ROUND)
+    assert int(found.failing_stage) == 3
+    assert float(found.kv_pool_gib) * 1024 < 32
+
+
+def test_the_engines_worked_example() -> None:
+    # A real start log prints 119.70 total, 113.65 peak, 0.56 temporary pool, 73,728 B a token and 86,720 tokens.
+    gib = available_kv_gib(119.70, 113.65, 0.56, 0.9)
+    assert gib == pytest.approx(5.95, abs=0.005)
+    printed_to = 3 * 0.005 * 0.9 * 1024**3 / 73728
+    assert int(kv_pool_tokens(gib, 73728, 32)) == pytest.approx(86_720, abs=printed_to)
+    assert int(kv_pool_tokens(86_711 * 73728 / 1024**3, 73728, 32)) == 86_720
+
+
+@pytest.mark.parametrize(
+    ("layers", "kv_heads", "head_dim", "tp", "value_bytes", "mla_width", "expected"),
+    [
+        (36, 8, 64, 1, 2, None, 73_728),  # gpt-oss-120b, bf16
+        (48, 8, 128, 8, 1, None, 12_288),  # Maverick, FP8 cache, tp 8
+        (48, 8, 128, 1, 1, None, 98_304),  # the same under attention DP
+        (94, 4, 128, 8, 2, None, 94 * 2 * 128 * 2),  # fewer heads than ranks: one head on every rank
+        (61, 128, 128, 8, 1, 576, 61 * 576),  # multi-head latent attention is on every rank whole
+    ],
+)
+def test_kv_bytes_per_token(
+    layers: int, kv_heads: int, head_dim: int, tp: int, value_bytes: int, mla_width: int | None, expected: int
+) -> None:
+    got = kv_bytes_per_token(
+        layers=layers, kv_heads=kv_heads, head_dim=head_dim, tp=tp, value_bytes=value_bytes, mla_width=mla_width
+    )
+    assert got == expected
+
+
+def test_an_overpromised_pool_leaves_nothing_for_the_second_capture() -> None:
+    assert kv_overpromise(kv_heads=4, head_dim=128, tp=8) == 2.0
+    assert kv_overpromise(kv_heads=8, head_dim=128, tp=8) == 1.0
+    found = memory_budget(replace(TERMS, kv_overpromise=2.0), settings(), ROUND)
+    # Twice the budget is cut to the share of what is free after tear-down: 80 - 43.5.
+    assert float(found.kv_pool_gib) == pytest.approx(0.9 * 36.5)
+    assert int(found.failing_stage) in (-1, 4, 5)
+    assert float(found.headroom_gib) < float(memory_budget(TERMS, settings(), ROUND).headroom_gib)
+
+
+def test_a_smaller_load_samples_fewer_rows() -> None:
+    full = memory_budget(TERMS, settings(), ROUND)
+    few = memory_budget(TERMS, settings(), ROUND, MemoryLoad(requests=128, request_tokens=100))
+    kv_bound = memory_budget(TERMS, settings(), ROUND, MemoryLoad(requests=512, request_tokens=1000))
+    assert float(few.logits_gib) == pytest.approx(float(full.logits_gib) / 4)
+    assert float(kv_bound.logits_gib) == pytest.approx(float(full.logits_gib) * (int(full.kv_tokens) // 1000) / 512)
+
+
+def test_measured_kv_capacities() -> None:
+    """72 published points: sequences of max_seq_len tokens that an engine with default graphs held at once."""
+    data = Path(__file__).parents[2] / "benchmarks" / "data" / "kv_capacity.csv"
+    folder = Path(advisor.__file__).parent / "twin" / "tables"
+    tables = TableSet((folder / "index.json").read_bytes(), (folder / "step_tables.bin").read_bytes())
+    errors = []
+    for row in csv.DictReader(data.read_text(encoding="utf-8").splitlines()):
+        model = table_model(row["model_path"])
+        quant = quant_modes(model, "fp8_block" if "FP8" in row["model_path"] else "bf16", "bf16", row["system"])
+        terms = tables[TableKey(model, row["system"], Layout(int(row["tp_size"])), quant)].memory
+        found = memory_budget(
+            terms, MemorySettings(2048, int(row["max_num_tokens"]), float(row["kv_fraction"]), 19, 128), NOMINAL
+        )
+        errors.append(int(found.kv_tokens) // int(row["max_seq_len"]) / int(row["measured_max_sequences"]) - 1.0)
+    assert len(errors) == 72
+    assert float(np.abs(errors).mean()) <= 0.007
+    assert float(np.mean(np.abs(errors) <= 0.02)) >= 0.95
+
+
+POINTS = st.fixed_dictionaries(
+    {
+        "batch": st.integers(1, 4096),
+        "tokens": st.integers(64, 131_072),
+        "fraction": st.floats(0.05, 0.995),
+        "n_graphs": st.integers(0, 40),
+        "largest": st.integers(1, 4096),
+    }
+)
+RAISED = {"batch": 1.7, "tokens": 1.5, "n_graphs": 2, "largest": 1.6}
+
+
+@given(POINTS, st.sampled_from(sorted(RAISED)), st.floats(5.0, 78.0))
+def test_asking_for_more_never_frees_memory(point: dict[str, float], name: str, weights_gib: float) -> None:
+    terms = replace(TERMS, weights_gib=weights_gib, kv_bytes_per_token=65536.0)
+    more = {**point, name: int(point[name] * RAISED[name]) + 1}
+    less_, more_ = (memory_budget(terms, settings(**p), NOMINAL) for p in (point, more))  # type: ignore[arg-type]
+    assert (more_.margin_gib <= less_.margin_gib + 1e-9).all()
+    assert int(more_.kv_tokens) <= int(less_.kv_tokens)
+
+
+@given(POINTS, st.floats(0.001, 0.3))
+def test_a_larger_fraction_gives_more_cache_and_less_room(point: dict[str, float], step: float) -> None:
+    terms = replace(TERMS, kv_bytes_per_token=65536.0)
+    low = memory_budget(terms, settings(**point), NOMINAL)  # type: ignore[arg-type]
+    high = memory_budget(terms, settings(**{**point, "fraction": min(0.999, point["fraction"] + step)}), NOMINAL)  # type: ignore[arg-type]
+    assert int(high.kv_tokens) >= int(low.kv_tokens)
+    assert (high.margin_gib[4:] <= low.margin_gib[4:] + 1e-9).all()
+
+
+@given(POINTS)
+def test_everything_adds_up_to_the_capacity(point: dict[str, float]) -> None:
+    found = memory_budget(replace(TERMS, kv_bytes_per_token=65536.0), settings(**point), NOMINAL)  # type: ignore[arg-type]
+    parts = ("weights", "runtime", "comm", "activations", "graphs", "logits", "fragmentation", "kv_pool")
+    used = sum(float(getattr(found, f"{part}_gib")) for part in parts)
+    assert 80.0 - used == pytest.approx(float(found.margin_gib[-1]))
+
+
+def test_a_grid_is_its_points() -> None:
+    rng = np.random.default_rng(0)
+    n = 50
+    grid = MemorySettings(
+        rng.integers(1, 2048, n),
+        rng.integers(512, 65536, n),
+        rng.uniform(0.3, 0.99, n),
+        rng.integers(0, 30, n),
+        rng.integers(1, 2048, n),
+    )
+    load = MemoryLoad(200, 2048)
+    whole, chance = memory_budget(TERMS, grid, NOMINAL, load), p_fits(TERMS, grid, NOMINAL, load)
+    columns = [np.asarray(getattr(grid, f.name)) for f in fields(MemorySettings) if f.name != "tokens_per_block"]
+    for i in range(n):
+        point = MemorySettings(*(column[i] for column in columns))
+        one = memory_budget(TERMS, point, NOMINAL, load)
+        for field in fields(MemoryBudget):
+            assert np.asarray(getattr(whole, field.name))[..., i] == pytest.approx(getattr(one, field.name))
+        assert float(p_fits(TERMS, point, NOMINAL, load)) == pytest.approx(float(chance[i]))
+
+
+def test_p_fits_follows_the_stated_errors() -> None:
+    """Against drawing every constant within its stated error, where the margin is near zero."""
+    rng = np.random.default_rng(5)
+    tight = settings(batch=1024, fraction=0.9)
+    terms = replace(TERMS, capacity_gib=80.0)
+    outcomes = []
+    for _ in range(3000):
+        drawn = {
+            name: getattr(NOMINAL, name) * float(np.exp(sigma * rng.standard_normal()))
+            for name, sigma in MEMORY_ERROR.items()
+        }
+        outcomes.append(bool(memory_budget(terms, tight, replace(NOMINAL, **drawn)).fits))
+    assert float(p_fits(terms, tight, NOMINAL)) == pytest.approx(float(np.mean(outcomes)), abs=0.08)
+    assert float(p_fits(terms, settings(batch=8, fraction=0.5), NOMINAL)) > 0.999
+    assert float(p_fits(terms, settings(batch=4096, fraction=0.99), NOMINAL)) < 0.01
