@@ -42,10 +42,10 @@ class MemoryGate:
     def forecast(self, config: ServingConfig, records: Sequence[TrialRecord]) -> Forecast:
         """P(fits) and the expected shortfall of one configuration, after what the records taught."""
         frontier = self.frontier(records)
-        margin_gib, slopes = self.forecaster.slopes(config)
+        margin_gib, slopes = self.forecaster.slopes([config])
         return Forecast(
-            p_fits=float(frontier.p_fits(slopes, margin_gib)),
-            shortfall_gib=float(frontier.expected_shortfall_gib(slopes, margin_gib)),
+            p_fits=float(frontier.p_fits(slopes, margin_gib)[0]),
+            shortfall_gib=float(frontier.expected_shortfall_gib(slopes, margin_gib)[0]),
             kv_tokens=int(self.forecaster.budget(config).kv_tokens),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -16,9 +17,8 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.study import SearchSpace
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.dialects import dialect
-from advisor.memory.constants import MemoryConstants
-from advisor.memory.frontier import Law, sensitivities
-from advisor.memory.law import STAGES, MemoryBudget, memory_budget
+from advisor.memory.frontier import N_FEATURES, Law, sensitivities
+from advisor.memory.law import STAGES, MemoryBudget, MemoryLoad, MemorySettings, memory_budget
 from advisor.search.baselines import Baseline
 from advisor.search.space import all_configs
 from advisor.store import catalog
@@ -37,31 +37,45 @@ class Forecaster:
         self.gpu = catalog.gpu_facts(deployment.gpu)
         self.twin = Twin(self.facts, catalog.step_tables, ladder_rule=self.dialect.graph_ladder)
         self.predict = functools.lru_cache(maxsize=4096)(self._predict)
-        self.slopes = functools.lru_cache(maxsize=65536)(self._slopes)
         self.budget = functools.lru_cache(maxsize=65536)(self._budget)
 
     def _predict(self, config: ServingConfig, workload: Workload) -> Prediction:
         return self.twin.predict(self.deployment, config, workload)
 
     def _budget(self, config: ServingConfig) -> MemoryBudget:
-        """The memory law under the workload that fills the server most."""
+        """The memory law under the heaviest load of the study."""
         return self.law(config)(self.twin.constants)
 
-    def _slopes(self, config: ServingConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Predicted memory margin in GiB, and how it moves with every constant of the law."""
-        return sensitivities(self.law(config), self.twin.constants)
-
     def law(self, config: ServingConfig) -> Law:
-        """The memory law of a configuration as a function of its constants, under the heaviest workload."""
+        """The memory law of a configuration as a function of its constants, under the heaviest load of the study."""
         deployed = self.deployment.with_options(config.options)
-        terms, settings = self.twin.memory_terms(deployed), self.twin.memory_settings(deployed, config)
+        return self._law(deployed, self.twin.memory_settings(deployed, config))
+
+    def slopes(self, configs: Sequence[ServingConfig]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Predicted memory margins in GiB (n,), and how they move with every constant of the law (n, D)."""
+        margins, rows = np.empty(len(configs)), np.empty((len(configs), N_FEATURES))
+        alike: dict[str, list[int]] = {}
+        for place, config in enumerate(configs):
+            alike.setdefault(repr(sorted(config.options.items())), []).append(place)
+        for places in alike.values():
+            deployed = self.deployment.with_options(configs[places[0]].options)
+            each = [self.twin.memory_settings(deployed, configs[place]) for place in places]
+            names = ("max_batch_size", "max_num_tokens", "kv_fraction", "n_graphs", "largest_graph")
+            columns = {name: np.array([getattr(settings, name) for settings in each]) for name in names}
+            law = self._law(deployed, dataclasses.replace(each[0], **columns))
+            margins[places], rows[places] = sensitivities(law, self.twin.constants)
+        return margins, rows
+
+    def _law(self, deployed: Deployment, settings: MemorySettings) -> Law:
+        """The law with the most requests of any workload, each reserving as little as the shortest request."""
+        terms = self.twin.memory_terms(deployed)
         loads = [memory_load(deployed, workload) for workload in self.workloads]
-
-        def apply(constants: MemoryConstants) -> MemoryBudget:
-            budgets = [memory_budget(terms, settings, constants, load) for load in loads]
-            return min(budgets, key=lambda budget: float(budget.headroom_gib))
-
-        return apply
+        known = [load for load in loads if load is not None]
+        envelope = None
+        if len(known) == len(loads):
+            requests, tokens = [load.requests for load in known], [load.request_tokens for load in known]
+            envelope = MemoryLoad(requests=np.max(requests), request_tokens=np.min(tokens))
+        return functools.partial(memory_budget, terms, settings, load=envelope)
 
     def rank(self, configs: Sequence[ServingConfig], workload: Workload) -> Ranking:
         """The whole grid at once, approximately."""

@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.app.admission import MemoryGate
 from advisor.app.context import StudyContext
 from advisor.app.forecast import Forecaster, best_first, log_scores
-from advisor.app.tuner import Admission
 from advisor.domain.ports import Proposal
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
@@ -18,49 +18,57 @@ from advisor.search.space import all_configs, indices_of
 
 KV_FRACTION = "kv_cache_free_gpu_memory_fraction"
 N_STARTS = 6
-CONSIDERED = 400
+CONSIDERED = 2000
 LEAST_STEPS_APART = 2
 LOG_GAIN_PER_STEP = 0.0005  # among equals the twin begins near the baseline: 0.05 % a ladder step
 
 
 class TwinStarts:
-    """The twin's best over all workloads together, each at least two ladder steps from whatever was launched.
+    """What the twin expects most of over all workloads together, each at least two ladder steps from what was launched.
 
-    The KV fraction does not count as a step: where it fits and does not limit, it teaches nothing about speed. Which
-    start is next depends on the records alone, and so on what their memory taught.
+    Expected is the predicted gain times P(fits), so that nothing crashes for a percent. The KV fraction does not count
+    as a step: where it fits and does not limit, it teaches nothing about speed. Which start is next depends on the
+    records alone, and so on what their memory taught.
     """
 
-    def __init__(self, context: StudyContext, forecaster: Forecaster, admission: Admission, n: int = N_STARTS) -> None:
-        self.context, self.forecaster, self.admission, self.n = context, forecaster, admission, n
+    def __init__(self, context: StudyContext, forecaster: Forecaster, gate: MemoryGate, n: int = N_STARTS) -> None:
+        self.context, self.forecaster, self.gate, self.n = context, forecaster, gate, n
 
     def next_start(self, records: Sequence[TrialRecord]) -> Proposal | None:
         """The next start, or None when there were enough or nothing is left that is worth one."""
         n_made = sum(record.role == "start" and not record.infrastructure for record in records)
         if n_made >= self.n:
             return None
-        launched = [self._indices(record.config) for record in records if record.launched]
-        for rank, config in enumerate(self.order, start=1):
-            here = self._indices(config)
-            apart = all(np.abs(here - other).sum() >= LEAST_STEPS_APART for other in launched)
-            if apart and self.admission.admit(config, records) is None:
-                return Proposal(config=config, origin=f"twin's choice {n_made + 1}, rank {rank}")
+        configs, scores, places = self.considered
+        margins_gib, slopes = self.slopes
+        expected = scores + np.log(np.maximum(self.gate.frontier(records).p_fits(slopes, margins_gib), 1e-9))
+        launched = [self._place(record.config) for record in records if record.launched]
+        for rank in np.argsort(-expected, kind="stable"):
+            apart = all(np.abs(places[rank] - other).sum() >= LEAST_STEPS_APART for other in launched)
+            if apart and self.gate.admit(configs[rank], records) is None:
+                return Proposal(config=configs[rank], origin=f"twin's choice {n_made + 1}")
         return None
 
     @cached_property
-    def order(self) -> list[ServingConfig]:
-        """The best configurations of the whole grid, best first."""
-        configs, context = all_configs(self.context.space), self.context
+    def considered(self) -> tuple[list[ServingConfig], NDArray[np.float64], NDArray[np.int64]]:
+        """The best of the whole grid: configurations, log scores (n,), ladder places (n, dimensions but the fraction)."""
+        everything, context = all_configs(self.context.space), self.context
         scores = np.mean(
-            [log_scores(self.forecaster.rank(configs, w), context.objective, w) for w in context.workloads], axis=0
+            [log_scores(self.forecaster.rank(everything, w), context.objective, w) for w in context.workloads], axis=0
         )
         near = best_first(scores)[:CONSIDERED]
+        configs = [everything[place] for place in near]
+        width = len(context.space.active) - 1
+        places = np.array([self._place(config) for config in configs], dtype=np.int64).reshape(len(configs), width)
         home = context.baseline.config
-        steps = [
-            0.0 if home is None else float(np.abs(self._indices(configs[i]) - self._indices(home)).sum()) for i in near
-        ]
-        ranked = np.argsort(LOG_GAIN_PER_STEP * np.array(steps) - scores[near], kind="stable")
-        return [configs[near[int(place)]] for place in ranked]
+        steps = 0 if home is None else np.abs(places - self._place(home)).sum(axis=1)
+        return configs, scores[near] - LOG_GAIN_PER_STEP * steps, places
 
-    def _indices(self, config: ServingConfig) -> NDArray[np.int64]:
+    @cached_property
+    def slopes(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Memory margins of those considered, and how they move with the law's constants."""
+        return self.forecaster.slopes(self.considered[0])
+
+    def _place(self, config: ServingConfig) -> NDArray[np.int64]:
         indices = indices_of(self.context.space, config)
         return np.array([index for name, index in indices.items() if name != KV_FRACTION])

@@ -66,7 +66,7 @@ class Session:
 
     def expected_hours(self) -> float:
         """Server time of the whole budget, hours, from the predicted baseline or the first start that would run."""
-        tried = [self.context.baseline.config, *self.starts.order[:3]]
+        tried = [self.context.baseline.config, *self.starts.considered[0][:3]]
         for config in tried:
             if config is None:
                 continue

@@ -18,6 +18,7 @@ from advisor.twin.graphs import replayed_size
 from advisor.twin.step_tables import StepTables, interp
 
 Array = NDArray[np.float64]
+NVFP4_SWITCH_TOKENS = 128  # of all ranks; the kernel tables change kernels here, published rows show no jump
 
 
 @lru_cache(maxsize=64)
@@ -61,14 +62,30 @@ class StepTimes:
         if len(self._decode) <= max_batch:
             c, t = self.constants, self.tables
             n = np.arange(max_batch + 1)
-            gemm = c.dense_factor * interp(t.batches, t.gen_dense_ms, n)
-            if t.key.quant.gemm == "nvfp4":
-                octaves = np.log2(np.maximum(n, 1)) / np.log2(c.nvfp4_small_batch_rows)
-                gemm = gemm * np.exp(-c.nvfp4_small_batch_gain * np.maximum(0.0, 1.0 - octaves))
-            dense = gemm + c.dense_factor * interp(t.batches, t.logits_ms, n)
-            moe = c.moe_factor * interp(t.batches, t.gen_moe_ms, n)
+            gemm = interp(t.batches, t.gen_dense_ms, n) * self._nvfp4_gemm_factor(n)
+            dense = c.dense_factor * (gemm + interp(t.batches, t.logits_ms, n))
+            moe = c.moe_factor * self._decode_moe_ms(n)
             self._decode = (dense + moe) * (np.maximum(n, 1) / 64.0) ** c.decode_tilt
         return self._decode
+
+    def _nvfp4_gemm_factor(self, n: NDArray[np.int64]) -> Array:
+        c = self.constants
+        if self.tables.key.quant.gemm != "nvfp4":
+            return np.ones(len(n))
+        octaves = np.log2(np.maximum(n, 1)) / np.log2(c.nvfp4_small_batch_rows)
+        return np.asarray(np.exp(-c.nvfp4_small_batch_gain * np.maximum(0.0, 1.0 - octaves)))
+
+    def _decode_moe_ms(self, n: NDArray[np.int64]) -> Array:
+        """Experts of a decode step; NVFP4 ones go on from the switch of kernels as they grew before it."""
+        t = self.tables
+        table = interp(t.batches, t.gen_moe_ms, n)
+        if t.key.quant.moe != "nvfp4":
+            return table
+        ranks = t.key.layout.attention_dp
+        beyond = np.maximum(1.0, n * ranks / NVFP4_SWITCH_TOKENS)
+        at_switch = float(interp(t.batches, t.gen_moe_ms, NVFP4_SWITCH_TOKENS / ranks))
+        grown = at_switch * beyond**self.constants.nvfp4_experts_growth
+        return np.where(beyond > 1.0, np.minimum(table, grown), table)
 
     def decode_attention(self, batch: int) -> tuple[list[float], list[float]]:
         """Intercepts and slopes over mean KV length, one pair per cell of the KV grid: ms = a[j] + s[j] * kv_len."""

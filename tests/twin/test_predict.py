@@ -136,6 +136,15 @@ def test_models_without_tables_are_estimated_and_say_so() -> None:
     assert found.metrics is not None
 
 
+@pytest.mark.parametrize("name", catalog.study_names())
+def test_every_shipped_study_has_measured_tables_for_all_it_searches(name: str) -> None:
+    deployment = catalog.study(name).deployment
+    for attention_dp in (False, True) if deployment.ep > 1 else (False,):
+        for kv_cache_dtype in ("auto", "fp8"):
+            changed = deployment.with_options({"enable_attention_dp": attention_dp, "kv_cache_dtype": kv_cache_dtype})
+            assert tables_for(changed).data_source == "tables"
+
+
 def test_pipeline_parallelism_is_refused(twin: Twin) -> None:
     pipelined = Deployment(model=MAVERICK, quantization="fp8", gpu="b200_sxm", gpus=8, tp=4, pp=2, ep=4)
     with pytest.raises(BadInput, match="pipeline"):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.twin.constants import TwinConstants
+from advisor.twin.step_tables import TableSet
 from advisor.twin.step_times import StepTimes, step_times, sum_at_least
 
 
@@ -46,6 +47,28 @@ def test_factors_scale_their_own_part(make_times: Callable[..., StepTimes]) -> N
     assert slow.prefill_attention_ms(100, 0) == pytest.approx(5.0 * 1.5 * plain.prefill_attention_ms(100, 0))
     assert slow.context_ms(500)[0][500] == pytest.approx(2.0 * 1.5 * plain.context_ms(500)[0][500])
     assert slow.context_ms(500)[1][500] == pytest.approx(3.0 * 1.5 * plain.context_ms(500)[1][500])
+
+
+def test_nvfp4_corrections_touch_nvfp4_alone(packaged: TableSet) -> None:
+    for key, tables in packaged.items():
+        table = tables.gen_dense_ms + tables.gen_moe_ms + tables.logits_ms
+        batches = tables.batches.astype(int)
+        ratio = StepTimes(tables, 40).decode_ms(2048)[batches] / table
+        if "nvfp4" in key.quant:
+            assert (ratio <= 1.0 + 1e-9).all()
+            assert ratio.min() < 0.95
+        else:
+            assert ratio == pytest.approx(1.0)
+
+
+def test_nvfp4_experts_have_no_jump_at_the_switch_of_kernels(packaged: TableSet) -> None:
+    found = [tables for key, tables in packaged.items() if key.quant.moe == "nvfp4" and "DeepSeek" in key.model]
+    assert found
+    for tables in found:
+        before, after = (int(n / tables.key.layout.attention_dp) for n in (128, 256))
+        moe = StepTimes(tables, 61).decode_ms(after)
+        assert tables.gen_moe_ms[tables.batches == after] > 1.5 * tables.gen_moe_ms[tables.batches == before]
+        assert moe[after] < 1.35 * moe[before]
 
 
 def test_tilt_turns_around_batch_64(make_times: Callable[..., StepTimes]) -> None:
