@@ -165,13 +165,13 @@ def left_out(tables: TableSet, model: str, candidates: list[TwinConstants], off:
         scores[test] = errors[best, test]
     without = np.mean([abs(error[0]) for _, error in errors_of(rows, tables, off)])
     print(
-        f"NVFP4 correction of {model}, {len(rows)} rows: TPOT error {without:.1f} % without it, {scores.mean():.1f} % on "
-        f"layouts left out of the fit, {errors.mean(axis=1).min():.1f} % fitted on all"
+        f"NVFP4 correction of {model}, {len(rows)} rows: TPOT error {without:.1f} % without it, "
+        f"{scores.mean():.1f} % on layouts left out of the fit, {errors.mean(axis=1).min():.1f} % fitted on all"
     )
 
 
 def nvfp4_corrections(tables: TableSet) -> None:
-    """The two corrections of NVFP4 kernel tables, each fitted on one model, scored on layouts that the fit has not seen."""
+    """The two corrections of NVFP4 kernel tables, each fitted on one model and scored on unseen layouts."""
     gemm = [
         replace(NOMINAL, nvfp4_small_batch_gain=gain, nvfp4_small_batch_rows=n)
         for gain in (0.2, 0.3, 0.4, 0.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -60,9 +59,15 @@ class Forecaster:
         for places in alike.values():
             deployed = self.deployment.with_options(configs[places[0]].options)
             each = [self.twin.memory_settings(deployed, configs[place]) for place in places]
-            names = ("max_batch_size", "max_num_tokens", "kv_fraction", "n_graphs", "largest_graph")
-            columns = {name: np.array([getattr(settings, name) for settings in each]) for name in names}
-            law = self._law(deployed, dataclasses.replace(each[0], **columns))
+            together = MemorySettings(
+                max_batch_size=np.array([settings.max_batch_size for settings in each]),
+                max_num_tokens=np.array([settings.max_num_tokens for settings in each]),
+                kv_fraction=np.array([settings.kv_fraction for settings in each]),
+                n_graphs=np.array([settings.n_graphs for settings in each]),
+                largest_graph=np.array([settings.largest_graph for settings in each]),
+                tokens_per_block=each[0].tokens_per_block,
+            )
+            law = self._law(deployed, together)
             margins[places], rows[places] = sensitivities(law, self.twin.constants)
         return margins, rows
 
@@ -73,8 +78,10 @@ class Forecaster:
         known = [load for load in loads if load is not None]
         envelope = None
         if len(known) == len(loads):
-            requests, tokens = [load.requests for load in known], [load.request_tokens for load in known]
-            envelope = MemoryLoad(requests=np.max(requests), request_tokens=np.min(tokens))
+            envelope = MemoryLoad(
+                requests=max(np.max(load.requests) for load in known),
+                request_tokens=min(np.min(load.request_tokens) for load in known),
+            )
         return functools.partial(memory_budget, terms, settings, load=envelope)
 
     def rank(self, configs: Sequence[ServingConfig], workload: Workload) -> Ranking:

@@ -33,7 +33,7 @@ from advisor.engines.trtllm.dialects import dialect
 from advisor.engines.trtllm.rules import validate
 from advisor.store import catalog
 from advisor.store.yaml_files import dump_yaml
-from advisor.twin.predict import Twin, limited_by, load_failure, memory_report, metrics_of, startup_failure
+from advisor.twin.predict import Twin, limited_by, memory_report, metrics_of, startup_failure
 from advisor.twin.scheduler import Progress
 from advisor.twin.startup import STARTUP
 from advisor.twin.worlds import draw_world, measurement_noise
@@ -199,11 +199,6 @@ class SimulatedMeasurer:
         assert isinstance(server, SimulatedServer)
         spec, twin = server.launch.spec, server.launch.twin
         on_event(TrialEvent(kind="phase", phase="serve", detail=workload.name))
-        server.budget = twin.memory(spec.deployment, spec.config, workload)
-        oom = load_failure(server.budget)
-        if oom is not None:
-            server.die(oom)
-            return WorkloadOutcome(workload=workload.name, metrics=None, seed=seed, note="the server died under load")
         n_requests = workload.requests(self._waves)
         deployment = spec.deployment.with_options(spec.config.options)
 
@@ -218,7 +213,13 @@ class SimulatedMeasurer:
                 )
             )
 
-        simulation = twin.simulate(spec.deployment, spec.config, workload, n_requests=n_requests, seed=seed, stop=see)
+        served = twin.serve(spec.deployment, spec.config, workload, n_requests=n_requests, seed=seed, stop=see)
+        server.budget = served.budget
+        if served.run is None:
+            assert served.failure is not None
+            server.die(served.failure)
+            return WorkloadOutcome(workload=workload.name, metrics=None, seed=seed, note="the server died under load")
+        simulation = served.run
         pace, first = (float(factor) for factor in measurement_noise(seed, 2))
         sent = simulation.arrival_ms * pace
         noisy = dataclasses.replace(

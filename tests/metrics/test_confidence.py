@@ -24,7 +24,7 @@ def test_mean_interval_is_scipy_s() -> None:
     low, high = stats.t.interval(0.95, 3, loc=logs.mean(), scale=stats.sem(logs))
     interval = mean_interval(np.exp(logs).tolist())
     assert interval is not None
-    assert (math.log(interval.low), math.log(interval.high)) == (pytest.approx(low), pytest.approx(high))
+    assert [math.log(interval.low), math.log(interval.high)] == pytest.approx([low, high])
     assert mean_interval([1.0]) is None
 
 
@@ -41,10 +41,7 @@ def test_ratio_interval_is_the_two_sample_t_interval_of_logarithms() -> None:
     reference = stats.ttest_ind(np.log(a), np.log(b)).confidence_interval(0.95)
     interval = ratio_interval(a, b)
     assert interval is not None
-    assert (interval.low, interval.high) == (
-        pytest.approx(math.exp(reference.low)),
-        pytest.approx(math.exp(reference.high)),
-    )
+    assert [math.log(interval.low), math.log(interval.high)] == pytest.approx([reference.low, reference.high])
     assert ratio_interval([1.0], [1.0]) is None
 
 
@@ -52,7 +49,9 @@ def test_ninety_five_percent_means_it() -> None:
     rng = np.random.default_rng(7)
     hits = 0
     for _ in range(2000):
-        interval = ratio_interval(np.exp(0.1 + 0.02 * rng.standard_normal(2)), np.exp(0.02 * rng.standard_normal(3)))
+        interval = ratio_interval(
+            np.exp(0.1 + 0.02 * rng.standard_normal(2)).tolist(), np.exp(0.02 * rng.standard_normal(3)).tolist()
+        )
         assert interval is not None
         hits += interval.low <= math.exp(0.1) <= interval.high
     assert 0.935 <= hits / 2000 <= 0.965  # three standard errors of a binomial around 0.95
