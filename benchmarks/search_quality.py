@@ -1,8 +1,8 @@
 """How much of what there is to gain the study loop finds, in drawn worlds: `make bench-search-quality`.
 
-For every shipped study x {1k1k, 1k8k, 4k1k, 8k1k} (1,024 in flight) and each of 20 drawn worlds, one study of 24 launches
-(confirmation included) by the loop as shipped
-(the twin's choices, then TPE) and one by random search behind the same memory gate. The truth is the world without noise:
+For every shipped study x {1k1k, 1k8k, 4k1k, 8k1k} (1,024 in flight) and each of 20 drawn worlds, one study of 24
+launches (confirmation included) by the loop as shipped (the twin's choices, then TPE) and one by random search behind
+the same memory gate. The truth is the world without noise:
 
     best      the best of the exhaustive ladder grid: the whole grid is ranked with the world's own constants, the best
               of that ranking are simulated exactly (`--check-screening` simulates many more and prints the difference)
@@ -177,7 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"simulated by the twin in {args.worlds} drawn worlds each; {platform.processor() or platform.machine()}, "
           f"{os.cpu_count()} cores, {time.monotonic() - started:.0f} s")  # fmt: skip
     print(
-        f"{'study':28} {'load':5} {'sampler':7} {'gap %':>6} {'>5%':>6} {'closed % (median)':>18} {'OOM med/max':>12} {'kept or candidate elsewhere':>28}"
+        f"{'study':28} {'load':5} {'sampler':7} {'gap %':>6} {'>5%':>6} {'closed % (median)':>18} {'OOM med/max':>12} "
+        f"{'elsewhere':>28}"
     )
     missed = 0
     for study, shape, sampler in sorted(scores):
@@ -199,8 +200,9 @@ def _print_row(study: str, shape: str, sampler: str, scores: list[Score | None])
     failed = sampler != "random" and bool(wide) and (closed < LEAST_CLOSED or statistics.median(ooms) > MOST_OOM)
     elsewhere = f"{kept} of {len(narrow)} keep the baseline" if narrow else "-"
     print(
-        f"{study:28} {shape:5} {sampler:7} {100 * statistics.median(s.gap for s in ran):6.1f} {len(wide):3d}/{len(ran):2d} "
-        f"{100 * closed:18.0f} {statistics.median(ooms):7.1f}/{max(ooms):<4d} {elsewhere:>28}{'   MISSED' if failed else ''}"
+        f"{study:28} {shape:5} {sampler:7} {100 * statistics.median(s.gap for s in ran):6.1f} "
+        f"{len(wide):3d}/{len(ran):2d} {100 * closed:18.0f} {statistics.median(ooms):7.1f}/{max(ooms):<4d} "
+        f"{elsewhere:>28}{'   MISSED' if failed else ''}"
     )
     return int(failed)
 

@@ -46,7 +46,7 @@ TPOT_TARGETS = {
 }
 KV_TARGET = 0.7
 WAVES = 10
-# The InferenceMAX recipes balance attention-DP prefill with this timeout; the engine's default is off.
+# The public InferenceMAX recipes set attention_dp_config enable_balance with this timeout; the engine's default is off.
 ADP_BALANCE_ITERS = 60
 
 

@@ -123,7 +123,7 @@ def schema_files(documents: Mapping[str, type[BaseModel]]) -> dict[Path, str]:
 
 def pages() -> dict[Path, str]:
     """Every generated file of this checkout, by path relative to its root."""
-    from advisor.cli.main import app
+    from advisor.cli.app import app
     from advisor.report.schemas import DOCUMENTS
 
     return {FOLDER / "cli.md": cli_page(app), FOLDER / "json.md": json_page(DOCUMENTS), **schema_files(DOCUMENTS)}

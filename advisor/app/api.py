@@ -77,4 +77,4 @@ def plan(*, workload: str, study: str | None = None, slo: str = "", top_n: int =
         BadInput: anything that cannot be meant.
         NothingFeasible: no configuration of the space serves the workload.
     """
-    return plan_question(Question(study=study, workloads=(workload,), slo=slo), top_n)
+    return plan_question(Question(study=study, workloads=(workload,), slo=slo), top_n)[0]

@@ -58,5 +58,9 @@ def _from_file(name: str, resolved: Resolved, forecaster: Forecaster) -> Baselin
     path = Path(name)
     if not path.suffix and "/" not in name:
         raise unknown_name("baseline", name, (*BASELINE_NAMES, "a YAML file"))
-    read = config_from_yaml(load_yaml(read_text(path), name), forecaster.dialect, resolved.deployment)
+    document = load_yaml(read_text(path), name)
+    try:
+        read = config_from_yaml(document, forecaster.dialect, resolved.deployment)
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from None
     return Baseline(name=name, config=read.config, why="; ".join(("your file", *read.notes)))

@@ -12,13 +12,14 @@ from advisor.app.baseline_choice import choose_baselines
 from advisor.app.forecast import Forecaster, best_first, log_scores
 from advisor.app.setup import Question, Resolved, resolve
 from advisor.domain.deployment import Deployment
-from advisor.domain.errors import NothingFeasible
+from advisor.domain.errors import BadInput, NothingFeasible
 from advisor.domain.measurement import Source
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, parse
 from advisor.domain.workload import Workload
+from advisor.engines.trtllm.rules import validate
 from advisor.search.admission import LEAST_P_FITS
 from advisor.search.space import all_configs, completed
 
@@ -90,21 +91,30 @@ def _estimate(forecaster: Forecaster, workload: Workload, config: ServingConfig)
 
 
 def estimate_question(question: Question, settings: Mapping[str, OptionValue]) -> list[Estimate]:
-    """Estimates for every workload of a question; settings not given are the baseline's."""
+    """Estimates for every workload of a question; settings not given are the baseline's.
+
+    Raises:
+        BadInput: also for settings that the engine would refuse, such as prompts that do not fit one step.
+    """
     resolved = resolve(question)
     forecaster, baseline = _baseline(resolved)
     four = {name: value for name, value in settings.items() if name in FOUR_SETTINGS}
     options = {**baseline.options, **{name: value for name, value in settings.items() if name not in FOUR_SETTINGS}}
     flat = {**baseline.model_dump(), **four, "options": options}
     config = parse(ServingConfig, flat, "settings")
+    deployment, spoken = resolved.deployment, forecaster.dialect
+    violations = validate(spoken, deployment, config, resolved.workloads, deployment.seq_len(resolved.workloads))
+    refused = [violation.message for violation in violations if violation.severity == "error"]
+    if refused:
+        raise BadInput(f"settings: {refused[0]}")
     return [_estimate(forecaster, workload, config) for workload in resolved.workloads]
 
 
-def plan_question(question: Question, top_n: int) -> Plan:
-    """The space ranked for the (first) workload of a question."""
+def plan_question(question: Question, top_n: int) -> list[Plan]:
+    """The space ranked for every workload of a question."""
     resolved = resolve(question)
     forecaster, baseline = _baseline(resolved)
-    return plan(resolved, forecaster, baseline, resolved.workloads[0], top_n)
+    return [plan(resolved, forecaster, baseline, workload, top_n) for workload in resolved.workloads]
 
 
 def plan(resolved: Resolved, forecaster: Forecaster, baseline: ServingConfig, workload: Workload, top_n: int) -> Plan:

@@ -6,15 +6,18 @@ import re
 
 from pydantic import Field
 
-from advisor.domain.deployment import Deployment
+from advisor.domain.deployment import OPTION_FIELDS, Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.objective import Objective, Slo, parse_objective, parse_slo
-from advisor.domain.strict import StrictModel, parse
+from advisor.domain.serving_config import FOUR_SETTINGS
+from advisor.domain.strict import StrictModel, parse, unknown_name
 from advisor.domain.study import Budget, SearchSpace, Study
 from advisor.domain.workload import Workload, parse_lengths, parse_workload
+from advisor.engines.trtllm.dialects import Dialect, check_option, dialect
 from advisor.search.space import restrict
 from advisor.store import catalog
 
+ENGINES_SPOKEN = ("trtllm",)  # whose files a study can be about
 DEFAULT_STUDY = "llama4-maverick-fp8-b200"
 _QUANT_IN_NAME = (("nvfp4", "nvfp4"), ("fp4", "nvfp4"), ("fp8", "fp8"), ("gpt-oss", "mxfp4"))
 
@@ -70,11 +73,13 @@ def resolve(question: Question) -> Resolved:
     workloads = _workloads(question, study)
     for workload in workloads:
         deployment.check_workload(workload, facts)
+    spoken = dialect(deployment.engine_version)
     fixed = ["enable_attention_dp"] if question.attention_dp is not None else []
     space = restrict(
         catalog.search_space(question.search_space or study.search_space),
         vary=tuple(name for name in study.vary if name not in fixed),
     )
+    _check_options(space, deployment, spoken)
     budget = Budget(
         max_launches=question.max_launches or study.budget.max_launches,
         max_hours=question.max_hours or study.budget.max_hours,
@@ -88,6 +93,30 @@ def resolve(question: Question) -> Resolved:
         slo=parse_slo(question.slo) if question.slo else study.slo,
         budget=budget,
     )
+
+
+def _check_options(space: SearchSpace, deployment: Deployment, spoken: Dialect) -> None:
+    """Refuse a ladder step that the release or the deployment cannot have, and a dimension without a starting point.
+
+    Raises:
+        BadInput: naming the space, the dimension and the step.
+    """
+    for dimension in space.active:
+        if dimension.name in FOUR_SETTINGS:
+            continue
+        place = f"Search space {space.name!r}, dimension {dimension.name}"
+        for value in dimension.values:
+            try:
+                check_option(spoken, dimension.name, value)
+                deployment.with_options({dimension.name: value})
+            except BadInput as error:
+                raise BadInput(f"{place}: {error}") from None
+        if getattr(deployment, OPTION_FIELDS.get(dimension.name, ""), None) is None:
+            raise BadInput(
+                f"{place}: the study does not say where the baseline stands, so it cannot be varied. "
+                f"Dimensions beside the four settings: {', '.join(sorted(OPTION_FIELDS))}; each must be stated in the "
+                "study's deployment where it has no default."
+            )
 
 
 def guess_quantization(model: str) -> str:
@@ -143,6 +172,8 @@ def _generic(model: str, quant: str, question: Question) -> Study:
 
 def _deployment(fixed: Deployment, question: Question) -> Deployment:
     """The study's deployment with what the command line says of it."""
+    if fixed.engine not in ENGINES_SPOKEN:
+        raise unknown_name("engine in the study", fixed.engine, ENGINES_SPOKEN)
     said = {
         "model": question.model,
         "gpu": question.gpu,
@@ -184,7 +215,16 @@ def _workloads(question: Question, study: Study) -> tuple[Workload, ...]:
         data = {"isl": isl, "osl": osl, "isl_min": isl_min, "osl_min": osl_min}
         load = {"concurrency": question.concurrency, "request_rate_per_s": question.request_rate_per_s}
         return (parse(Workload, {**data, **load}, "workload"),)
-    names = question.workloads or study.workloads
+    load_said = question.concurrency is not None or question.request_rate_per_s is not None
+    names = question.workloads
+    if load_said and names and all("_" in name for name in names):
+        raise BadInput(
+            "--concurrency and --request-rate are for workloads without a load in their name, and "
+            f"{', '.join(names)} {'all have' if len(names) > 1 else 'has'} one: leave one of the two out."
+        )
+    if not names:  # a load on the command line replaces those of the study
+        shapes = [name.partition("_")[0] if load_said else name for name in study.workloads]
+        names = tuple(dict.fromkeys(shapes))
     found = tuple(parse_workload(name, question.concurrency, question.request_rate_per_s) for name in names)
     if len({workload.name for workload in found}) < len(found):
         raise BadInput(f"A workload is given twice among {', '.join(names)}.")

@@ -51,7 +51,7 @@ class TwinStarts:
 
     @cached_property
     def considered(self) -> tuple[list[ServingConfig], NDArray[np.float64], NDArray[np.int64]]:
-        """The best of the whole grid: configurations, log scores (n,), ladder places (n, dimensions but the fraction)."""
+        """The best of the whole grid: configurations, log scores (n,), ladder places (n, all but the fraction)."""
         everything, context = all_configs(self.context.space), self.context
         scores = np.mean(
             [log_scores(self.forecaster.rank(everything, w), context.objective, w) for w in context.workloads], axis=0

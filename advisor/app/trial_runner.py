@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.app.engines import load_engine
-from advisor.domain.errors import BadInput
+from advisor.domain.errors import BadInput, EngineFailed
 from advisor.domain.measurement import EffectiveSettings, MemoryReport, WorkloadOutcome
 from advisor.domain.outcome import RETRIED_ONCE, BadConfig, Evidence, Infrastructure, Measured, Outcome, Unhealthy
 from advisor.domain.ports import (
@@ -20,6 +20,9 @@ from advisor.domain.ports import (
 from advisor.domain.strict import StrictModel
 from advisor.domain.trial import PhaseTiming, TrialRecord
 from advisor.domain.workload import Workload
+
+OUTSIDE = (EngineFailed, OSError)
+"""What a launch or a client raises when something beside the configuration is broken: a port, a socket, a driver."""
 
 
 def never(_: object) -> bool:
@@ -51,7 +54,7 @@ def run_trial(
     evidence = evidence or NoEvidence()
     launch = _launch(request, engine, stop, on_event, evidence)
     n_attempts = 1
-    if isinstance(launch.outcome, RETRIED_ONCE):
+    if isinstance(launch.outcome, RETRIED_ONCE) and request.max_attempts > 1:
         launch, n_attempts = _launch(request, engine, stop, on_event, evidence), 2
     identity = engine.identity()
     return TrialRecord(
@@ -85,7 +88,11 @@ def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent
     except BadInput as error:
         return _Launch(outcome=BadConfig(reason=str(error)))
     evidence.write_launch(prepared.argv, prepared.config_text)
-    with prepared.start(on_event) as server:
+    try:
+        started = prepared.start(on_event)
+    except OUTSIDE as error:
+        return _Launch(outcome=Infrastructure(reason=_text(error)))
+    with started as server:
         outcome = server.failure() or unhealthy(server.effective(), spec)
         measured: tuple[WorkloadOutcome, ...] = ()
         if outcome is None and spec.fidelity == "full":
@@ -111,6 +118,19 @@ def unhealthy(effective: EffectiveSettings | None, spec: LaunchSpec) -> Unhealth
     return None
 
 
+def judged(measured: WorkloadOutcome) -> Outcome | None:
+    """What a benchmark on a server that lives says against its trial, or None."""
+    if measured.stopped_early:
+        return Unhealthy(reason=f"{measured.workload} was stopped early: {measured.note or 'hopeless'}")
+    if measured.metrics is None or measured.n_short:
+        return Infrastructure(reason=measured.note or f"{measured.workload} could not be measured")
+    return None
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def by_growing_memory(workloads: tuple[Workload, ...]) -> list[tuple[int, Workload]]:
     """Workloads with their place in the study, the one that fills least KV cache first."""
 
@@ -131,10 +151,13 @@ def _measure(
     for place, workload in by_growing_memory(request.spec.workloads):
         # No two benchmarks of a launch share a seed: equal prompts would hit the prefix cache.
         seed = request.spec.seed * 1009 + place
-        done[place] = measurer.measure(server, workload, seed, stop, on_event, evidence)
-        failure = server.failure()
-        if failure is None and (done[place].metrics is None or done[place].n_short):
-            failure = Infrastructure(reason=done[place].note or f"{workload.name} could not be measured")
+        try:
+            done[place] = measurer.measure(server, workload, seed, stop, on_event, evidence)
+            trouble = judged(done[place])
+        except OUTSIDE as error:
+            trouble = Infrastructure(reason=f"{workload.name}: {_text(error)}")
+        # The server is asked first: an OOM under load is an OOM, not a broken benchmark.
+        failure = server.failure() or trouble
         if failure is not None:
             break
     return tuple(done[place] for place in sorted(done)), failure

@@ -1,9 +1,10 @@
-"""The study loop: baselines, starts, search, confirmation. It knows ports only, so any engine and any ledger will do."""
+"""The study loop: baselines, starts, search, confirmation. It knows ports only: any engine and any ledger will do."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from advisor.app.context import StudyContext
@@ -28,6 +29,7 @@ from advisor.search.stopping import confirmation_rounds, search_launches
 StoppedBy = Literal["budget", "hours", "exhausted", "cancelled", "infrastructure"]
 MAX_REJECTIONS_IN_A_ROW = 200
 MAX_INFRASTRUCTURE_IN_A_ROW = 3
+MAX_ATTEMPTS = 2  # a launch that timed out or crashed is tried once more
 
 
 class Admission(Protocol):
@@ -54,6 +56,7 @@ class Tuner:
     starts: Starts
     reporter: Reporter
     cancel: CancelToken
+    _committed: list[TrialRecord] = field(default_factory=list, init=False)
 
     def run(self) -> StoppedBy:
         """Run to the end of the budget, of the space, or until cancelled; everything finished is in the ledger."""
@@ -64,7 +67,9 @@ class Tuner:
         if stopped_by in ("cancelled", "infrastructure"):
             return stopped_by
         self._confirm()
-        return "cancelled" if self.cancel.cancelled else stopped_by
+        if self.cancel.cancelled:
+            return "cancelled"
+        return "infrastructure" if self._infrastructure_down() else stopped_by
 
     # -- opening -------------------------------------------------------------------------------------------------
 
@@ -73,7 +78,7 @@ class Tuner:
         entries = {entry.name: entry for entry in self.context.baselines}
         for name in self.context.launched_baselines:
             config = entries[name].config
-            if config is not None and not self._stopped() and not self._has("baseline", config):
+            while config and not self._has("baseline", config) and not self._stopped() and self._launches_left() > 0:
                 self._launch("baseline", Proposal(config=config, origin=f"baseline {name}"))
 
     def _launch_starts(self) -> None:
@@ -84,7 +89,7 @@ class Tuner:
             self._launch("start", proposal)
 
     def _replace_dead_baseline(self) -> None:
-        """Where the baseline cannot run, launch the nearest configuration that should, so that there is a comparison."""
+        """Where the baseline cannot run, launch the nearest configuration that should, for a comparison."""
         for _ in range(3):
             records = self.ledger.records()
             if (
@@ -102,27 +107,26 @@ class Tuner:
     # -- search --------------------------------------------------------------------------------------------------
 
     def _search(self) -> StoppedBy:
-        rejected = infrastructure = 0
+        rejected = 0
         while True:
             if self.cancel.cancelled:
                 return "cancelled"
+            if self._infrastructure_down():
+                return "infrastructure"
             if self._launches_left() <= 0:
                 return "budget"
             if self._out_of_hours():
                 return "hours"
             if rejected >= MAX_REJECTIONS_IN_A_ROW or self._exhausted():
                 return "exhausted"
-            if infrastructure >= MAX_INFRASTRUCTURE_IN_A_ROW:
-                return "infrastructure"
             asked = self.ledger.ask("search")
             refusal = self.admission.admit(asked.config, self.ledger.records())
             if refusal is not None:
                 self._commit(self._rejected(asked, refusal))
                 rejected += 1
                 continue
-            record = self._run(asked)
+            self._run(asked)
             rejected = 0
-            infrastructure = infrastructure + 1 if record.infrastructure else 0
 
     def _exhausted(self) -> bool:
         space = self.context.space
@@ -136,7 +140,12 @@ class Tuner:
     def _confirm(self) -> None:
         """Winner and baseline again, alternately, each on a fresh start."""
         for config, origin in self._confirmations():
-            if self.cancel.cancelled:
+            if (
+                self.cancel.cancelled
+                or self._infrastructure_down()
+                or self._starts_left() <= 0
+                or self._hours_left() <= 0
+            ):
                 return
             self._launch("confirmation", Proposal(config=config, origin=origin))
 
@@ -156,7 +165,7 @@ class Tuner:
             for config in contenders:
                 if done.count(config) < round_number:
                     todo.append((config, f"confirmation round {round_number}"))
-        return todo[: max(0, self.context.budget.max_launches - launches(records))]
+        return todo[: max(0, self._starts_left())]
 
     def winners(self, records: Sequence[TrialRecord]) -> list[Standing]:
         """The best feasible configuration of each workload, as the search measured it."""
@@ -185,6 +194,7 @@ class Tuner:
                 seed=context.seed * 100_003 + asked.number,
             ),
             memory_predicted_gib=context.predict(asked.config, context.workloads[0]).memory_gib,
+            max_attempts=min(MAX_ATTEMPTS, max(1, self._starts_left())),
         )
         record = run_trial(
             request, self.engine, on_event=self.reporter.event, evidence=self.ledger.folder(asked.number)
@@ -194,6 +204,7 @@ class Tuner:
 
     def _commit(self, record: TrialRecord) -> None:
         self.ledger.commit(record)
+        self._committed.append(record)
         self.reporter.trial_ended(record)
 
     def _rejected(self, asked: Asked, refusal: Rejected) -> TrialRecord:
@@ -217,16 +228,34 @@ class Tuner:
         records = self.ledger.records()
         return any(r.role == role and r.config == config and not r.infrastructure for r in records)
 
+    def _starts_left(self) -> int:
+        """Process starts of the whole budget."""
+        return self.context.budget.max_launches - launches(self.ledger.records())
+
     def _launches_left(self) -> int:
+        """Process starts that the search may still take."""
         allowed = search_launches(self.context.budget, len(self.context.workloads))
         return allowed - launches([r for r in self.ledger.records() if r.role != "confirmation"])
 
-    def _out_of_hours(self) -> bool:
+    def _hours_left(self) -> float:
         hours = self.context.budget.max_hours
-        return hours is not None and sum(r.duration_s for r in self.ledger.records()) >= hours * 3600
+        return math.inf if hours is None else hours - sum(r.duration_s for r in self.ledger.records()) / 3600
+
+    def _out_of_hours(self) -> bool:
+        """True when what is left is needed for the confirmation, at the pace so far."""
+        starts = launches(self.ledger.records())
+        if self.context.budget.max_hours is None or not starts:
+            return False
+        pace = sum(r.duration_s for r in self.ledger.records()) / 3600 / starts
+        return self._hours_left() <= confirmation_launches(self.context) * pace
+
+    def _infrastructure_down(self) -> bool:
+        """True when the last launches of this run, and not of one that was mended since, say so."""
+        last = self._committed[-MAX_INFRASTRUCTURE_IN_A_ROW:]
+        return len(last) == MAX_INFRASTRUCTURE_IN_A_ROW and all(record.infrastructure for record in last)
 
     def _stopped(self) -> bool:
-        return self.cancel.cancelled or self._out_of_hours()
+        return self.cancel.cancelled or self._out_of_hours() or self._infrastructure_down()
 
 
 def launches(records: Sequence[TrialRecord]) -> int:

@@ -18,10 +18,11 @@ from advisor.app.setup import Question, Resolved, resolve
 from advisor.app.starts import TwinStarts
 from advisor.app.tuner import Tuner
 from advisor.domain.errors import BadInput
-from advisor.domain.ports import CancelToken, Engine, Reporter
+from advisor.domain.ports import CancelToken, Engine, Proposer, Reporter
 from advisor.domain.serving_config import OptionValue
 from advisor.domain.strict import StrictModel
 from advisor.domain.trial import TrialRecord
+from advisor.search.stopping import search_launches
 from advisor.store.ledger import OptunaLedger
 from advisor.store.stock_samplers import make_proposer
 from advisor.twin.startup import STARTUP
@@ -52,6 +53,7 @@ class Session:
     forecaster: Forecaster
     gate: MemoryGate
     starts: TwinStarts
+    proposer: Proposer
     why_twin: str | None
 
     @property
@@ -82,14 +84,14 @@ class Session:
         """The run's ledger, opened and repaired.
 
         Raises:
-            BadInput: results exist and `resume` was not said, another process is at it, or what is there does not match.
+            BadInput: results exist and `resume` was not said, another process is at it, or another study lies there.
         """
         context = self.context
         return OptunaLedger(
             self.run_folder,
             name=f"{context.name}/{context.run_name}",
             space=context.space,
-            proposer=make_proposer(context.sampler, context.space, context.slo, context.value_of),
+            proposer=self.proposer,
             slo=context.slo,
             value_of=context.value_of,
             seed=context.seed,
@@ -139,6 +141,12 @@ def open_session(question: Question, how: How) -> Session:
     identity = engine.identity()
     forecaster = Forecaster(resolved.deployment, resolved.workloads)
     baselines, launched = choose_baselines(resolved, how.baselines, forecaster)
+    room = search_launches(resolved.budget, len(resolved.workloads))
+    if len(launched) > room:
+        raise BadInput(
+            f"--max-launches {resolved.budget.max_launches} leaves room for {room} launches before the confirmation, "
+            f"fewer than the {len(launched)} baselines {', '.join(launched)}: raise it, or ask for fewer."
+        )
     context = StudyContext(
         name=resolved.study.name,
         title=resolved.study.title,
@@ -168,5 +176,6 @@ def open_session(question: Question, how: How) -> Session:
         forecaster=forecaster,
         gate=gate,
         starts=TwinStarts(context, forecaster, gate),
+        proposer=make_proposer(how.sampler, context.space, context.slo, context.value_of),
         why_twin=why_twin,
     )

@@ -11,13 +11,11 @@ def engines(output: Output = OutputFormat.text) -> None:
     """List the engines that are installed, and whether they simulate or measure."""
     import json
 
-    import typer
-
     from advisor.app.engines import available
     from advisor.report import console, listings
 
     entries = available()
     if output is OutputFormat.json:
-        typer.echo(json.dumps([entry.model_dump() for entry in entries], indent=2))
+        console.show_document(json.dumps([entry.model_dump() for entry in entries], indent=2))
     else:
         console.show(listings.engine_table(entries))

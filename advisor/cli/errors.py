@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -34,8 +33,5 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             code = next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
             typer.echo(f"advisor: {error}", err=True)
             raise typer.Exit(code) from None
-        except BrokenPipeError:
-            sys.stderr.close()
-            raise typer.Exit(0) from None
 
     return run

@@ -46,7 +46,10 @@ def estimate(
     ] = None,
     output: opt.Output = opt.OutputFormat.text,
 ) -> None:
-    """Predict memory, KV capacity, throughput and latency of one configuration; settings not given are the baseline's."""
+    """Predict memory, KV capacity, throughput and latency of one configuration.
+
+    Settings that are not given are the baseline's.
+    """
     from advisor.app.estimating import estimate_question
     from advisor.report import console, plan_view
 
@@ -76,7 +79,6 @@ def estimate(
     }
     documents = estimate_question(asked, {name: value for name, value in settings.items() if value is not None})
     if output is opt.OutputFormat.json:
-        whole = documents[0] if len(documents) == 1 else None
-        typer.echo(whole.model_dump_json(indent=2) if whole else plan_view.json_list(documents))
+        console.show_document(plan_view.json_text(documents))
     else:
         console.show(*map(plan_view.estimate_view, documents))

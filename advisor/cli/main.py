@@ -1,42 +1,23 @@
-"""`advisor`: the verbs. `advisor VERB --help` explains each."""
+"""Entry point of the `advisor` command. It imports nothing heavy, so that Ctrl-C is heard from the first moment."""
 
 from __future__ import annotations
 
-import typer
+import os
+import signal
+from types import FrameType
 
-from advisor.cli import engines, estimate, plan, studies, tune
-
-app = typer.Typer(
-    name="advisor",
-    no_args_is_help=True,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-    help="Finds the best trtllm-serve configuration for a workload, and says why a server runs out of memory.",
-)
-
-app.command("tune")(tune.tune)
-app.command("plan")(plan.plan)
-app.command("estimate")(estimate.estimate)
-app.command("studies")(studies.studies)
-app.command("engines")(engines.engines)
+INTERRUPTED = 130
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        import advisor
-
-        typer.echo(f"advisor {advisor.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: bool = typer.Option(False, "--version", is_eager=True, callback=_print_version, help="Print the version."),
-) -> None:
-    """Options before the verb."""
+def stop_at_once(number: int, frame: FrameType | None) -> None:
+    """Right wherever nothing was begun that has to be finished; a study listens for itself while it runs."""
+    os._exit(INTERRUPTED)
 
 
 def main() -> None:
-    """Entry point of the `advisor` command."""
+    """Run the command line."""
+    signal.signal(signal.SIGINT, stop_at_once)
+    signal.signal(signal.SIGTERM, stop_at_once)
+    from advisor.cli.app import app
+
     app()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from advisor.cli import options as opt
 from advisor.cli.asking import question
 from advisor.cli.errors import guarded
@@ -56,8 +54,8 @@ def plan(
         engine_version=engine_version,
         search_space=search_space,
     )
-    document = plan_question(asked, top_n)
+    documents = plan_question(asked, top_n)
     if output is opt.OutputFormat.json:
-        typer.echo(document.model_dump_json(indent=2))
+        console.show_document(plan_view.json_text(documents))
     else:
-        console.show(plan_view.plan_ranking(document))
+        console.show(*map(plan_view.plan_ranking, documents))

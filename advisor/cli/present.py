@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import typer
-
+from advisor.cli.main import INTERRUPTED
 from advisor.cli.options import OutputFormat
-from advisor.domain.errors import NothingFeasible
+from advisor.domain.errors import EngineFailed, NothingFeasible
 
 if TYPE_CHECKING:
     from advisor.app.tuning import Session
-
-INTERRUPTED = 130
 
 
 class Cancel:
@@ -37,12 +35,16 @@ class Cancel:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
         if number == signal.SIGINT and self._count >= 3:
-            os.write(2, b"advisor: stopped; finished trials are safe, go on with --resume\n")
+            _say(b"advisor: stopped; finished trials are safe, go on with --resume\n")
             os._exit(INTERRUPTED)
         if self._count == 1:
-            os.write(
-                2, b"\nadvisor: finishing this measurement, then writing what is known (Ctrl-C twice more: stop now)\n"
-            )
+            _say(b"\nadvisor: finishing this measurement, then writing what is known (Ctrl-C twice more: stop now)\n")
+
+
+def _say(text: bytes) -> None:
+    """To stderr from inside a signal handler, where nothing that locks may be used; nobody may be reading."""
+    with contextlib.suppress(OSError):
+        os.write(2, text)
 
 
 def dry_run(session: Session, output: OutputFormat) -> None:
@@ -50,7 +52,7 @@ def dry_run(session: Session, output: OutputFormat) -> None:
     from advisor.report import console, plan_view
 
     if output is OutputFormat.json:
-        typer.echo(plan_view.plan_document(session).model_dump_json(indent=2))
+        console.show_document(plan_view.plan_document(session).model_dump_json(indent=2))
     else:
         console.show(plan_view.plan_text(session))
 
@@ -63,6 +65,7 @@ def run(session: Session, output: OutputFormat) -> int:
 
     Raises:
         NothingFeasible: no configuration serves any workload within its limits.
+        EngineFailed: launches failed one after the other for reasons outside their configurations.
     """
     from advisor.report import bundle, console
     from advisor.report.progress import reporter_for
@@ -73,17 +76,21 @@ def run(session: Session, output: OutputFormat) -> int:
     identity = session.context.identity
     screen = console.stderr()
     screen.print(console.banner(identity.source, identity.label, session.why_twin))
+    if session.forecaster.dialect.warning:
+        screen.print(session.forecaster.dialect.warning, markup=False)
     with session.open_ledger() as ledger:
         with reporter_for(screen)(session.context, screen, ledger.records()) as reporter:
             summary = session.run(ledger, reporter, cancel)
         paths = bundle.write(session, ledger.records(), summary)
     if output is OutputFormat.json:
-        typer.echo(summary.model_dump_json(indent=2))
+        console.show_document(summary.model_dump_json(indent=2))
     else:
         console.show(console.banner(identity.source, identity.label, session.why_twin), study_view(summary), "")
         console.show_lines(*bundle.closing_lines(session, summary, paths))
     if summary.stopped_by == "cancelled":
         return INTERRUPTED
+    if summary.stopped_by == "infrastructure":
+        raise EngineFailed(bundle.why_stopped(ledger.records()))
     if not summary.feasible:
         raise NothingFeasible(bundle.why_nothing(session, ledger.records()))
     return 0

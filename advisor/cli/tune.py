@@ -39,7 +39,7 @@ def tune(
     baseline: Annotated[
         list[str] | None,
         typer.Option(
-            help="Launch this too: default, guide, trtllm-bench, aiconfigurator, curated, or a YAML file; repeat for several.",
+            help="Launch this too: default, guide, trtllm-bench, aiconfigurator, curated, or a YAML file; repeatable.",
             rich_help_panel=opt.STUDY,
         ),
     ] = None,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import OptionValue
-from advisor.domain.strict import StrictModel, changed
+from advisor.domain.strict import StrictModel, changed, explain
 from advisor.domain.units import round_up
 from advisor.domain.workload import Workload
 
@@ -70,7 +70,7 @@ class GpuFacts(StrictModel):
 
 
 class Deployment(StrictModel):
-    """Fixed for the whole study. `gpus` = `tp` x `pp`; `ep` divides `tp`, experts are split `tp`/`ep` ways within each."""
+    """Fixed for the whole study. `gpus` = `tp` x `pp`; `ep` divides `tp`, each expert is split `tp`/`ep` ways."""
 
     model: str = Field(min_length=1, description="Hugging Face name or checkpoint folder, as given to the server")
     quantization: Quantization
@@ -115,10 +115,10 @@ class Deployment(StrictModel):
 
     @property
     def kv_dtype(self) -> Literal["bf16", "fp8"]:
-        """KV-cache type in effect: `auto` follows the checkpoint, and NVIDIA's FP8 and NVFP4 ones declare an FP8 cache."""
+        """KV-cache type in effect: `auto` follows the checkpoint, and NVIDIA's FP8 and NVFP4 ones declare FP8."""
         if self.kv_cache_dtype != "auto":
             return self.kv_cache_dtype
-        return "fp8" if self.quantization in ("fp8", "nvfp4", "mxfp4") else "bf16"
+        return "fp8" if self.quantization in ("fp8", "nvfp4") else "bf16"
 
     def system_batch(self, max_batch_size: int) -> int:
         """Requests that can run at once over all ranks: per-rank limit x tp under attention DP."""
@@ -131,9 +131,16 @@ class Deployment(StrictModel):
         return round_up(max(workload.max_tokens_per_request for workload in workloads), KV_BLOCK_TOKENS)
 
     def with_options(self, options: Mapping[str, OptionValue]) -> Deployment:
-        """This deployment as one trial runs it: options that name a fixed field override it."""
+        """This deployment as one trial runs it: options that name a fixed field override it.
+
+        Raises:
+            BadInput: a value that the field cannot have.
+        """
         updates = {OPTION_FIELDS[name]: value for name, value in options.items() if name in OPTION_FIELDS}
-        return changed(self, **updates) if updates else self
+        try:
+            return changed(self, **updates) if updates else self
+        except ValidationError as error:
+            raise BadInput(f"options: {explain(error, Deployment)}") from None
 
     def check_model(self, facts: ModelFacts) -> None:
         """Refuse a layout that the model cannot be cut into.
@@ -144,8 +151,8 @@ class Deployment(StrictModel):
         if facts.num_heads % self.tp:
             fitting = [n for n in divisors(facts.num_heads) if n <= 64]
             raise BadInput(
-                f"Tensor-parallel size {self.tp} does not divide the {facts.num_heads} attention heads of {facts.name}; "
-                f"use --tp with one of {fitting}."
+                f"Tensor-parallel size {self.tp} does not divide the {facts.num_heads} attention heads of "
+                f"{facts.name}; use --tp with one of {fitting}."
             )
         if self.ep > 1 and not facts.is_moe:
             raise BadInput(f"{facts.name} has no experts, so --ep {self.ep} means nothing; leave it at 1.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from advisor.domain.errors import BadInput
 from advisor.domain.measurement import LatencySummary, Metrics
@@ -24,6 +24,7 @@ THROUGHPUTS: tuple[str, ...] = (
     "request_per_s",
     "output_tok_per_s_per_user",
 )
+OBJECTIVES: tuple[str, ...] = (*THROUGHPUTS, *(f"{name}:{stat}" for name in LATENCIES for stat in STATISTICS))
 
 _LIMIT = re.compile(r"(?P<latency>\w+):(?P<statistic>\w+)\s*<=?\s*(?P<limit>[\d.]+\s*(?:ms|s)?)", re.IGNORECASE)
 
@@ -32,6 +33,13 @@ class Objective(StrictModel):
     """One number per workload: a throughput to maximise, or `ttft:p95`-like latency to minimise."""
 
     metric: str = "output_tok_per_s_per_gpu"
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, metric: str) -> str:
+        if metric not in OBJECTIVES:
+            raise ValueError(str(unknown_name("objective", metric, OBJECTIVES)))
+        return metric
 
     @property
     def direction(self) -> Direction:
@@ -96,14 +104,9 @@ def parse_objective(text: str) -> Objective:
     Raises:
         BadInput: unknown name.
     """
-    latency, separator, statistic = text.partition(":")
-    if separator and latency in LATENCIES and statistic in STATISTICS:
-        return Objective(metric=text)
-    if text in THROUGHPUTS:
-        return Objective(metric=text)
-    raise unknown_name(
-        "objective", text, [*THROUGHPUTS, *(f"{name}:{stat}" for name in LATENCIES for stat in STATISTICS)]
-    )
+    if text not in OBJECTIVES:
+        raise unknown_name("objective", text, OBJECTIVES)
+    return Objective(metric=text)
 
 
 def parse_slo(text: str) -> Slo:
@@ -113,11 +116,11 @@ def parse_slo(text: str) -> Slo:
         BadInput: anything that is not such a list, or a limit given twice.
     """
     limits = []
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
+    for part in (piece.strip() for piece in text.split(",")) if text.strip() else ():
         match = _LIMIT.fullmatch(part)
         if not match:
             raise BadInput(
-                f"--slo {part!r} is not a limit: write it like ttft:p95<2s or tpot:mean<20ms, separated by commas."
+                f"--slo {part or text!r} is not a limit: write it like ttft:p95<2s or tpot:mean<20ms, separated by commas."
             )
         latency, statistic = match["latency"].lower(), match["statistic"].lower()
         if latency not in LATENCIES:

@@ -144,6 +144,7 @@ class TrialRequest(StrictModel):
     engine: EngineRef
     spec: LaunchSpec
     memory_predicted_gib: MemoryReport | None = None
+    max_attempts: int = Field(default=2, ge=1, description="Process starts it may cost")
 
 
 class Asked(StrictModel):

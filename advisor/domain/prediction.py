@@ -14,7 +14,7 @@ DataSource = Literal["tables", "roofline"]
 
 
 class Prediction(StrictModel):
-    """Predicted memory and metrics of one configuration under one workload; always a prediction, never a measurement."""
+    """Predicted memory and metrics of one configuration under one workload; never a measurement."""
 
     fits: bool
     p_fits: float = Field(ge=0, le=1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Union
+from typing import TypeAlias
 
 from pydantic import Field
 
 from advisor.domain.strict import StrictModel
 
-OptionValue = Union[bool, int, float, str]
+OptionValue: TypeAlias = bool | int | float | str
 
 FOUR_SETTINGS = (
     "max_batch_size",

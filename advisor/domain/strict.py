@@ -62,14 +62,16 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The mistakes of a pydantic error as one sentence each."""
     sentences = []
     for mistake in error.errors(include_url=False):
-        place = ".".join(str(part) for part in mistake["loc"]) or "the document"
+        place = ".".join(str(part) for part in mistake["loc"])
         if mistake["type"] == "extra_forbidden":
             key = str(mistake["loc"][-1])
             sentences.append(f"unknown key {place!r}.{did_you_mean(key, _keys_near(model, mistake['loc']))}")
         elif mistake["type"] == "missing":
             sentences.append(f"{place!r} is missing.")
+        elif mistake["type"] == "too_short":
+            sentences.append(f"{place!r} is empty; at least {mistake['ctx']['min_length']} is needed.")
         elif mistake["type"] == "value_error":
-            sentences.append(f"{place}: {mistake['ctx']['error']}")
+            sentences.append(f"{place}: {mistake['ctx']['error']}" if place else str(mistake["ctx"]["error"]))
         else:
             sentences.append(f"{place}: {mistake['msg']} (got {mistake['input']!r}).")
     return " ".join(sentences)

@@ -80,7 +80,7 @@ class Study(StrictModel):
     """A study file."""
 
     schema_version: Literal[1] = 1
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Also names the folder of its results")
     title: str
     description: str
     deployment: Deployment

@@ -122,8 +122,8 @@ def parse_workload(text: str, concurrency: int | None = None, request_rate_per_s
     match = _NAME.fullmatch(text.strip())
     if not match:
         raise BadInput(
-            f"{text!r} is not a workload name. Write 4k1k (ISL 4,096, OSL 1,024), 4k1k_c256 for 256 requests in flight, "
-            "4k1k_r12.5 for 12.5 requests/s, or spell the lengths: 3000-700_c256."
+            f"{text!r} is not a workload name. Write 4k1k (ISL 4,096, OSL 1,024), 4k1k_c256 for 256 requests in "
+            "flight, 4k1k_r12.5 for 12.5 requests/s, or spell the lengths: 3000-700_c256."
         )
     isl_min, isl = parse_lengths(match["isl"] or f"{match['isl_k']}k", "ISL")
     osl_min, osl = parse_lengths(match["osl"] or f"{match['osl_k']}k", "OSL")

@@ -13,12 +13,13 @@ from rich.text import Text
 
 from advisor.app.results import Result, StudySummary
 from advisor.app.tuning import Session
-from advisor.domain.objective import latency_ms
+from advisor.domain.objective import Slo, latency_ms
 from advisor.domain.outcome import OutOfMemory, Rejected, summary
 from advisor.domain.trial import TrialRecord
 from advisor.engines.trtllm.dialects import default_config, dialect
 from advisor.report import files
-from advisor.store.yaml_files import read_text, write_atomic
+from advisor.report.summary import interval_text
+from advisor.store.yaml_files import make_folder, read_text, write_atomic
 
 
 def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummary) -> dict[str, Path]:
@@ -28,13 +29,12 @@ def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummar
         The files a person wants to know of, by title.
 
     Raises:
-        EngineFailed: the folder cannot be written; what was there before is whole.
+        BadInput: the folder cannot be written; what was there before is whole.
     """
     run = session.run_folder
     paths: dict[str, Path] = {}
     for result in outcome.results:
-        folder = run / result.workload_name
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(run / result.workload_name)
         write_atomic(folder / "result.json", result.model_dump_json(indent=2) + "\n")
         if result.best is None:
             continue
@@ -62,7 +62,7 @@ def workload_files(session: Session, result: Result) -> dict[str, str]:
         workload=result.workload_name,
         model=deployment.model,
         engine_version=result.engine_version,
-        date=datetime.date.today().isoformat(),
+        date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         confidence=confidence_text(result),
     )
     spoken = dialect(deployment.engine_version)
@@ -87,7 +87,7 @@ def confidence_text(result: Result) -> str:
         return "candidate, nothing to compare with"
     percent = f"{100 * (gain.estimate - 1):+.1f} % on {result.baseline.name}"
     if result.confidence.kind == "remeasured":
-        return f"{percent}, {result.confidence.level:.0%} interval {100 * (gain.low - 1):+.1f} to {100 * (gain.high - 1):+.1f} %"
+        return f"{percent}, {interval_text(gain)}"
     return f"candidate, {percent} in a single run"
 
 
@@ -164,9 +164,37 @@ def why_nothing(session: Session, records: Sequence[TrialRecord]) -> str:
     if refused and all(not record.launched for record in records):
         nearest = min(refused, key=lambda outcome: outcome.excess)
         return f"every configuration was rejected before launch; the nearest: {nearest.reason}."
-    if session.context.slo.limits:
+    nearest_miss = _nearest_miss(session.context.slo, records)
+    if nearest_miss:
         return (
-            f"no configuration that was launched keeps {session.context.slo.text}. Loosen the limit, lower the "
-            "concurrency, or see trials.csv for how near each came."
+            f"no configuration that was launched keeps {session.context.slo.text}. The nearest one has {nearest_miss}. "
+            "Loosen the limit, lower the concurrency, or see trials.csv for how near each came."
         )
     return "no launch ended with a measurement; see trials/ for the evidence of each."
+
+
+def _nearest_miss(slo: Slo, records: Sequence[TrialRecord]) -> str:
+    """The limit that blocks the trial which breaks its worst one least, in words; empty when nothing was measured."""
+    worst = []
+    for record in records:
+        broken = [
+            (limit.excess(outcome.metrics), outcome.workload, limit)
+            for outcome in record.workloads
+            for limit in slo.limits
+            if outcome.metrics is not None
+        ]
+        if record.measured and broken:
+            excess, workload, limit = max(broken, key=lambda entry: entry[0])
+            worst.append(
+                (excess, f"{limit.name} {limit.limit_ms * (1 + excess):,.4g} ms on {workload} (trial #{record.number})")
+            )
+    return min(worst, key=lambda entry: entry[0])[1] if worst else ""
+
+
+def why_stopped(records: Sequence[TrialRecord]) -> str:
+    """Why a study gave up on its surroundings, and what to do."""
+    last = next(record for record in reversed(records) if record.infrastructure)
+    return (
+        "launches fail one after the other for reasons that no configuration can help; "
+        f"trial #{last.number} ended with {summary(last.outcome)}. Mend that, then go on with --resume: nothing measured so far is lost."
+    )

@@ -38,17 +38,32 @@ def stderr() -> Console:
     return _console(stderr=True)
 
 
+class _Console(Console):
+    """A console that goes on in silence when nobody reads any more (`| head`): a study is worth more than its text."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
 def _console(stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
+    console = _Console(stderr=stderr, highlight=False)
     if console.is_terminal or "COLUMNS" in os.environ:
         return console
-    return Console(stderr=stderr, highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+    return _Console(stderr=stderr, highlight=False, width=WIDTH_WITHOUT_TERMINAL)
 
 
 def show(*parts: RenderableType) -> None:
     """Print an answer on stdout."""
     for part in parts:
         stdout().print(part)
+
+
+def show_document(text: str) -> None:
+    """Print a whole document, such as JSON, on stdout as it is."""
+    stdout().print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def show_lines(*lines: Text) -> None:

@@ -187,7 +187,7 @@ def verify_sh(story: Story, deployment: Deployment, workload: Workload, expected
     """
     comments = [
         *_comments(story),
-        f"Starts serve.sh, runs benchmark.sh on it ({workload.name}), stops it, and prints measured over {story.source}.",
+        f"Starts serve.sh, runs benchmark.sh on it ({workload.name}), stops it, prints measured over {story.source}.",
     ]
     settings = 'export HOST="${HOST:-127.0.0.1}" PORT="${PORT:-8000}"\nTIMEOUT_S="${TIMEOUT_S:-1800}"'
     question = json.dumps({"model": deployment.model, "prompt": "Hi", "max_tokens": 1})
@@ -204,9 +204,11 @@ def verify_sh(story: Story, deployment: Deployment, workload: Workload, expected
 _VERIFY = """setsid bash "$here/serve.sh" > "$here/verify-server.log" 2>&1 &
 server=$!
 trap 'kill -TERM -- -"$server" 2>/dev/null; sleep 5; kill -KILL -- -"$server" 2>/dev/null || true' EXIT
-until curl -fsS -m 60 -o /dev/null -H 'Content-Type: application/json' -d {question} "http://$HOST:$PORT/v1/completions" 2>/dev/null; do
-  kill -0 "$server" 2>/dev/null || {{ echo "the server ended before it answered; see $here/verify-server.log" >&2; exit 5; }}
-  [ "$SECONDS" -lt "$TIMEOUT_S" ] || {{ echo "no answer after $TIMEOUT_S s; see $here/verify-server.log" >&2; exit 5; }}
+give_up() {{ echo "$1; see $here/verify-server.log" >&2; exit 5; }}
+until curl -fsS -m 60 -o /dev/null -H 'Content-Type: application/json' \\
+  -d {question} "http://$HOST:$PORT/v1/completions" 2>/dev/null; do
+  kill -0 "$server" 2>/dev/null || give_up "the server ended before it answered"
+  [ "$SECONDS" -lt "$TIMEOUT_S" ] || give_up "no answer after $TIMEOUT_S s"
   sleep 5
 done
 SEED=0 bash "$here/benchmark.sh" > /dev/null  # the first benchmark after a start is not a measurement

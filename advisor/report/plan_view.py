@@ -38,9 +38,10 @@ class DryRun(StrictModel):
     expected_gpu_hours: float
 
 
-def json_list(documents: Sequence[BaseModel]) -> str:
-    """Several documents as one JSON list."""
-    return json.dumps([document.model_dump(mode="json") for document in documents], indent=2)
+def json_text(documents: Sequence[BaseModel]) -> str:
+    """One document as it is, several as one JSON list."""
+    plain = [document.model_dump(mode="json") for document in documents]
+    return json.dumps(plain[0] if len(plain) == 1 else plain, indent=2)
 
 
 def estimate_view(estimate: Estimate) -> RenderableType:
@@ -50,7 +51,8 @@ def estimate_view(estimate: Estimate) -> RenderableType:
     deployment = estimate.deployment
     parts.append(
         Text(
-            f"{deployment.model} {deployment.quantization} on {deployment.gpus} x {deployment.gpu}, {estimate.workload_name}",
+            f"{deployment.model} {deployment.quantization} on {deployment.gpus} x {deployment.gpu}, "
+            f"{estimate.workload_name}",
             "bold",
         )
     )

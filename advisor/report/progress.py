@@ -97,7 +97,8 @@ def trial_line(record: TrialRecord, context: StudyContext, board: Scoreboard) ->
         result += f"  limited by {', '.join(sorted(limits))}" if limits else ""
     else:
         result = summary(record.outcome)
-    return f"[{board.launches:>3}/{context.budget.max_launches}] #{record.number:<3} {config_text(record.config)}  {result}  ({record.origin})"
+    place = f"[{board.launches:>3}/{context.budget.max_launches}] #{record.number:<3}"
+    return f"{place} {config_text(record.config)}  {result}  ({record.origin})"
 
 
 class LineReporter:

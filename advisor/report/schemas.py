@@ -1,4 +1,4 @@
-"""The JSON documents that other programs may rely on, by name; their schemas are published in `docs/reference/json.md`."""
+"""The JSON documents that other programs may rely on, by name; `docs/reference/json.md` publishes their schemas."""
 
 from __future__ import annotations
 

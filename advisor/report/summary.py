@@ -8,6 +8,7 @@ from rich.text import Text
 from advisor.app.results import BaselineEntry, PredictedRow, Result, ResultEntry, StudySummary
 from advisor.domain.measurement import LatencySummary, Metrics
 from advisor.domain.serving_config import OptionValue, ServingConfig
+from advisor.metrics.confidence import Interval
 from advisor.report.console import SHORT_NAMES, table, value_text
 
 LIMITS = {
@@ -47,8 +48,9 @@ def study_view(summary: StudySummary) -> RenderableType:
     parts += [
         Text(),
         Text(
-            f"{counts.trials} trials, {counts.launches} launches: {counts.oom} out of memory, {counts.rejected} rejected "
-            f"before launch, {counts.failed} failed; {spent}. Ended because {STOPPED.get(summary.stopped_by, summary.stopped_by)}."
+            f"{counts.trials} trials, {counts.launches} launches: {counts.oom} out of memory, "
+            f"{counts.rejected} rejected before launch, {counts.failed} failed; {spent}. "
+            f"Ended because {STOPPED.get(summary.stopped_by, summary.stopped_by)}."
         ),
     ]
     return Group(*parts)
@@ -102,12 +104,16 @@ def verdict(result: Result) -> str:
         return "A candidate: there is no baseline measurement to compare with."
     percent = 100 * (gain.estimate - 1)
     if result.status == "confirmed" and result.confidence.level:
-        low, high = 100 * (gain.low - 1), 100 * (gain.high - 1)
         return (
-            f"{percent:+.1f} % on {against} ({100 * result.confidence.level:.0f} % interval {low:+.1f} to {high:+.1f} %), "
-            f"both measured again alternately after fresh starts."
-        ).replace("measured again", "simulated again" if result.source == "simulated" else "measured again")
+            f"{percent:+.1f} % on {against} ({interval_text(gain)}), "
+            f"both {result.source} again alternately after fresh starts."
+        )
     return f"A candidate: {percent:+.1f} % on {against}, not measured again."
+
+
+def interval_text(gain: Interval) -> str:
+    """`95 % interval +10.2 to +15.6 %` of a gain over the baseline."""
+    return f"{100 * gain.level:.0f} % interval {100 * (gain.low - 1):+.1f} to {100 * (gain.high - 1):+.1f} %"
 
 
 def _settings(config: ServingConfig | None, names: list[str]) -> list[str]:
@@ -123,7 +129,7 @@ def comparison_table(result: Result) -> RenderableType:
     grid = table("", "best", name, "change")
     keys = list(dict.fromkeys([*best.serving_config.flat(), *(base.serving_config.flat() if base else {})]))
     ours, theirs = _settings(best.serving_config, keys), _settings(base.serving_config if base else None, keys)
-    for key, left, right in zip(keys, ours, theirs):
+    for key, left, right in zip(keys, ours, theirs, strict=True):
         grid.add_row(SETTING_TITLES.get(key, key), left, right, "" if left == right else "*")
     for title, left_value, right_value, digits in _metric_rows(best, base):
         change = "" if right_value is None or not right_value else f"{100 * (left_value / right_value - 1):+.1f} %"

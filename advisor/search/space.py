@@ -23,6 +23,7 @@ from advisor.domain.strict import changed, explain, unknown_name
 from advisor.domain.study import Condition, Dimension, SearchSpace
 
 Column = NDArray[Any]
+_LEGAL: dict[str, OptionValue] = dict(zip(FOUR_SETTINGS, (1, 1, 0, 0.5), strict=True))
 
 
 def restrict(
@@ -66,11 +67,10 @@ def checked(space: SearchSpace) -> SearchSpace:
             f"Search space {space.name!r} leaves out {', '.join(missing)}: all four settings must be enabled "
             "dimensions. To hold one fixed, give it a ladder of one value."
         )
-    first = {name: dimension.values[0] for name, dimension in active.items()}
     for name in FOUR_SETTINGS:
         for value in active[name].values:
             try:
-                config_from_flat({**first, name: value})
+                config_from_flat({**_LEGAL, name: value})
             except ValidationError as error:
                 mistakes = explain(error, ServingConfig)
                 raise BadInput(f"Search space {space.name!r}, ladder of {name}: {mistakes}") from None

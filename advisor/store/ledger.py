@@ -83,6 +83,7 @@ class OptunaLedger:
             with self._talking():
                 self.study = self._open_study(name, storage)
                 self._interrupted = self._catch_up()
+            self._note_identity(identity)
         except BaseException:
             self._lock.release()
             raise
@@ -159,6 +160,10 @@ class OptunaLedger:
                 f"{self._run} already holds finished trials. Go on with --resume, choose another folder with --out, "
                 "or remove this one to start afresh."
             )
+
+    def _note_identity(self, identity: Mapping[str, str]) -> None:
+        """Only once the study is open: a start that was refused must not bind the next one."""
+        path = self._run / IDENTITY
         if not path.exists():
             write_atomic(path, json.dumps(dict(identity), indent=1) + "\n")
 

@@ -63,7 +63,7 @@ def test_short_names(name: str, isl: int, osl: int, concurrency: int | None, rat
 
 @pytest.mark.parametrize("text", ["", "4k", "4k1k_x", "k1k", "4k1k_c", "4k1k_c0", "-1-5", "4k1k_c256_r2", "1e3-5"])
 def test_what_is_no_name_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(BadInput, match="workload name|above zero"):
+    with pytest.raises(BadInput, match=r"workload name|above zero"):
         parse_workload(text)
 
 

@@ -99,16 +99,27 @@ def extra_options(spoken: Dialect, config: ServingConfig) -> dict[str, OptionVal
     """
     extra = {name: value for name, value in config.options.items() if name not in OPTION_FIELDS}
     for name, value in extra.items():
-        wanted = spoken.options.get(name)
-        if wanted is None:
-            known = [*spoken.options, *OPTION_FIELDS]
-            raise BadInput(
-                f"TensorRT-LLM {spoken.release} has no option {name!r} that can be set here."
-                f"{did_you_mean(name, known)} Known: {', '.join(sorted(known))}."
-            )
-        if not isinstance(value, _TYPES[wanted]) or (isinstance(value, bool) and wanted != "bool"):
-            raise BadInput(f"Option {name!r} of TensorRT-LLM {spoken.release} takes a {wanted}, not {value!r}.")
+        check_option(spoken, name, value)
     return extra
+
+
+def check_option(spoken: Dialect, name: str, value: OptionValue) -> None:
+    """Refuse an option that is neither a field of the deployment nor a further top-level key of the release.
+
+    Raises:
+        BadInput: the release has no such key, or the value has the wrong type.
+    """
+    if name in OPTION_FIELDS:
+        return
+    wanted = spoken.options.get(name)
+    if wanted is None:
+        known = [*spoken.options, *OPTION_FIELDS]
+        raise BadInput(
+            f"TensorRT-LLM {spoken.release} has no option {name!r} that can be set here."
+            f"{did_you_mean(name, known)} Known: {', '.join(sorted(known))}."
+        )
+    if not isinstance(value, _TYPES[wanted]) or (isinstance(value, bool) and wanted != "bool"):
+        raise BadInput(f"Option {name!r} of TensorRT-LLM {spoken.release} takes a {wanted}, not {value!r}.")
 
 
 def kv_dtype_can_be_had(spoken: Dialect, deployment: Deployment) -> bool:

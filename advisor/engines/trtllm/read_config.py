@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from advisor.domain.deployment import OPTION_FIELDS, Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import FOUR_SETTINGS, ServingConfig
-from advisor.domain.strict import StrictModel, did_you_mean, explain, parse
+from advisor.domain.strict import StrictModel, did_you_mean, parse
 from advisor.engines.trtllm.dialects import Dialect, extra_options
 
 # Spellings of other releases and of trtllm-bench that files in the wild still use.
@@ -76,6 +74,9 @@ def config_from_yaml(
     """
     if not isinstance(document, Mapping):
         raise BadInput("The configuration file must be a YAML mapping of options, such as max_batch_size: 1024.")
+    for key in {path.partition(".")[0] for path in spoken.keys.values() if "." in path}:
+        if not isinstance(document.get(key, {}), (Mapping, type(None))):
+            raise BadInput(f"{key} takes further keys below it, not {document[key]!r}.")
     leaves = dict(_leaves(document, frozenset(spoken.structured) - {"build_config"}))
     notes: list[str] = []
     said = _said(leaves, spoken, notes)
@@ -92,12 +93,9 @@ def config_from_yaml(
     options = _options(said, deployment, notes)
     _note_fixed(said, deployment, notes)
     options |= _further(leaves, said, spoken, notes)
-    config = parse(ServingConfig, {**settings, "options": options}, "configuration file")
+    config = parse(ServingConfig, {**settings, "options": options}, "settings")
     extra_options(spoken, config)
-    try:
-        deployment.with_options(config.options)
-    except ValidationError as error:
-        raise BadInput(f"configuration file: {explain(error, Deployment)}") from None
+    deployment.with_options(config.options)
     return ReadConfig(config=config, notes=tuple(notes))
 
 
@@ -193,9 +191,7 @@ def _graph_max(leaves: Mapping[str, Any], said: Mapping[str, tuple[str, Any]], d
     sizes = said.get("cuda_graph_batch_sizes", ("", None))[1]
     if sizes is not None:
         if not isinstance(sizes, list) or not sizes or not all(isinstance(size, int) for size in sizes):
-            raise BadInput(
-                f"configuration file: CUDA graph batch sizes must be a list of whole numbers, not {sizes!r}."
-            )
+            raise BadInput(f"CUDA graph batch sizes must be a list of whole numbers, not {sizes!r}.")
         notes.append(f"The file lists {len(sizes)} CUDA graph sizes; they stand here for all up to {max(sizes)}.")
         return max(sizes)
     return said.get("cuda_graph_max_batch_size", ("", None))[1] or default  # 0 means the default to the server
