@@ -113,7 +113,8 @@ def truth(twin: Twin, session: Session, config: ServingConfig, workload: Workloa
 def best_of_grid(twin: Twin, session: Session, workload: Workload, screened: int) -> float:
     """The best value of the whole grid in this world; 0 where nothing runs."""
     configs = all_configs(session.context.space)
-    scores = log_scores(rank(twin, session.context.deployment, configs, workload), session.context.objective, workload)
+    ranking = rank(twin, session.context.deployment, configs, workload)
+    scores = log_scores(ranking, session.context.objective, session.context.slo, workload)
     values = [truth(twin, session, configs[place], workload) for place in best_first(scores)[:screened]]
     return max((value for value in values if value is not None), default=0.0)
 

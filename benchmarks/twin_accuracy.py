@@ -210,7 +210,7 @@ def roofline_against_tables(tables: TableSet) -> None:
     """Print how far roofline estimates are from measured tables: what to expect where no table exists."""
     rows = json.loads((TABLES / "gpus.json").read_text(encoding="utf-8"))["gpus"]
     specs = {name: roofline.GpuSpec(**row) for name, row in rows.items()}
-    ratios = defaultdict(list)
+    ratios: dict[str, list[float]] = defaultdict(list)
     for key, table in tables.items():
         guess = roofline.roofline_tables(key, catalog.model_facts(key.model), specs[key.system])
         batch, isl = [1, 8, 64, 256], [1024, 4096, 8192]

@@ -130,6 +130,10 @@ DEEPSEEK_FP8 = Quant("fp8_block", "fp8_block", "fp8", "bfloat16")
 DEEPSEEK_FP4 = Quant("nvfp4", "nvfp4", "fp8", "bfloat16")
 GPTOSS_HOPPER = Quant("bfloat16", "w4a16_mxfp4", "fp8", "bfloat16")
 GPTOSS_BLACKWELL = Quant("bfloat16", "w4a8_mxfp4_mxfp8", "fp8", "fp8")
+# The same checkpoints with the bf16 cache that they declare themselves.
+DEEPSEEK_FP8_KV16 = Quant("fp8_block", "fp8_block", "bfloat16", "bfloat16")
+GPTOSS_HOPPER_KV16 = Quant("bfloat16", "w4a16_mxfp4", "bfloat16", "bfloat16")
+GPTOSS_BLACKWELL_KV16 = Quant("bfloat16", "w4a8_mxfp4_mxfp8", "bfloat16", "bfloat16")
 
 HOPPER = ("h100_sxm", "h200_sxm")
 HOPPER_B200 = ("b200_sxm", "h100_sxm", "h200_sxm")
@@ -162,16 +166,16 @@ ENTRIES = (
         "openai/gpt-oss-120b",
         HOPPER,
         (Layout(1), Layout(2, 1, 1, 2), Layout(4, 1, 1, 4), Layout(8, 1, 1, 8)),
-        (GPTOSS_HOPPER,),
+        (GPTOSS_HOPPER, GPTOSS_HOPPER_KV16),
     ),
     Entry(
         "openai/gpt-oss-120b",
         ("b200_sxm",),
         (Layout(1), Layout(2, 1, 1, 2), Layout(4, 1, 1, 4), Layout(8, 1, 1, 8)),
-        (GPTOSS_BLACKWELL,),
+        (GPTOSS_BLACKWELL, GPTOSS_BLACKWELL_KV16),
     ),
-    Entry("deepseek-ai/DeepSeek-R1", ("b200_sxm",), (*MOE_8, *MOE_4), (DEEPSEEK_FP8, DEEPSEEK_FP4)),
-    Entry("deepseek-ai/DeepSeek-R1", ("h200_sxm",), MOE_8, (DEEPSEEK_FP8,)),
+    Entry("deepseek-ai/DeepSeek-R1", ("b200_sxm",), (*MOE_8, *MOE_4), (DEEPSEEK_FP8, DEEPSEEK_FP4, DEEPSEEK_FP8_KV16)),
+    Entry("deepseek-ai/DeepSeek-R1", ("h200_sxm",), MOE_8, (DEEPSEEK_FP8, DEEPSEEK_FP8_KV16)),
 )
 GPUS = {
     "a100_pcie": "A100 PCIe 80 GB",

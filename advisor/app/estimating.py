@@ -125,7 +125,7 @@ def plan(resolved: Resolved, forecaster: Forecaster, baseline: ServingConfig, wo
     """
     configs = all_configs(resolved.space)
     ranking = forecaster.rank(configs, workload)
-    order_found = best_first(log_scores(ranking, resolved.objective, workload))
+    order_found = best_first(log_scores(ranking, resolved.objective, resolved.slo, workload))
     if not order_found:
         raise NothingFeasible(
             f"no configuration of search space {resolved.space.name!r} serves {workload.name} on "

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import NothingFeasible
-from advisor.domain.objective import Objective
+from advisor.domain.objective import Objective, Slo
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.study import SearchSpace
@@ -23,6 +23,8 @@ from advisor.search.space import all_configs
 from advisor.store import catalog
 from advisor.twin.predict import Twin, memory_load
 from advisor.twin.ranking import Ranking, rank
+
+BROKEN_LIMIT = 20.0  # log units of objective per log unit beyond a limit
 
 
 class Forecaster:
@@ -107,7 +109,7 @@ class Forecaster:
             if value is not None:
                 return value
         everything = all_configs(space)
-        scores = log_scores(self.rank(everything, workload), objective, workload)
+        scores = log_scores(self.rank(everything, workload), objective, Slo(), workload)
         for place in best_first(scores)[:50]:
             value = self._value(everything[place], workload, objective)
             if value is not None:
@@ -131,15 +133,24 @@ class Forecaster:
         return None if metrics is None else objective.value(metrics)
 
 
-def log_scores(ranking: Ranking, objective: Objective, workload: Workload) -> NDArray[np.float64]:
-    """Logarithm of the objective per configuration, larger is better; NaN where it could not serve."""
+def log_scores(ranking: Ranking, objective: Objective, slo: Slo, workload: Workload) -> NDArray[np.float64]:
+    """Logarithm of the objective per configuration, larger is better; NaN where it could not serve.
+
+    Every limit that the estimated mean latency breaks costs far more than any objective can win, in proportion to how
+    far it is broken: configurations that keep the limits come first, then the nearest misses.
+    """
     e2e_ms = ranking.ttft_ms + ranking.tpot_ms * (workload.osl - 1)
-    latency = {"ttft": ranking.ttft_ms, "tpot": ranking.tpot_ms, "itl": ranking.tpot_ms, "e2e": e2e_ms}
+    latency_ms = {"ttft": ranking.ttft_ms, "tpot": ranking.tpot_ms, "itl": ranking.tpot_ms, "e2e": e2e_ms}
     if objective.direction == "minimize":
-        return np.asarray(-np.log(latency[objective.metric.partition(":")[0]]))
-    if objective.metric == "output_tok_per_s_per_user":
-        return np.asarray(-np.log(e2e_ms))
-    return np.asarray(np.log(ranking.output_tok_per_s))
+        scores = -np.log(latency_ms[objective.metric.partition(":")[0]])
+    elif objective.metric == "output_tok_per_s_per_user":
+        scores = -np.log(e2e_ms)
+    else:
+        scores = np.log(ranking.output_tok_per_s)
+    for limit in slo.limits:
+        broken = np.maximum(0.0, np.log(latency_ms[limit.latency] / limit.limit_ms))
+        scores = scores - BROKEN_LIMIT * broken
+    return np.asarray(scores)
 
 
 def best_first(scores: NDArray[np.float64]) -> list[int]:

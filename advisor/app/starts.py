@@ -54,7 +54,11 @@ class TwinStarts:
         """The best of the whole grid: configurations, log scores (n,), ladder places (n, all but the fraction)."""
         everything, context = all_configs(self.context.space), self.context
         scores = np.mean(
-            [log_scores(self.forecaster.rank(everything, w), context.objective, w) for w in context.workloads], axis=0
+            [
+                log_scores(self.forecaster.rank(everything, w), context.objective, context.slo, w)
+                for w in context.workloads
+            ],
+            axis=0,
         )
         near = best_first(scores)[:CONSIDERED]
         configs = [everything[place] for place in near]

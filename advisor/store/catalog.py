@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import functools
 import json
 from pathlib import Path
@@ -13,6 +14,7 @@ from advisor.domain.errors import BadInput
 from advisor.domain.strict import did_you_mean, parse, unknown_name
 from advisor.domain.study import SearchSpace, Study
 from advisor.search.curated import CuratedConfig, curated_configs
+from advisor.store.model_config import facts_from_config
 from advisor.store.yaml_files import load_yaml, read_text
 from advisor.twin.layout import TableKey, layout_of, quant_modes, table_model
 from advisor.twin.roofline import GpuSpec, roofline_tables
@@ -94,9 +96,13 @@ def models() -> dict[str, ModelFacts]:
 def model_facts(name: str) -> ModelFacts:
     """Architecture numbers of a model; instruct and quantised variants share those of their base.
 
+    A checkpoint folder is read by its `config.json`.
+
     Raises:
-        BadInput: a model nobody described.
+        BadInput: a model nobody described, or a folder without a usable `config.json`.
     """
+    if Path(name).is_dir():
+        return facts_from_config(name, read_text(Path(name) / "config.json"))
     known = models()
     for candidate in (name, table_model(name)):
         if candidate in known:
@@ -105,9 +111,11 @@ def model_facts(name: str) -> ModelFacts:
     basename = name.rstrip("/").split("/")[-1].lower()
     if basename in by_basename:
         return known[by_basename[basename]]
-    hint = did_you_mean(basename, by_basename)
+    near = [by_basename[close] for close in difflib.get_close_matches(basename, by_basename, n=3, cutoff=0.5)]
+    hint = f" Near it: {', '.join(near)}." if near else ""
     raise BadInput(
-        f"No architecture numbers for model {name!r}.{hint} {len(known)} models are known: `advisor studies --models`."
+        f"No architecture numbers for model {name!r}.{hint} Name one of the {len(known)} published models that advisor "
+        "knows, or a folder that holds the checkpoint's config.json."
     )
 
 
