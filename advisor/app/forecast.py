@@ -24,7 +24,7 @@ from advisor.store import catalog
 from advisor.twin.predict import Twin, memory_load
 from advisor.twin.ranking import Ranking, rank
 
-BROKEN_LIMIT = 20.0  # log units of objective per log unit beyond a limit
+BROKEN_LIMIT = 20.0  # log units, beyond what any objective spans
 
 
 class Forecaster:
@@ -136,8 +136,8 @@ class Forecaster:
 def log_scores(ranking: Ranking, objective: Objective, slo: Slo, workload: Workload) -> NDArray[np.float64]:
     """Logarithm of the objective per configuration, larger is better; NaN where it could not serve.
 
-    Every limit that the estimated mean latency breaks costs far more than any objective can win, in proportion to how
-    far it is broken: configurations that keep the limits come first, then the nearest misses.
+    A limit that the estimated mean latency breaks costs more than any objective can win, and the more the further it
+    is broken: configurations that keep the limits come first, then the nearest misses.
     """
     e2e_ms = ranking.ttft_ms + ranking.tpot_ms * (workload.osl - 1)
     latency_ms = {"ttft": ranking.ttft_ms, "tpot": ranking.tpot_ms, "itl": ranking.tpot_ms, "e2e": e2e_ms}
@@ -148,8 +148,8 @@ def log_scores(ranking: Ranking, objective: Objective, slo: Slo, workload: Workl
     else:
         scores = np.log(ranking.output_tok_per_s)
     for limit in slo.limits:
-        broken = np.maximum(0.0, np.log(latency_ms[limit.latency] / limit.limit_ms))
-        scores = scores - BROKEN_LIMIT * broken
+        excess = np.log(latency_ms[limit.latency] / limit.limit_ms)
+        scores = scores - np.where(excess > 0, BROKEN_LIMIT * (1 + excess), 0.0)
     return np.asarray(scores)
 
 
