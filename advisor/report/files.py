@@ -203,7 +203,14 @@ def verify_sh(story: Story, deployment: Deployment, workload: Workload, expected
 # /health answers 200 with a dead engine behind it, so readiness is a real completion.
 _VERIFY = """setsid bash "$here/serve.sh" > "$here/verify-server.log" 2>&1 &
 server=$!
-trap 'kill -TERM -- -"$server" 2>/dev/null; sleep 5; kill -KILL -- -"$server" 2>/dev/null || true' EXIT
+end_server() {{
+  code=$?
+  kill -TERM -- -"$server" 2>/dev/null || true
+  for _ in $(seq 300); do kill -0 -- -"$server" 2>/dev/null || break; sleep 0.1; done
+  kill -KILL -- -"$server" 2>/dev/null || true
+  exit "$code"
+}}
+trap end_server EXIT
 give_up() {{ echo "$1; see $here/verify-server.log" >&2; exit 5; }}
 until curl -fsS -m 60 -o /dev/null -H 'Content-Type: application/json' \\
   -d {question} "http://$HOST:$PORT/v1/completions" 2>/dev/null; do
