@@ -7,19 +7,25 @@ import datetime
 import io
 import shlex
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from rich.text import Text
 
 from advisor.app.results import Result, StudySummary
 from advisor.app.tuning import Session
-from advisor.domain.objective import Slo, latency_ms
+from advisor.domain.objective import Objective, Slo, latency_ms
 from advisor.domain.outcome import OutOfMemory, Rejected, summary
 from advisor.domain.trial import TrialRecord
 from advisor.engines.trtllm.dialects import default_config, dialect
 from advisor.report import files
+from advisor.report.html import report_html
+from advisor.report.reproduce import tune_argv
 from advisor.report.summary import interval_text
+from advisor.store import catalog
 from advisor.store.yaml_files import make_folder, read_text, write_atomic
+
+MEMORY = ("weights", "activations", "cuda_graphs", "other", "kv_pool", "headroom", "capacity")
 
 
 def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummary) -> dict[str, Path]:
@@ -33,12 +39,14 @@ def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummar
     """
     run = session.run_folder
     paths: dict[str, Path] = {}
+    texts: dict[str, dict[str, str]] = {}
     for result in outcome.results:
         folder = make_folder(run / result.workload_name)
         write_atomic(folder / "result.json", result.model_dump_json(indent=2) + "\n")
         if result.best is None:
             continue
-        for name, text in workload_files(session, result).items():
+        texts[result.workload_name] = workload_files(session, result)
+        for name, text in texts[result.workload_name].items():
             write_atomic(folder / name, text)
             if name.endswith(".sh"):
                 (folder / name).chmod(0o755)
@@ -47,6 +55,10 @@ def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummar
         paths[title] = folder / files.CONFIG_NAME
     write_atomic(run / "summary.json", outcome.model_dump_json(indent=2) + "\n")
     write_atomic(run / "trials.csv", trials_csv(session, records))
+    argv = tune_argv(session.context, session.resolved.study, catalog.study_names())
+    page = report_html(session.context, outcome, records, texts, argv=argv, version=version("trtllm-advisor"))
+    write_atomic(run / "report.html", page)
+    paths["report"] = run / "report.html"
     paths["all trials"] = run / "trials.csv"
     return paths
 
@@ -106,8 +118,11 @@ def trials_csv(session: Session, records: Sequence[TrialRecord]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     head = ["number", "role", "origin", "source", "outcome", "launches", "duration_s", *dimensions]
-    measured = ["workload", "output_tok_per_s", "output_tok_per_s_per_gpu", "ttft_p99_ms", "tpot_mean_ms", "limited_by"]
-    writer.writerow([*head, *measured, "kv_pool_gib", "headroom_gib"])
+    measured = [
+        "workload", "output_tok_per_s", "output_tok_per_s_per_gpu", "output_tok_per_s_per_user", "ttft_p99_ms",
+        "tpot_mean_ms", "limited_by", "objective",
+    ]  # fmt: skip
+    writer.writerow([*head, *measured, *(f"{name}_gib" for name in MEMORY), "short_gib"])
     for record in records:
         flat = record.config.flat()
         left = [
@@ -115,24 +130,29 @@ def trials_csv(session: Session, records: Sequence[TrialRecord]) -> str:
             f"{record.duration_s:.1f}", *(flat.get(name, "") for name in dimensions),
         ]  # fmt: skip
         memory = record.memory_measured_gib
-        right = ["", ""] if memory is None else [f"{memory.kv_pool:.3f}", f"{memory.headroom:.3f}"]
+        right = ["" if memory is None else f"{getattr(memory, name):.3f}" for name in MEMORY]
+        right.append(f"{record.outcome.short_gib:.3f}" if isinstance(record.outcome, OutOfMemory) else "")
         for workload in session.context.workloads:
-            writer.writerow([*left, workload.name, *_metric_cells(record, workload.name), *right])
+            writer.writerow(
+                [*left, workload.name, *_metric_cells(record, workload.name, session.context.objective), *right]
+            )
     return stream.getvalue()
 
 
-def _metric_cells(record: TrialRecord, workload: str) -> list[str]:
+def _metric_cells(record: TrialRecord, workload: str, objective: Objective) -> list[str]:
     outcome = record.workload(workload)
     if outcome is None or outcome.metrics is None:
-        return [""] * 5
+        return [""] * 7
     metrics = outcome.metrics
-    tpot = latency_ms(metrics, "tpot", "mean")
+    tpot, value = latency_ms(metrics, "tpot", "mean"), objective.value(metrics)
     return [
         f"{metrics.output_tok_per_s:.1f}",
         f"{metrics.output_tok_per_s_per_gpu:.1f}",
+        f"{metrics.output_tok_per_s_per_user:.2f}",
         f"{metrics.ttft_ms.p99:.1f}",
         "" if tpot is None else f"{tpot:.3f}",
         outcome.limited_by or "",
+        "" if value is None else f"{value:.3f}",
     ]
 
 

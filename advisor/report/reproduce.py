@@ -1,0 +1,114 @@
+"""How to reproduce: the command line that asks the same question again, and what it stands on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Sequence
+
+from advisor.app.context import StudyContext
+from advisor.app.results import StudySummary
+from advisor.domain.study import Study
+from advisor.report.console import value_text
+from advisor.report.markup import Html, copyable, table, tag
+from advisor.report.shell import command
+
+
+def tune_argv(context: StudyContext, study: Study, shipped: Collection[str]) -> list[str]:
+    """`advisor tune ...` that resolves to this context: the study by name, and what differs from it.
+
+    Args:
+        context: The study as it was run.
+        study: The study as its file says.
+        shipped: Names that `--study` knows; a study made from the command line is spelled by its model and GPU.
+    """
+    named = study.name in shipped
+    argv = ["advisor", "tune", *(["--study", study.name] if named else [])]
+    for workload in context.workloads:
+        argv += ["--workload", workload.name]
+    argv += _deployment(context, study, named)
+    if context.space.name != study.search_space:
+        argv += ["--search-space", context.space.name]
+    if context.objective != study.objective:
+        argv += ["--objective", context.objective.metric]
+    if context.slo != study.slo:
+        argv += ["--slo", context.slo.text]
+    for name in context.launched_baselines[1:]:
+        argv += ["--baseline", name]
+    argv += ["--engine", context.engine.name]
+    if "world" in context.engine.options:
+        argv += ["--twin-world", str(context.engine.options["world"])]
+    argv += ["--sampler", context.sampler, "--seed", str(context.seed)]
+    argv += ["--max-launches", str(context.budget.max_launches)]
+    if context.budget.max_hours is not None:
+        argv += ["--max-hours", f"{context.budget.max_hours:g}"]
+    return argv
+
+
+def _deployment(context: StudyContext, study: Study, named: bool) -> list[str]:
+    ours, theirs = context.deployment, study.deployment
+    argv: list[str] = []
+    for flag, name in (("--model", "model"), ("--gpu", "gpu"), ("--quant", "quantization")):
+        if not named or getattr(ours, name) != getattr(theirs, name):
+            argv += [flag, str(getattr(ours, name))]
+    layout = ("gpus", "tp", "pp", "ep")  # each follows from the others where it is not said: all or none
+    if not named or any(getattr(ours, name) != getattr(theirs, name) for name in layout):
+        for name in layout:
+            argv += [f"--{name}", str(getattr(ours, name))]
+    varied = any(dimension.name == "enable_attention_dp" for dimension in context.space.active)
+    if ours.attention_dp != theirs.attention_dp or ("enable_attention_dp" in study.vary and not varied):
+        argv.append("--attention-dp" if ours.attention_dp else "--no-attention-dp")
+    if not named or ours.engine_version != theirs.engine_version:
+        argv += ["--engine-version", ours.engine_version]
+    return argv
+
+
+def reproduce(context: StudyContext, summary: StudySummary, argv: Sequence[str], version: str) -> Html:
+    """The last section of the report."""
+    facts = {
+        "Engine": context.identity.label,
+        "advisor": version,
+        "Sampler": f"{context.sampler}, seed {context.seed}",
+        "Budget": f"{context.budget.max_launches} launches"
+        + (f", {context.budget.max_hours:g} h" if context.budget.max_hours is not None else ""),
+        "Objective": f"{context.objective.direction} {context.objective.metric}",
+        "Limits": context.slo.text or "none",
+        "Fingerprint": f"{context.fingerprint} (deployment, workloads, space, objective, limits and engine)",
+        "Run": f"{summary.study}/{summary.run}",
+    }
+    rows = [
+        [tag("code", name), value_text(value)]
+        for name, value in context.deployment.model_dump().items()
+        if value is not None
+    ]
+    rows.append([tag("code", "max_seq_len in effect, tokens"), f"{context.max_seq_len:,}"])
+    ladders = [
+        [tag("code", dimension.name), " ".join(map(value_text, dimension.values)), dimension.reason]
+        for dimension in context.space.active
+    ]
+    return tag(
+        "section",
+        tag("h2", "How to reproduce"),
+        tag(
+            "p",
+            "The same command with the same version and seed asks the same question again",
+            "." if summary.source == "measured" else " and gives the same numbers.",
+        ),
+        copyable(_one_per_line(argv), "the command", "command"),
+        tag(
+            "dl", *(part for name, said in facts.items() for part in (tag("dt", name), tag("dd", said))), class_="facts"
+        ),
+        tag(
+            "details", tag("summary", "What was fixed"), table("The deployment.", ["field", "value"], rows, words=(1,))
+        ),
+        tag(
+            "details",
+            tag("summary", f"What was searched: {context.space_size:,} configurations"),
+            table(f"Search space {context.space.name}.", ["setting", "ladder", "why"], ladders, words=(1, 2)),
+        ),
+        class_="part",
+        id="reproduce",
+    )
+
+
+def _one_per_line(argv: Sequence[str]) -> str:
+    return command(argv, {}) if len(shlex.join(argv)) > 100 else shlex.join(argv)
