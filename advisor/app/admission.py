@@ -15,10 +15,11 @@ from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.rules import validate
 from advisor.memory.frontier import Frontier, fit, observed
-from advisor.search.admission import Forecast, admit
+from advisor.search.admission import MEMORY_RULE, Forecast, admit
 from advisor.search.space import all_configs, indices_of
 from advisor.twin.constants import NOMINAL
 
+NEAR, THINNED = 400, 20  # a forecast costs a millisecond or two: all near ones, and one in twenty of the others
 SAFE_P_FITS = 0.8  # for a stand-in baseline, which should run at the first try
 
 
@@ -58,18 +59,28 @@ class MemoryGate:
         return self._fitted[1]
 
     def nearest_fitting(self, config: ServingConfig, records: Sequence[TrialRecord]) -> ServingConfig | None:
-        """The configuration fewest ladder steps away that most probably fits and breaks no rule."""
+        """The configuration fewest ladder steps away that most probably fits, else the one that lacks least memory.
+
+        One surprising OOM can make the law doubt everything; the least doubtful launch then sets it right. None when
+        rules other than memory refuse all that was looked at.
+        """
         space = self.context.space
         here = np.array(list(indices_of(space, config).values()))
         tried = {record.config for record in records}
         everything = [each for each in all_configs(space) if each.options == config.options and each not in tried]
         places = np.array([list(indices_of(space, each).values()) for each in everything])
-        for place in np.argsort(np.abs(places - here).sum(axis=1), kind="stable"):
+        order = np.argsort(np.abs(places - here).sum(axis=1), kind="stable")
+        doubtful: list[tuple[float, ServingConfig]] = []
+        for place in (*order[:NEAR], *order[NEAR::THINNED]):
             candidate = everything[int(place)]
-            likely = self.forecast(candidate, records).p_fits >= SAFE_P_FITS
-            if likely and self.admit(candidate, records) is None:
+            refusal = self.admit(candidate, records)
+            if refusal is not None and refusal.rule != MEMORY_RULE:
+                continue
+            expected = self.forecast(candidate, records)
+            if refusal is None and expected.p_fits >= SAFE_P_FITS:
                 return candidate
-        return None
+            doubtful.append((expected.shortfall_gib, candidate))
+        return min(doubtful, key=lambda entry: entry[0])[1] if doubtful else None
 
     def _release_rule(
         self, config: ServingConfig, deployment: Deployment, workloads: Sequence[Workload]

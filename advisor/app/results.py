@@ -12,7 +12,6 @@ from advisor.app.tuner import comparison, launches
 from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import LimitedBy, MemoryReport, Metrics, Source
 from advisor.domain.objective import Objective, Slo
-from advisor.domain.outcome import summary
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel
@@ -279,7 +278,7 @@ def _baseline(
         name=asked.name,
         why=asked.why,
         serving_config=asked.config,
-        outcome="not launched" if own is None else summary(own.outcome),
+        outcome="not launched" if own is None else own.ending,
         compared=None if base is None else _entry(context, base, repeats, asked.name),
         is_substitute=base is not None and base.config != asked.config,
     )

@@ -74,11 +74,11 @@ def resolve(question: Question) -> Resolved:
     for workload in workloads:
         deployment.check_workload(workload, facts)
     spoken = dialect(deployment.engine_version)
-    fixed = ["enable_attention_dp"] if question.attention_dp is not None else []
-    space = restrict(
-        catalog.search_space(question.search_space or study.search_space),
-        vary=tuple(name for name in study.vary if name not in fixed),
-    )
+    whole = catalog.search_space(question.search_space or study.search_space)
+    vary = [name for name in study.vary if name != "enable_attention_dp" or question.attention_dp is None]
+    if question.search_space is not None:  # a space of one's own need not have every dimension that the study varies
+        vary = [name for name in vary if name in {dimension.name for dimension in whole.dimensions}]
+    space = restrict(whole, vary=tuple(vary))
     _check_options(space, deployment, spoken)
     budget = Budget(
         max_launches=question.max_launches or study.budget.max_launches,

@@ -242,12 +242,12 @@ class Tuner:
         return math.inf if hours is None else hours - sum(r.duration_s for r in self.ledger.records()) / 3600
 
     def _out_of_hours(self) -> bool:
-        """True when what is left is needed for the confirmation, at the pace so far."""
+        """True when one more launch, at the pace so far, would take the hours that the confirmation needs."""
         starts = launches(self.ledger.records())
         if self.context.budget.max_hours is None or not starts:
             return False
         pace = sum(r.duration_s for r in self.ledger.records()) / 3600 / starts
-        return self._hours_left() <= confirmation_launches(self.context) * pace
+        return self._hours_left() < (1 + confirmation_launches(self.context)) * pace
 
     def _infrastructure_down(self) -> bool:
         """True when the last launches of this run, and not of one that was mended since, say so."""

@@ -36,7 +36,7 @@ class Cancel:
         self._count += 1
         if number == signal.SIGINT and self._count >= 3:
             _say(b"advisor: stopped; finished trials are safe, go on with --resume\n")
-            os._exit(INTERRUPTED)
+            raise SystemExit(INTERRUPTED)  # not os._exit: servers are ended and files set aside removed on the way out
         if self._count == 1:
             _say(b"\nadvisor: finishing this measurement, then writing what is known (Ctrl-C twice more: stop now)\n")
 

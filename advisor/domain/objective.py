@@ -120,7 +120,8 @@ def parse_slo(text: str) -> Slo:
         match = _LIMIT.fullmatch(part)
         if not match:
             raise BadInput(
-                f"--slo {part or text!r} is not a limit: write it like ttft:p95<2s or tpot:mean<20ms, separated by commas."
+                f"--slo {part or text!r} is not a limit: "
+                "write it like ttft:p95<2s or tpot:mean<20ms, separated by commas."
             )
         latency, statistic = match["latency"].lower(), match["statistic"].lower()
         if latency not in LATENCIES:

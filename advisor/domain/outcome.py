@@ -99,7 +99,8 @@ RETRIED_ONCE = (TimedOut, Crashed)
 def summary(outcome: Outcome) -> str:
     """One short clause for a table or a progress line."""
     if isinstance(outcome, OutOfMemory):
-        return f"out of memory at {outcome.phase} ({outcome.component}), {outcome.short_gib:.2f} GiB short"
+        short = f"{outcome.short_gib:.2f}" if outcome.short_gib >= 0.01 else "less than 0.01"
+        return f"out of memory at {outcome.phase} ({outcome.component}), {short} GiB short"
     if isinstance(outcome, TimedOut):
         return f"timed out at {outcome.phase} after {outcome.deadline_s:g} s"
     if isinstance(outcome, Crashed):

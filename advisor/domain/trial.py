@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from advisor.domain.measurement import EffectiveSettings, MemoryReport, Source, WorkloadOutcome
-from advisor.domain.outcome import Infrastructure, Measured, Outcome, OutOfMemory, Rejected
+from advisor.domain.outcome import Infrastructure, Measured, Outcome, OutOfMemory, Rejected, summary
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel
 
@@ -49,6 +49,11 @@ class TrialRecord(StrictModel):
     def measured(self) -> bool:
         """True when every workload has metrics that count."""
         return isinstance(self.outcome, Measured)
+
+    @property
+    def ending(self) -> str:
+        """How it ended in one clause; a success on the twin reads `simulated`, never `measured`."""
+        return self.source if self.measured else summary(self.outcome)
 
     @property
     def out_of_memory(self) -> bool:

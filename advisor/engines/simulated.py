@@ -220,12 +220,11 @@ class SimulatedMeasurer:
             server.die(served.failure)
             return WorkloadOutcome(workload=workload.name, metrics=None, seed=seed, note="the server died under load")
         simulation = served.run
-        pace, first = (float(factor) for factor in measurement_noise(seed, 2))
-        sent = simulation.arrival_ms * pace
+        pace = float(measurement_noise(seed, 1)[0])  # of the whole run, so that no token arrives before an earlier one
         noisy = dataclasses.replace(
             simulation,
-            arrival_ms=sent,
-            first_token_ms=sent + (simulation.first_token_ms - simulation.arrival_ms) * pace * first,
+            arrival_ms=simulation.arrival_ms * pace,
+            first_token_ms=simulation.first_token_ms * pace,
             done_ms=simulation.done_ms * pace,
             step_end_ms=simulation.step_end_ms * pace,
             duration_ms=simulation.duration_ms * pace,

@@ -126,7 +126,7 @@ def trials_csv(session: Session, records: Sequence[TrialRecord]) -> str:
     for record in records:
         flat = record.config.flat()
         left = [
-            record.number, record.role, record.origin, record.source, summary(record.outcome), record.n_attempts,
+            record.number, record.role, record.origin, record.source, record.ending, record.n_attempts,
             f"{record.duration_s:.1f}", *(flat.get(name, "") for name in dimensions),
         ]  # fmt: skip
         memory = record.memory_measured_gib
@@ -216,5 +216,6 @@ def why_stopped(records: Sequence[TrialRecord]) -> str:
     last = next(record for record in reversed(records) if record.infrastructure)
     return (
         "launches fail one after the other for reasons that no configuration can help; "
-        f"trial #{last.number} ended with {summary(last.outcome)}. Mend that, then go on with --resume: nothing measured so far is lost."
+        f"trial #{last.number} ended with {summary(last.outcome)}. Mend that, then go on with --resume: "
+        "nothing measured so far is lost."
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from advisor.app.results import Result
 from advisor.domain.measurement import Metrics
-from advisor.domain.outcome import OutOfMemory, Rejected, summary
+from advisor.domain.outcome import OutOfMemory, Rejected
 from advisor.domain.trial import TrialRecord
 from advisor.report import svg
 from advisor.report.markup import Html, join
@@ -214,7 +214,7 @@ def short_text(short_gib: float) -> str:
 
 def _fallen(record: TrialRecord, x: float, floor: float) -> Html:
     """A trial without a measurement, on the axis."""
-    said = f"#{record.number} {summary(record.outcome)}; {config_text(record.config)}"
+    said = f"#{record.number} {record.ending}; {config_text(record.config)}"
     if isinstance(record.outcome, Rejected):
         return svg.mark("tick", x, floor, "rejected", said)
     if isinstance(record.outcome, OutOfMemory):

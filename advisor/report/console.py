@@ -90,7 +90,7 @@ def value_text(value: OptionValue) -> str:
 def banner(source: Source, label: str, why: str | None = None) -> Text:
     """The first line of everything: what the numbers are."""
     if source == "measured":
-        return Text(label.capitalize(), style="bold green")
+        return Text(label[:1].upper() + label[1:], style="bold green")
     said = label.removeprefix(source).strip()
     reason = f" ({why})" if why else ""
     return Text.assemble(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from advisor.app.results import Result, ResultEntry
-from advisor.domain.measurement import Metrics
 from advisor.domain.objective import latency_ms
 from advisor.domain.outcome import OutOfMemory, summary
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue
@@ -14,37 +12,10 @@ from advisor.domain.trial import TrialRecord
 from advisor.report.charts import baseline_title, group_of, short_text
 from advisor.report.console import SHORT_NAMES, value_text
 from advisor.report.markup import Html, join, table, tag
+from advisor.report.metric_rows import METRICS, NONE
 from advisor.report.summary import SETTING_TITLES
 
-NONE = "–"
 EVIDENCE_CHARACTERS = 400
-
-
-@dataclass(frozen=True)
-class Row:
-    """One metric of the comparison. `sign` +1: more is better."""
-
-    title: str
-    unit: str
-    digits: int
-    sign: int
-    read: Callable[[Metrics], float | None]
-
-    def text(self, metrics: Metrics | None) -> str:
-        """The number alone; the unit stands at the head of its row."""
-        value = None if metrics is None else self.read(metrics)
-        return NONE if value is None else f"{value:,.{self.digits}f}"
-
-
-METRICS = (
-    Row("Output", "tok/s", 0, 1, lambda m: m.output_tok_per_s),
-    Row("Output per GPU", "tok/s", 0, 1, lambda m: m.output_tok_per_s_per_gpu),
-    Row("Output per user", "tok/s", 1, 1, lambda m: m.output_tok_per_s_per_user),
-    Row("TTFT p50", "ms", 0, -1, lambda m: m.ttft_ms.p50),
-    Row("TTFT p99", "ms", 0, -1, lambda m: m.ttft_ms.p99),
-    Row("TPOT mean", "ms", 2, -1, lambda m: latency_ms(m, "tpot", "mean")),
-    Row("E2E p99", "ms", 0, -1, lambda m: m.e2e_ms.p99),
-)
 
 
 def change(ours: float | None, theirs: float | None, sign: int) -> Html:

@@ -6,10 +6,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from advisor.app.results import BaselineEntry, PredictedRow, Result, ResultEntry, StudySummary
-from advisor.domain.measurement import LatencySummary, Metrics
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.metrics.confidence import Interval
 from advisor.report.console import SHORT_NAMES, table, value_text
+from advisor.report.metric_rows import METRICS, NONE
 
 LIMITS = {
     "gpu": "the GPUs: kernels are busy all the time",
@@ -118,7 +118,7 @@ def interval_text(gain: Interval) -> str:
 
 def _settings(config: ServingConfig | None, names: list[str]) -> list[str]:
     flat: dict[str, OptionValue] = {} if config is None else config.flat()
-    return [value_text(flat[name]) if name in flat else "-" for name in names]
+    return [value_text(flat[name]) if name in flat else NONE for name in names]
 
 
 def comparison_table(result: Result) -> RenderableType:
@@ -133,39 +133,21 @@ def comparison_table(result: Result) -> RenderableType:
         grid.add_row(SETTING_TITLES.get(key, key), left, right, "" if left == right else "*")
     for title, left_value, right_value, digits in _metric_rows(best, base):
         change = "" if right_value is None or not right_value else f"{100 * (left_value / right_value - 1):+.1f} %"
-        right = "-" if right_value is None else f"{right_value:,.{digits}f}"
+        right = NONE if right_value is None else f"{right_value:,.{digits}f}"
         grid.add_row(title, f"{left_value:,.{digits}f}", right, change)
     return grid
 
 
 def _metric_rows(best: ResultEntry, base: ResultEntry | None) -> list[tuple[str, float, float | None, int]]:
-    def row(title: str, read: object, digits: int) -> tuple[str, float | None, float | None, int]:
-        assert callable(read)
-        return title, read(best.metrics), None if base is None else read(base.metrics), digits
-
-    def stat(latency: str, statistic: str) -> object:
-        def read(metrics: Metrics) -> float | None:
-            summary: LatencySummary | None = getattr(metrics, latency)
-            return None if summary is None else float(getattr(summary, statistic))
-
-        return read
-
-    rows = [
-        row("output tok/s", lambda m: m.output_tok_per_s, 0),
-        row("output tok/s per GPU", lambda m: m.output_tok_per_s_per_gpu, 0),
-        row("tok/s per user", lambda m: m.output_tok_per_s_per_user, 1),
-        row("TTFT p50, ms", stat("ttft_ms", "p50"), 0),
-        row("TTFT p99, ms", stat("ttft_ms", "p99"), 0),
-        row("TPOT mean, ms", stat("tpot_ms", "mean"), 2),
-        row("E2E p99, ms", stat("e2e_ms", "p99"), 0),
-    ]
-    kept = [(title, left, right, digits) for title, left, right, digits in rows if left is not None]
+    """(title with unit, best, baseline, digits) of everything that best has."""
+    theirs = None if base is None else base.metrics
+    rows = [(row, row.read(best.metrics), None if theirs is None else row.read(theirs)) for row in METRICS]
+    kept = [(f"{row.title}, {row.unit}", left, right, row.digits) for row, left, right in rows if left is not None]
     if best.memory_gib is not None:
-        base_memory = base.memory_gib if base is not None else None
-        for title, name in (("KV pool, GiB per GPU", "kv_pool"), ("left free, GiB per GPU", "headroom")):
-            kept.append(
-                (title, getattr(best.memory_gib, name), None if base_memory is None else getattr(base_memory, name), 2)
-            )
+        memory = None if base is None else base.memory_gib
+        for title, name in (("KV pool, GiB per GPU", "kv_pool"), ("Left free, GiB per GPU", "headroom")):
+            right = None if memory is None else getattr(memory, name)
+            kept.append((title, getattr(best.memory_gib, name), right, 2))
     return kept
 
 
@@ -189,8 +171,8 @@ def _metric_cells(entry: ResultEntry) -> list[str]:
     return [
         f"{entry.metrics.output_tok_per_s_per_gpu:,.0f}",
         f"{entry.metrics.ttft_ms.p99:,.0f}",
-        "-" if tpot is None else f"{tpot.mean:.2f}",
-        "-" if entry.memory_gib is None else f"{entry.memory_gib.headroom:.1f}",
+        NONE if tpot is None else f"{tpot.mean:.2f}",
+        NONE if entry.memory_gib is None else f"{entry.memory_gib.headroom:.1f}",
     ]
 
 
@@ -205,7 +187,7 @@ def predicted_table(rows: list[PredictedRow]) -> RenderableType:
         assert row.serving_config is not None and row.prediction is not None
         metrics = row.prediction.metrics
         four = _settings(row.serving_config, list(row.serving_config.flat())[:4])
-        rate = "-" if metrics is None else f"{metrics.output_tok_per_s_per_gpu:,.0f}"
+        rate = NONE if metrics is None else f"{metrics.output_tok_per_s_per_gpu:,.0f}"
         grid.add_row(row.name, *four, rate, "yes" if row.prediction.fits else "no")
     return grid
 

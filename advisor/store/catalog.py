@@ -114,8 +114,8 @@ def model_facts(name: str) -> ModelFacts:
     near = [by_basename[close] for close in difflib.get_close_matches(basename, by_basename, n=3, cutoff=0.5)]
     hint = f" Near it: {', '.join(near)}." if near else ""
     raise BadInput(
-        f"No architecture numbers for model {name!r}.{hint} Name one of the {len(known)} published models that advisor "
-        "knows, or a folder that holds the checkpoint's config.json."
+        f"No architecture numbers for model {name!r}.{hint} Name one of the {len(known)} published models that "
+        "`advisor studies --models` lists, or a folder that holds the checkpoint's config.json."
     )
 
 

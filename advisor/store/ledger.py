@@ -19,7 +19,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from advisor.domain.errors import BadInput
 from advisor.domain.objective import Slo
-from advisor.domain.outcome import summary
 from advisor.domain.ports import Asked, Proposal, Proposer
 from advisor.domain.study import SearchSpace
 from advisor.domain.trial import Role, TrialRecord
@@ -244,7 +243,7 @@ class OptunaLedger:
         """What dashboards show: they know nothing of constraints, so feasibility is said in words."""
         metrics = {w.workload: w.metrics.output_tok_per_s_per_gpu for w in record.workloads if w.metrics is not None}
         return {
-            "outcome": summary(record.outcome),
+            "outcome": record.ending,
             "feasible": told(record, self._slo, self._value_of).feasible,
             "engine": record.engine_label,
             "output_tok_per_s_per_gpu": metrics,

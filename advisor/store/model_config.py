@@ -33,8 +33,8 @@ def facts_from_config(name: str, text: str) -> ModelFacts:
     """Architecture numbers of the checkpoint `name` from the text of its `config.json`.
 
     Multimodal models keep their language model's numbers under `text_config`. Experts' width and layers follow the
-    published conventions: `moe_intermediate_size`, else `intermediate_size`; every `interleave_moe_layer_step`-th layer;
-    none of the first `first_k_dense_replace` layers.
+    published conventions: `moe_intermediate_size`, else `intermediate_size`; every `interleave_moe_layer_step`-th
+    layer; none of the first `first_k_dense_replace` layers.
 
     Raises:
         BadInput: not JSON, or a number is missing.
@@ -46,6 +46,14 @@ def facts_from_config(name: str, text: str) -> ModelFacts:
         raise BadInput(f"{where} is not JSON ({error}); is the checkpoint complete?") from None
     if not isinstance(config, dict):
         raise BadInput(f"{where} is not a JSON object; is the checkpoint complete?")
+    try:
+        facts = _facts(name, config)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise BadInput(f"{where} does not describe a model ({error}); is the checkpoint complete?") from None
+    return parse(ModelFacts, facts, where)
+
+
+def _facts(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     numbers = {**config, **(config.get("text_config") or {})}
     facts: dict[str, Any] = {"name": name, "architecture": (config.get("architectures") or ["unknown"])[0]}
     for ours, theirs in _KEYS.items():
@@ -59,4 +67,4 @@ def facts_from_config(name: str, text: str) -> ModelFacts:
         dense_first = int(numbers.get("first_k_dense_replace") or 0)
         facts["moe_intermediate_size"] = numbers.get("moe_intermediate_size") or numbers.get("intermediate_size")
         facts["moe_layers"] = (int(facts.get("layers", 0)) - dense_first) // every
-    return parse(ModelFacts, facts, where)
+    return facts

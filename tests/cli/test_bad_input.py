@@ -1,4 +1,4 @@
-"""Every line of bad input: one paragraph that says what was wrong, where and what to do; the exit code; nothing left."""
+"""Bad input: one paragraph that says what was wrong, where and what to do; the exit code; nothing left behind."""
 
 from __future__ import annotations
 
@@ -75,14 +75,20 @@ def paragraph(said: str) -> str:
         (replaced("name: llama3.1-8b-h100", "name: ../../evil"), "name: String should match"),
         (replaced("gpu: h100_sxm", "gpu: h100_smx"), "Unknown GPU 'h100_smx'. Did you mean 'h100_sxm'"),
         (replaced("search_space: default", "search_space: defalt"), "Unknown search space 'defalt'.*'default'"),
-        (replaced("vary: [", "vary: [enable_chunkd_prefill, "), "'enable_chunkd_prefill'. Did you mean 'enable_chunked_"),
+        (
+            replaced("vary: [", "vary: [enable_chunkd_prefill, "),
+            "'enable_chunkd_prefill'. Did you mean 'enable_chunked_",
+        ),
         (replaced("baseline: default", "baseline: defalt"), "Unknown baseline 'defalt'. Did you mean 'default'"),
         (replaced("metric: output_tok_per_s_per_gpu", "metric: output_toks"), "Unknown objective 'output_toks'"),
-        (replaced("metric: output_tok_per_s_per_gpu", "metric: ttft:p96"), "Unknown objective 'ttft:p96'. Did you mean 'ttft:p9"),
+        (
+            replaced("metric: output_tok_per_s_per_gpu", "metric: ttft:p96"),
+            "Unknown objective 'ttft:p96'. Did you mean 'ttft:p9",
+        ),
         (replaced("engine: trtllm", "engine: trtlm"), "Unknown engine in the study 'trtlm'. Did you mean 'trtllm'"),
         (replaced("workloads: [", "workloads: [foo, "), "'foo' is not a workload name. Write 4k1k"),
     ],
-)  # fmt: skip
+)
 def test_study_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edit: Edit, words: str) -> None:
     (tmp_path / "study.yaml").write_text(edit(STUDY))
     said = paragraph(refused(["tune", "--study", "./study.yaml"], 2, tmp_path, monkeypatch))
@@ -93,24 +99,47 @@ def test_study_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edit: Edit
     ("edit", "words"),
     [
         (instead("schema_version: 1\nname: x\ndescription: x\ndimensions: []\n"), "'dimensions' is empty; at least 1"),
-        (replaced("values: [0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97]", "values: []"), r"values' is empty"),
+        (
+            replaced("values: [0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97]", "values: []"),
+            r"values' is empty",
+        ),
         (replaced("values: [0.5,", "values: [-0.5,"), "ladder of kv_cache_free_gpu_memory_fraction:.*greater than 0"),
         (replaced("values: [0.5,", "values: [0.6, 0.5,"), "a ladder step is listed twice|must ascend"),
-        (replaced("  - name: kv_cache_free_gpu_memory_fraction", "  - name: stream"), "leaves out kv_cache_free_gpu_mem"),
-        (replaced("  - name: max_num_tokens", "  - name: max_tokens"), "condition on 'max_num_tokens', which is no dim"),
-        (replaced("  - name: stream_interval", "  - name: enable_chunked_prefill"), "'enable_chunked_prefill' is listed tw"),
-        (lambda text: replaced("values: [1, 2, 4, 8, 10, 16, 20]", "values: [a, b]")(enabled(text)),
-         "dimension stream_interval:.*valid integer.*'a'"),
-        (lambda text: replaced("name: stream_interval", "name: strem_interval")(enabled(text)),
-         "no option 'strem_interval'.*Did you mean 'stream_interval'"),
-        (lambda text: replaced("name: stream_interval", "name: moe_backend")(replaced(
-            "values: [1, 2, 4, 8, 10, 16, 20]", "values: [CUTLASS]")(enabled(text))),
-         "dimension moe_backend: the study does not say where the baseline stands"),
+        (
+            replaced("  - name: kv_cache_free_gpu_memory_fraction", "  - name: stream"),
+            "leaves out kv_cache_free_gpu_mem",
+        ),
+        (
+            replaced("  - name: max_num_tokens", "  - name: max_tokens"),
+            "condition on 'max_num_tokens', which is no dim",
+        ),
+        (
+            replaced("  - name: stream_interval", "  - name: enable_chunked_prefill"),
+            "'enable_chunked_prefill' is listed tw",
+        ),
+        (
+            lambda text: replaced("values: [1, 2, 4, 8, 10, 16, 20]", "values: [a, b]")(enabled(text)),
+            "dimension stream_interval:.*valid integer.*'a'",
+        ),
+        (
+            lambda text: replaced("name: stream_interval", "name: strem_interval")(enabled(text)),
+            "no option 'strem_interval'.*Did you mean 'stream_interval'",
+        ),
+        (
+            lambda text: replaced("name: stream_interval", "name: moe_backend")(
+                replaced("values: [1, 2, 4, 8, 10, 16, 20]", "values: [CUTLASS]")(enabled(text))
+            ),
+            "dimension moe_backend: the study does not say where the baseline stands",
+        ),
         (replaced("values: [auto, fp8]", "values: [auto, fp3]"), None),
-        (lambda text: replaced("values: [auto, fp8]\n", "values: [auto, fp3]\n")(
-            replaced("bf16.\n    enabled: false", "bf16.")(text)), "dimension kv_cache_dtype:.*'auto', 'bf16' or 'fp8'.*fp3"),
+        (
+            lambda text: replaced("values: [auto, fp8]\n", "values: [auto, fp3]\n")(
+                replaced("bf16.\n    enabled: false", "bf16.")(text)
+            ),
+            "dimension kv_cache_dtype:.*'auto', 'bf16' or 'fp8'.*fp3",
+        ),
     ],
-)  # fmt: skip
+)
 def test_search_space_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edit: Edit, words: str | None) -> None:
     (tmp_path / "space.yaml").write_text(edit(SPACE))
     argv = ["tune", *ONE, "--search-space", "./space.yaml"]
@@ -143,6 +172,27 @@ def test_baseline_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: s
     assert_says(paragraph(refused(["tune", *ONE, "--baseline", "./mine.yml"], 2, tmp_path, monkeypatch)), words)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, r"There is no file checkpoint/config\.json"),
+        ("{", r"checkpoint/config\.json is not JSON"),
+        ("[]", "is not a JSON object"),
+        ("{}", r"checkpoint/config\.json: 'layers' is missing"),
+        ('{"architectures": 3}', "does not describe a model"),
+        ('{"text_config": 3}', "does not describe a model"),
+        ('{"hidden_size": 8, "num_attention_heads": 0}', "does not describe a model"),
+        ('{"hidden_size": "8", "num_attention_heads": 2}', "does not describe a model"),
+    ],
+)
+def test_checkpoint_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, words: str) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    if text is not None:
+        (tmp_path / "checkpoint" / "config.json").write_text(text)
+    argv = ["estimate", *ONE, "--model", "checkpoint", "--gpu", "h100_sxm"]
+    assert_says(paragraph(refused(argv, 2, tmp_path, monkeypatch)), words)
+
+
 BAD_OPTIONS = [
     # names
     (["tune", "--study", "llama4-maverik-fp8-b200"], "Unknown study.*Did you mean 'llama4-maverick-fp8-b200'"),
@@ -151,7 +201,10 @@ BAD_OPTIONS = [
     (["tune", "--study", "./"], "Cannot read .*Is a directory"),
     (["studies", "llama4-maverick-fp8-b20"], "Did you mean 'llama4-maverick-fp8-b200'"),
     (["tune", *ONE, "--search-space", "defualt"], "Unknown search space 'defualt'. Did you mean 'default'"),
-    (["tune", *ONE, "--model", "meta-llama/Llama-3.1-8C"], "No architecture numbers.*Near it: .*advisor studies --models"),
+    (
+        ["tune", *ONE, "--model", "meta-llama/Llama-3.1-8C"],
+        "No architecture numbers.*Near it: .*advisor studies --models",
+    ),
     (["tune", *ONE, "--gpu", "h200_smx"], "Unknown GPU 'h200_smx'. Did you mean 'h200_sxm'"),
     (["tune", *ONE, "--quant", "fp7"], r"quantization: .*'bf16', 'fp8'.*\(got 'fp7'\)"),
     (["tune", *ONE, "--engine", "twn"], "Unknown engine 'twn'. Did you mean 'twin'"),
@@ -203,16 +256,20 @@ BAD_OPTIONS = [
     (["estimate", *ONE, "--pp", "2"], "no data for pipeline parallelism"),
     (["plan", *ONE, "--pp", "2"], "no data for pipeline parallelism"),
     # settings
-    (["estimate", "--isl", "4096", "--osl", "64", "--max-num-tokens", "1024"],
-     "max_num_tokens 1,024 is below the longest prompt of 4,096.*Raise it, or turn enable_chunked_prefill on"),
+    (
+        ["estimate", "--isl", "4096", "--osl", "64", "--max-num-tokens", "1024"],
+        "max_num_tokens 1,024 is below the longest prompt of 4,096.*Raise it, or turn enable_chunked_prefill on",
+    ),
     (["estimate", *ONE, "--kv-fraction", "1.5"], r"kv_cache_free_gpu_memory_fraction: .*less than 1 \(got 1.5\)"),
     (["estimate", *ONE, "--kv-fraction", "nan"], "kv_cache_free_gpu_memory_fraction: .*finite"),
     # budgets
     (["tune", *ONE, "--max-hours", "0"], "max_hours: .*greater than 0"),
     (["tune", *ONE, "--max-hours", "nan"], "max_hours: .*finite"),
-    (["tune", *ONE, "--max-launches", "1", "--baseline", "default"],
-     "--max-launches 1 leaves room for 1 launches.*2 baselines guide, default"),
-]  # fmt: skip
+    (
+        ["tune", *ONE, "--max-launches", "1", "--baseline", "default"],
+        "--max-launches 1 leaves room for 1 launches.*2 baselines guide, default",
+    ),
+]
 
 
 @pytest.mark.parametrize(("argv", "words"), BAD_OPTIONS, ids=[" ".join(argv) for argv, _ in BAD_OPTIONS])

@@ -6,16 +6,16 @@ can change it. Where a release ignores the size limits of the file, they stand o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import Field
 
-from advisor.domain.deployment import Deployment
+from advisor.domain.deployment import OPTION_FIELDS, Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel
-from advisor.engines.trtllm.dialects import Dialect, extra_options, kv_dtype_can_be_had, kv_dtype_refusal
+from advisor.engines.trtllm.dialects import SILENT, Dialect, extra_options, kv_dtype_can_be_had, kv_dtype_refusal
 
 YamlValue = OptionValue | None
 
@@ -53,7 +53,7 @@ def to_argv(
     """The `trtllm-serve` command line, in the order of the TensorRT-LLM guide.
 
     Raises:
-        BadInput: a model name that would be read as a flag.
+        BadInput: a model name that would be read as a flag, or an option that the release does not have.
     """
     deployment = deployment.with_options(config.options)
     values: dict[str, object] = {
@@ -70,13 +70,22 @@ def to_argv(
         "host": host,
         "port": port,
     }
-    argv = ["trtllm-serve", model_argument(deployment)]
-    for name, value in values.items():
+    typed = {spoken.flags[name]: value for name, value in values.items()}
+    for name, option in extra_options(spoken, config).items():
+        if spoken.option_paths[name].startswith("--"):
+            typed[spoken.option_paths[name]] = option
+    return ("trtllm-serve", model_argument(deployment), *flag_words(typed))
+
+
+def flag_words(typed: Mapping[str, object]) -> tuple[str, ...]:
+    """Flags and values as command-line words; True is a bare flag, False and None are left out."""
+    words: list[str] = []
+    for flag, value in typed.items():
         if value is True:
-            argv.append(spoken.flags[name])
-        elif value is not None:
-            argv += [spoken.flags[name], str(value)]
-    return tuple(argv)
+            words.append(flag)
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return tuple(words)
 
 
 def to_yaml(spoken: Dialect, deployment: Deployment, config: ServingConfig, max_seq_len: int) -> tuple[YamlEntry, ...]:
@@ -102,12 +111,18 @@ def to_yaml(spoken: Dialect, deployment: Deployment, config: ServingConfig, max_
         "enable_chunked_prefill": deployment.chunked_prefill,
         "stream_interval": deployment.stream_interval,
     }
-    entries = [_entry(spoken, name, value) for name, value in values.items()]
+    refused = list(not_in_release(spoken, deployment))
+    if not kv_dtype_can_be_had(spoken, deployment):
+        refused.append(kv_dtype_refusal(spoken, deployment))
+    if refused:
+        raise BadInput(" ".join(refused))
+    entries = [_entry(spoken, name, value) for name, value in values.items() if name in spoken.keys]
     entries += _graph_entries(spoken, deployment, config)
     entries.append(_entry(spoken, "kv_cache_free_gpu_memory_fraction", config.kv_cache_free_gpu_memory_fraction))
     entries.append(_entry(spoken, "enable_block_reuse", deployment.block_reuse))
     if deployment.kv_cache_dtype != "auto":
-        entries.append(_kv_dtype_entry(spoken, deployment))
+        spelling = spoken.kv_cache_dtypes.get(deployment.kv_cache_dtype, spoken.kv_cache_dtypes["auto"])
+        entries.append(_entry(spoken, "kv_cache_dtype", spelling, f"{deployment.kv_cache_dtype} KV cache"))
     if deployment.moe_backend is not None:
         entries.append(_entry(spoken, "moe_backend", deployment.moe_backend))
     if not deployment.overlap_scheduler:
@@ -117,8 +132,20 @@ def to_yaml(spoken: Dialect, deployment: Deployment, config: ServingConfig, max_
     note = "without it /metrics stays empty; costs a little, and advisor measures with it on"
     entries.append(_entry(spoken, "enable_iter_perf_stats", True, note))
     for name, option in extra_options(spoken, config).items():
-        entries.append(YamlEntry(name=name, path=(name,), value=option))
+        if not spoken.option_paths[name].startswith("--"):
+            entries.append(_written(spoken, name, spoken.option_paths[name], option))
     return tuple(entries)
+
+
+def not_in_release(spoken: Dialect, deployment: Deployment) -> tuple[str, ...]:
+    """What the deployment asks for and the release has no word for, each with the way out."""
+    asked = {name: getattr(deployment, OPTION_FIELDS[name]) for name in SILENT if name not in spoken.keys}
+    return tuple(
+        f"TensorRT-LLM {spoken.release} has no {name} and always works as with {SILENT[name]!r}, but {value!r} is "
+        f"asked for. Set {name} to {SILENT[name]!r}, or name a later release with --engine-version."
+        for name, value in asked.items()
+        if value != SILENT[name]
+    )
 
 
 def as_mapping(entries: Iterable[YamlEntry]) -> dict[str, Any]:
@@ -133,9 +160,13 @@ def as_mapping(entries: Iterable[YamlEntry]) -> dict[str, Any]:
 
 
 def _entry(spoken: Dialect, name: str, value: YamlValue, note: str | None = None) -> YamlEntry:
-    path = spoken.keys.get(name)
-    if path is None:
-        raise BadInput(f"TensorRT-LLM {spoken.release} has no option {name!r}; leave it out or name a later release.")
+    return _written(spoken, name, spoken.keys[name], value, note)
+
+
+def _written(spoken: Dialect, name: str, path: str, value: YamlValue, note: str | None = None) -> YamlEntry:
+    if path in spoken.table and spoken.table[path].unconfirmed:
+        doubt = f"this spelling was not confirmed for {spoken.release}"
+        note = f"{note}; {doubt}" if note else doubt
     return YamlEntry(name=name, path=tuple(path.split(".")), value=value, note=note)
 
 
@@ -144,18 +175,8 @@ def _graph_entries(spoken: Dialect, deployment: Deployment, config: ServingConfi
         switch, note = spoken.graphs_off, "CUDA graphs off"
     else:
         switch, note = spoken.graphs_on, "CUDA graphs on"
-    entries = [
-        YamlEntry(name="cuda_graph_max_batch_size", path=tuple(path.split(".")), value=value, note=note)
-        for path, value in switch.items()
-    ]
+    entries = [_written(spoken, "cuda_graph_max_batch_size", path, value, note) for path, value in switch.items()]
     if config.cuda_graph_max_batch_size:
         entries.append(_entry(spoken, "graph_padding", deployment.graph_padding))
         entries.append(_entry(spoken, "cuda_graph_max_batch_size", config.cuda_graph_max_batch_size))
     return entries
-
-
-def _kv_dtype_entry(spoken: Dialect, deployment: Deployment) -> YamlEntry:
-    if not kv_dtype_can_be_had(spoken, deployment):
-        raise BadInput(kv_dtype_refusal(spoken, deployment))
-    spelling = spoken.kv_cache_dtypes.get(deployment.kv_cache_dtype, spoken.kv_cache_dtypes["auto"])
-    return _entry(spoken, "kv_cache_dtype", spelling, f"{deployment.kv_cache_dtype} KV cache")

@@ -1,13 +1,15 @@
-"""What one TensorRT-LLM release understands, as data: a row of `releases.yaml` found by version.
+"""What one TensorRT-LLM release understands, as data: a row of `releases.yaml` found by version, its column of
+`options.csv`, and the spellings that follow from both.
 
-Everything that differs between releases stands in that table; no code asks for a version number.
+Everything that differs between releases stands in those tables; no code asks for a version number.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field
@@ -16,10 +18,24 @@ from advisor.domain.deployment import OPTION_FIELDS, Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, changed, did_you_mean, parse
+from advisor.engines.trtllm.options import Option, UnknownKeys, every_option, table
+from advisor.engines.trtllm.spellings import spelled, spellings, ways_to_say
 from advisor.engines.trtllm.versions import version_key
 from advisor.twin.graphs import LadderRule
 
 OptionType = Literal["bool", "int", "float", "str"]
+
+DEFAULT_LARGEST_GRAPH = 128  # of every release, once graphs are on
+COMMAND_LINE_ONLY = ("model", "backend")  # keys of the argument class that trtllm-serve fills itself
+
+# What the server does where the file is silent.
+SILENT: dict[str, OptionValue] = {
+    "enable_attention_dp": False,
+    "enable_chunked_prefill": False,
+    "stream_interval": 1,
+    "enable_block_reuse": True,
+    "kv_cache_dtype": "auto",
+}
 
 _TYPES: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (float, int), "str": (str,)}
 
@@ -29,70 +45,151 @@ class Defaults(StrictModel):
 
     max_batch_size: int
     max_num_tokens: int
-    cuda_graph_max_batch_size: int
     kv_cache_free_gpu_memory_fraction: float
 
 
 class Dialect(StrictModel):
-    """One row of `releases.yaml`, where each field is explained."""
+    """One row of `releases.yaml`, where each field is explained, and what follows from the other tables."""
 
     release: str
+    since: str
+    note: str | None = None
     warning: str | None = Field(default=None, description="Set when the version asked for has no row of its own")
-    flags: dict[str, str]
-    keys: dict[str, str]
-    graphs_on: dict[str, bool | None]
-    graphs_off: dict[str, bool | None]
+    complete: bool
+    unknown_keys: UnknownKeys
     size_limits_in_yaml: bool
+    build_config: Literal["replaces", "patched", "ignored"]
     kv_cache_config_merges: bool
     explicit_flag_wins: bool
+    graphs_by_default: bool
     graph_ladder: LadderRule
+    graph_sizes_with_max: Literal["ladder", "largest"]
+    backend_flag: bool
     kv_cache_dtypes: dict[str, str]
-    moe_backends: tuple[str, ...]
+    moe_backend_default: str
     defaults: Defaults
-    options: dict[str, OptionType]
-    structured: tuple[str, ...]
+    names: dict[str, str] = Field(description="Neutral name to path in the newest release")
+    flags: dict[str, str] = Field(description="Neutral name to command-line flag")
+    keys: dict[str, str] = Field(description="Neutral name to path in the YAML; a missing one cannot be said there")
+    graphs_on: dict[str, bool | None] = Field(description="Further YAML entries that switch CUDA graphs on")
+    graphs_off: dict[str, bool | None] = Field(description="YAML entries that switch CUDA graphs off")
+    moe_backends: tuple[str, ...] = Field(description="Empty: any word is accepted until the model is loaded")
+    options: dict[str, OptionType] = Field(description="Further options of one value, usable as dimensions")
+    option_paths: dict[str, str] = Field(description="Where each of them stands, in the YAML or as a flag")
+    structured: tuple[str, ...] = Field(description="Further top-level keys of more than one value")
+
+    @property
+    def table(self) -> dict[str, Option]:
+        """Every option of the release."""
+        return table()[self.release]
 
 
 @cache
 def dialects() -> tuple[Dialect, ...]:
     """All known releases, oldest first."""
     text = files("advisor.engines.trtllm").joinpath("releases.yaml").read_text(encoding="utf-8")
-    return tuple(parse(Dialect, row, "releases.yaml") for row in yaml.safe_load(text)["releases"])
+    document = yaml.safe_load(text)
+    common = {"names": document["names"], "flags": document["flags"]}
+    rows: list[Dialect] = []
+    row: dict[str, Any] = {}
+    for own in document["releases"]:
+        row = {**row, "note": None, **own}
+        derived = _derived(row["release"], document["names"])
+        rows.append(parse(Dialect, {**row, **common, **derived}, "releases.yaml"))
+    return tuple(rows)
+
+
+def _derived(release: str, names: dict[str, str]) -> dict[str, Any]:
+    """What the tables of options and spellings say about a release."""
+    column = table()[release]
+    said = {name: spelled(column, path) for name, path in names.items()}
+    keys = {name: path for name, path in said.items() if path and not path.startswith("--")}
+    own = {path.partition(".")[0] for path in keys.values()} | set(COMMAND_LINE_ONLY)
+    moe_backend = column.get(keys["moe_backend"])
+    switch = [path for path in spellings().switches["cuda_graph_config"] if path in column]
+    further = {name: (path, column[path]) for name, path in _further(column, own | set(keys) | set(names.values()))}
+    return {
+        "keys": keys,
+        "graphs_on": dict.fromkeys(switch, True),
+        "graphs_off": dict.fromkeys(switch, False) or {"cuda_graph_config": None},
+        "moe_backends": moe_backend.choices if moe_backend else (),
+        "options": {name: option.types[0] for name, (_, option) in further.items()},
+        "option_paths": {name: path for name, (path, _) in further.items()},
+        "structured": sorted(
+            path
+            for path, option in column.items()
+            if path[0] not in "-_"
+            and "." not in path
+            and path not in own
+            and not option.ignored
+            and not _is_single(option)
+        ),
+    }
+
+
+def _further(column: dict[str, Option], own: set[str]) -> Iterator[tuple[str, str]]:
+    """(name, path) of every single value that can be set: named as the release does at its top level, or as others do."""
+    translated = {path for row in spellings().equal for path, _ in row}
+    for name in sorted(every_option()):
+        if "." in name or name.startswith(("-", "_")) or name in own:
+            continue
+        path = name if name in column and not column[name].ignored else None
+        if path is None and name not in translated and name == ways_to_say(name)[0]:
+            path = spelled(column, name)
+        if path is not None and path not in own and _is_single(column[path]):
+            yield name, path
+
+
+def _is_single(option: Option) -> bool:
+    return option.types[0] in _TYPES and "mapping" not in option.types
 
 
 def dialect(version: str) -> Dialect:
-    """The dialect of a release; with a `warning` where the version has no row of its own.
+    """The dialect of a version; with a `warning` where it is not the release that the table was read from.
 
-    A version between two rows speaks the older one: its spelling is the one both understand. A version newer than all
-    rows speaks the newest.
+    A version between two rows speaks the older one. A version newer than all rows speaks the newest; `main` and the
+    like name a row themselves.
 
     Raises:
         BadInput: not a version, or older than the oldest known release.
     """
     rows = dialects()
-    key = version_key(version)
-    spoken = [row for row in rows if version_key(row.release) <= key]
     known = ", ".join(row.release for row in rows)
+    named = next((row for row in rows if row.release == version.strip()), None)
+    if named is not None:
+        return changed(named, warning=_joined(None, None if _is_final(named) else named.note))
+    key = version_key(version)
+    spoken = [row for row in rows if version_key(row.since) <= key]
     if not spoken:
         raise BadInput(
             f"TensorRT-LLM {version} is older than every release whose options are known here; "
             f"name one of {known} with --engine-version, or later."
         )
     row = spoken[-1]
-    if version_key(row.release) == key:
+    if _is_final(row) and version_key(row.release) == key:
         return row
     age = "newer than every known release" if row is rows[-1] else "not one of the known releases"
     warning = f"TensorRT-LLM {version} is {age} ({known}); its options are spelled as for {row.release}, unchecked."
-    return changed(row, warning=warning)
+    return changed(row, warning=_joined(warning, row.note))
+
+
+def _is_final(row: Dialect) -> bool:
+    """True for a published release, whose own pages were read."""
+    return all(part.isdigit() for part in row.release.split("."))
+
+
+def _joined(*parts: str | None) -> str | None:
+    return " ".join(part for part in parts if part) or None
 
 
 def default_config(spoken: Dialect) -> ServingConfig:
     """The four settings that the release uses when nothing is said."""
-    return ServingConfig(**spoken.defaults.model_dump())
+    graphs = DEFAULT_LARGEST_GRAPH if spoken.graphs_by_default else 0
+    return ServingConfig(**spoken.defaults.model_dump(), cuda_graph_max_batch_size=graphs)
 
 
 def extra_options(spoken: Dialect, config: ServingConfig) -> dict[str, OptionValue]:
-    """Options of a configuration that are no field of the deployment: further top-level keys of the release.
+    """Options of a configuration that are no field of the deployment: further keys (or flags) of the release.
 
     Raises:
         BadInput: the release has no such key, or the value has the wrong type.
@@ -104,7 +201,7 @@ def extra_options(spoken: Dialect, config: ServingConfig) -> dict[str, OptionVal
 
 
 def check_option(spoken: Dialect, name: str, value: OptionValue) -> None:
-    """Refuse an option that is neither a field of the deployment nor a further top-level key of the release.
+    """Refuse an option that is neither a field of the deployment nor a further key of the release.
 
     Raises:
         BadInput: the release has no such key, or the value has the wrong type.

@@ -7,45 +7,19 @@ from typing import Any
 
 from advisor.domain.deployment import OPTION_FIELDS, Deployment
 from advisor.domain.errors import BadInput
-from advisor.domain.serving_config import FOUR_SETTINGS, ServingConfig
+from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel, did_you_mean, parse
-from advisor.engines.trtllm.dialects import Dialect, extra_options
+from advisor.engines.trtllm.dialects import (
+    COMMAND_LINE_ONLY,
+    DEFAULT_LARGEST_GRAPH,
+    SILENT,
+    Dialect,
+    extra_options,
+)
+from advisor.engines.trtllm.precedence import Said, said_in_file, settled, switched, typed_flags
+from advisor.engines.trtllm.spellings import spellings, ways_to_say
 
-# Spellings of other releases and of trtllm-bench that files in the wild still use.
-_OLD = "pytorch_backend_config."
-_OTHER_PATHS: dict[str, tuple[str, ...]] = {
-    "max_batch_size": ("build_config.max_batch_size",),
-    "max_num_tokens": ("build_config.max_num_tokens",),
-    "max_seq_len": ("build_config.max_seq_len",),
-    "kv_cache_free_gpu_memory_fraction": (
-        "kv_cache_free_gpu_memory_fraction",
-        "kv_cache_free_gpu_mem_fraction",
-        "free_gpu_memory_fraction",
-        "kv_cache_config.free_gpu_mem_fraction",
-    ),
-    "use_cuda_graph": ("use_cuda_graph", f"{_OLD}use_cuda_graph"),
-    "cuda_graph_max_batch_size": ("cuda_graph_max_batch_size", f"{_OLD}cuda_graph_max_batch_size"),
-    "cuda_graph_batch_sizes": ("cuda_graph_batch_sizes", f"{_OLD}cuda_graph_batch_sizes"),
-    "graph_padding": (
-        "cuda_graph_config.padding_enabled",
-        "cuda_graph_padding_enabled",
-        f"{_OLD}cuda_graph_padding_enabled",
-    ),
-    "kv_cache_dtype": ("kv_cache_dtype", f"{_OLD}kv_cache_dtype"),
-    "moe_backend": ("moe_backend", f"{_OLD}moe_backend"),
-}
-_SIZES = ("max_batch_size", "max_num_tokens")
-
-# What the server does where the file is silent, for options that a study may fix otherwise.
-_SILENT = {
-    "enable_attention_dp": False,
-    "enable_chunked_prefill": False,
-    "stream_interval": 1,
-    "enable_block_reuse": True,
-    "kv_cache_dtype": "auto",
-}
 _FIXED = ("tp", "pp", "ep", "max_seq_len", "graph_padding", "trust_remote_code")
-_IGNORED = ("model", "backend")
 
 
 class ReadConfig(StrictModel):
@@ -78,21 +52,17 @@ def config_from_yaml(
         if not isinstance(document.get(key, {}), (Mapping, type(None))):
             raise BadInput(f"{key} takes further keys below it, not {document[key]!r}.")
     leaves = dict(_leaves(document, frozenset(spoken.structured) - {"build_config"}))
-    notes: list[str] = []
-    said = _said(leaves, spoken, notes)
-    flags = _flags(spoken, argv)
-    defaults = spoken.defaults.model_dump()
-    settings = {name: defaults[name] for name in FOUR_SETTINGS}
-    settings |= {
-        name: value for name in _SIZES if (value := _size(name, leaves, said, flags, spoken, notes)) is not None
-    }
-    fraction = _fraction(document, said, flags, spoken, notes)
-    if fraction is not None:
-        settings["kv_cache_free_gpu_memory_fraction"] = fraction
-    settings["cuda_graph_max_batch_size"] = _graph_max(leaves, said, settings["cuda_graph_max_batch_size"], notes)
+    typed = typed_flags(spoken, argv)
+    found = {name: settled(spoken, name, leaves, typed) for name in spoken.names}
+    notes = _foreign(leaves, spoken)
+    notes += [each.note for each in found.values() if each.note]
+    said = {name: each.said for name, each in found.items() if each.said is not None}
+    settings: dict[str, Any] = spoken.defaults.model_dump()
+    settings |= {name: said[name].value for name in settings if name in said}
+    settings["cuda_graph_max_batch_size"] = _graph_max(leaves, said, spoken, notes)
     options = _options(said, deployment, notes)
     _note_fixed(said, deployment, notes)
-    options |= _further(leaves, said, spoken, notes)
+    options |= _further(leaves, typed, spoken, notes)
     config = parse(ServingConfig, {**settings, "options": options}, "settings")
     extra_options(spoken, config)
     deployment.with_options(config.options)
@@ -109,100 +79,42 @@ def _leaves(document: Mapping[str, Any], whole: frozenset[str], prefix: str = ""
             yield path, value
 
 
-def _said(leaves: Mapping[str, Any], spoken: Dialect, notes: list[str]) -> dict[str, tuple[str, Any]]:
-    """Neutral name to (path, value) for everything the file says that has a neutral name."""
-    said: dict[str, tuple[str, Any]] = {}
-    for name in {**spoken.keys, **_OTHER_PATHS}:
-        own = spoken.keys.get(name)
-        for path in ((own,) if own else ()) + _OTHER_PATHS.get(name, ()):
-            if path in leaves and name not in said:
-                said[name] = (path, leaves[path])
-                top = path.partition(".")[0]
-                if path != own and top not in spoken.structured:
-                    wanted = f"; write {own}" if own else ""
-                    notes.append(
-                        f"TensorRT-LLM {spoken.release} does not accept {path!r}{wanted}. It was read as meant."
-                    )
-    return said
+def _foreign(leaves: Mapping[str, Any], spoken: Dialect) -> list[str]:
+    """A note for each spelling that the release does not have and that is read as meant all the same."""
+    notes = []
+    for name in spoken.names:
+        said, own = said_in_file(leaves, spoken, name), spoken.keys.get(name)
+        if said is not None and said.where not in spoken.table:
+            wanted = f"; write {own}" if own else ""
+            notes.append(
+                f"TensorRT-LLM {spoken.release} does not accept {said.where!r}{wanted}. It was read as meant."
+            )
+    return notes
 
 
-def _flags(spoken: Dialect, argv: Sequence[str]) -> dict[str, float]:
-    """The numeric settings typed on a command line, by neutral name."""
-    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    typed: dict[str, float] = {}
-    for name in (*_SIZES, "kv_cache_free_gpu_memory_fraction"):
-        if spoken.flags[name] in words[:-1]:
-            text = words[words.index(spoken.flags[name]) + 1]
-            try:
-                typed[name] = int(text) if name in _SIZES else float(text)
-            except ValueError:
-                raise BadInput(f"{spoken.flags[name]} {text!r} is not a number.") from None
-    return typed
-
-
-def _size(
-    name: str,
-    leaves: Mapping[str, Any],
-    said: Mapping[str, tuple[str, Any]],
-    flags: Mapping[str, float],
-    spoken: Dialect,
-    notes: list[str],
-) -> Any:
-    path, value = said.get(name, ("", None))
-    nested = leaves.get(f"build_config.{name}")
-    if not spoken.size_limits_in_yaml and nested is not None:
-        return nested
-    if value is None or (name in flags and (spoken.explicit_flag_wins or not spoken.size_limits_in_yaml)):
-        return flags.get(name)
-    if not spoken.size_limits_in_yaml:
-        notes.append(
-            f"TensorRT-LLM {spoken.release} ignores {path!r} in the file; {value} was taken as if typed as "
-            f"{spoken.flags[name]}."
-        )
-    return value
-
-
-def _fraction(
-    document: Mapping[str, Any],
-    said: Mapping[str, tuple[str, Any]],
-    flags: Mapping[str, float],
-    spoken: Dialect,
-    notes: list[str],
-) -> Any:
-    name = "kv_cache_free_gpu_memory_fraction"
-    value = said.get(name, ("", None))[1]
-    if name not in flags:
-        return value
-    if value is not None:
-        return flags[name] if spoken.explicit_flag_wins else value
-    if document.get("kv_cache_config") and not spoken.kv_cache_config_merges:
-        notes.append(
-            f"TensorRT-LLM {spoken.release} replaces the whole kv_cache_config by the file's, so "
-            f"{spoken.flags[name]} {flags[name]:g} has no effect: write free_gpu_memory_fraction in the file."
-        )
-        return None
-    return flags[name]
-
-
-def _graph_max(leaves: Mapping[str, Any], said: Mapping[str, tuple[str, Any]], default: int, notes: list[str]) -> Any:
-    off = "cuda_graph_config" in leaves and leaves["cuda_graph_config"] is None
-    if off or said.get("use_cuda_graph", ("", True))[1] is False:
+def _graph_max(leaves: Mapping[str, Any], said: Mapping[str, Said], spoken: Dialect, notes: list[str]) -> Any:
+    sizes, largest = said.get("cuda_graph_batch_sizes"), said.get("cuda_graph_max_batch_size")
+    switch = switched("cuda_graph_config", leaves)
+    if not (spoken.graphs_by_default if switch is None else switch):
+        if switch is None and (sizes or largest):
+            key = " ".join(spoken.graphs_on)
+            notes.append(f"CUDA graphs stay off in TensorRT-LLM {spoken.release} until the file says {key}: true.")
         return 0
-    sizes = said.get("cuda_graph_batch_sizes", ("", None))[1]
     if sizes is not None:
-        if not isinstance(sizes, list) or not sizes or not all(isinstance(size, int) for size in sizes):
-            raise BadInput(f"CUDA graph batch sizes must be a list of whole numbers, not {sizes!r}.")
-        notes.append(f"The file lists {len(sizes)} CUDA graph sizes; they stand here for all up to {max(sizes)}.")
-        return max(sizes)
-    return said.get("cuda_graph_max_batch_size", ("", None))[1] or default  # 0 means the default to the server
+        listed = sizes.value
+        if not isinstance(listed, list) or not listed or not all(isinstance(size, int) for size in listed):
+            raise BadInput(f"CUDA graph batch sizes must be a list of whole numbers, not {listed!r}.")
+        notes.append(f"The file lists {len(listed)} CUDA graph sizes; they stand here for all up to {max(listed)}.")
+        return max(listed)
+    return (largest.value if largest else None) or DEFAULT_LARGEST_GRAPH  # 0 means the default to the server
 
 
-def _options(said: Mapping[str, tuple[str, Any]], deployment: Deployment, notes: list[str]) -> dict[str, Any]:
+def _options(said: Mapping[str, Said], deployment: Deployment, notes: list[str]) -> dict[str, Any]:
     """Options of the deployment that this file sets otherwise than the study, by saying so or by silence."""
     options: dict[str, Any] = {}
     for name, field in OPTION_FIELDS.items():
         fixed = getattr(deployment, field)
-        value = said[name][1] if name in said else _SILENT.get(name, fixed)
+        value = said[name].value if name in said else SILENT.get(name, fixed)
         if value == fixed:
             continue
         if name not in said:
@@ -211,29 +123,35 @@ def _options(said: Mapping[str, tuple[str, Any]], deployment: Deployment, notes:
     return options
 
 
-def _note_fixed(said: Mapping[str, tuple[str, Any]], deployment: Deployment, notes: list[str]) -> None:
+def _note_fixed(said: Mapping[str, Said], deployment: Deployment, notes: list[str]) -> None:
     fixed = {name: getattr(deployment, name) for name in _FIXED}
     fixed["disable_overlap_scheduler"] = not deployment.overlap_scheduler
     for name, value in fixed.items():
-        if name in said and value is not None and said[name][1] != value:
-            notes.append(f"{said[name][0]} {said[name][1]} was not taken over: the study fixes it at {value}.")
+        if name in said and value is not None and said[name].value != value:
+            notes.append(
+                f"{said[name].where} {said[name].value} was not taken over: the study fixes it at {value}."
+            )
 
 
 def _further(
-    leaves: Mapping[str, Any], said: Mapping[str, tuple[str, Any]], spoken: Dialect, notes: list[str]
+    leaves: Mapping[str, Any], typed: Mapping[str, Said], spoken: Dialect, notes: list[str]
 ) -> dict[str, Any]:
-    """Further top-level options of the release; everything else is noted."""
-    read = {path for path, _ in said.values()} | {f"build_config.{name}" for name in (*_SIZES, "max_seq_len")}
+    """Further options of the release; everything else is noted."""
+    named = {path: name for name, path in spoken.option_paths.items()}
+    understood = {way for path in spoken.names.values() for way in ways_to_say(path)}
+    understood |= {"cuda_graph_config", *spellings().switches["cuda_graph_config"], *COMMAND_LINE_ONLY}
     further: dict[str, Any] = {}
     for path, value in leaves.items():
         top = path.partition(".")[0]
-        if path in read or path in _IGNORED or (path == "cuda_graph_config" and not value):
+        if path in understood:
             continue
-        if path in spoken.options and value is not None:
-            further[path] = value
-        elif top in spoken.structured or top in spoken.options:
+        if path in named and value is not None:
+            further[named[path]] = value
+        elif path in spoken.table or top in spoken.structured:
             notes.append(f"{path} was not taken over: it is no dimension of a study.")
-        elif path not in spoken.keys.values():
-            known = [*spoken.keys.values(), *spoken.options, *spoken.structured]
-            notes.append(f"TensorRT-LLM {spoken.release} does not know {path!r}.{did_you_mean(path, known)}")
+        else:
+            notes.append(f"TensorRT-LLM {spoken.release} does not know {path!r}.{did_you_mean(path, spoken.table)}")
+    for name, flag in typed.items():
+        if name in spoken.options and (name not in further or spoken.explicit_flag_wins):
+            further[name] = flag.value
     return further

@@ -11,6 +11,7 @@ from advisor.domain.deployment import Deployment
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel, did_you_mean
 from advisor.domain.workload import Workload
+from advisor.engines.trtllm.command import not_in_release
 from advisor.engines.trtllm.dialects import Dialect, kv_dtype_can_be_had, kv_dtype_refusal
 from advisor.twin.graphs import captured_sizes
 
@@ -51,10 +52,12 @@ def validate(
         found.append(_violation("max_seq_len_below_request", message, longest_request / max_seq_len - 1))
     if not kv_dtype_can_be_had(spoken, deployment):
         found.append(_violation("kv_cache_dtype", kv_dtype_refusal(spoken, deployment)))
-    if deployment.moe_backend is not None and deployment.moe_backend not in spoken.moe_backends:
+    found += [_violation("not_in_release", message) for message in not_in_release(spoken, deployment)]
+    moe_backends = spoken.moe_backends
+    if deployment.moe_backend is not None and moe_backends and deployment.moe_backend not in moe_backends:
         message = (
             f"TensorRT-LLM {spoken.release} has no MoE backend {deployment.moe_backend!r}."
-            f"{did_you_mean(deployment.moe_backend, spoken.moe_backends)} Known: {', '.join(spoken.moe_backends)}."
+            f"{did_you_mean(deployment.moe_backend, moe_backends)} Known: {', '.join(moe_backends)}."
         )
         found.append(_violation("moe_backend", message))
     if config.max_batch_size > config.max_num_tokens:
