@@ -19,7 +19,6 @@ from advisor.search.admission import MEMORY_RULE, Forecast, admit
 from advisor.search.space import all_configs, indices_of
 from advisor.twin.constants import NOMINAL
 
-NEAR, THINNED = 400, 20  # a forecast costs a millisecond or two: all near ones, and one in twenty of the others
 SAFE_P_FITS = 0.8  # for a stand-in baseline, which should run at the first try
 
 
@@ -62,25 +61,26 @@ class MemoryGate:
         """The configuration fewest ladder steps away that most probably fits, else the one that lacks least memory.
 
         One surprising OOM can make the law doubt everything; the least doubtful launch then sets it right. None when
-        rules other than memory refuse all that was looked at.
+        rules other than memory refuse everything.
         """
         space = self.context.space
-        here = np.array(list(indices_of(space, config).values()))
         tried = {record.config for record in records}
-        everything = [each for each in all_configs(space) if each.options == config.options and each not in tried]
-        places = np.array([list(indices_of(space, each).values()) for each in everything])
-        order = np.argsort(np.abs(places - here).sum(axis=1), kind="stable")
-        doubtful: list[tuple[float, ServingConfig]] = []
-        for place in (*order[:NEAR], *order[NEAR::THINNED]):
-            candidate = everything[int(place)]
+        alike = [each for each in all_configs(space) if each.options == config.options and each not in tried]
+        if not alike:
+            return None
+        margins_gib, slopes = self.forecaster.slopes(alike)
+        frontier = self.frontier(records)
+        p_fits = frontier.p_fits(slopes, margins_gib)
+        shortfalls_gib = frontier.expected_shortfall_gib(slopes, margins_gib)
+        here = np.array(list(indices_of(space, config).values()))
+        steps = np.array([np.abs(np.array(list(indices_of(space, each).values())) - here).sum() for each in alike])
+        doubt = np.where(p_fits >= SAFE_P_FITS, 0.0, 1.0 + np.round(shortfalls_gib))  # a GiB weighs more than any step
+        order: list[int] = np.lexsort((steps, doubt)).tolist()
+        for candidate in (alike[place] for place in order):
             refusal = self.admit(candidate, records)
-            if refusal is not None and refusal.rule != MEMORY_RULE:
-                continue
-            expected = self.forecast(candidate, records)
-            if refusal is None and expected.p_fits >= SAFE_P_FITS:
+            if refusal is None or refusal.rule == MEMORY_RULE:
                 return candidate
-            doubtful.append((expected.shortfall_gib, candidate))
-        return min(doubtful, key=lambda entry: entry[0])[1] if doubtful else None
+        return None
 
     def _release_rule(
         self, config: ServingConfig, deployment: Deployment, workloads: Sequence[Workload]

@@ -39,7 +39,8 @@ class Confidence(StrictModel):
 
     kind: Literal["remeasured", "single_run", "none"]
     level: float | None = None
-    gain: Interval | None = Field(default=None, description="Winner over baseline, 1.0 = equal")
+    gain: float | None = Field(default=None, description="Winner over baseline in the objective, 1.0 = equal")
+    interval: Interval | None = Field(default=None, description="Of the gain, from repeats; null without any")
     n_winner: int = 0
     n_baseline: int = 0
 
@@ -232,14 +233,12 @@ def _confidence(
         return Confidence(kind="remeasured" if len(base.values) > 1 else "single_run", n_baseline=len(base.values))
     values = chosen.values if again is None else again.values
     better, worse = (values, base.values) if context.objective.direction == "maximize" else (base.values, values)
-    gain = ratio_interval(better, worse)
-    if gain is None:
-        ratio = context.objective.gain(chosen.mean, base.mean)
-        gain = Interval(estimate=ratio, low=0.0, high=ratio * ratio, level=0.0)
+    interval = ratio_interval(better, worse) if again is not None else None
     return Confidence(
         kind="single_run" if again is None else "remeasured",
-        level=gain.level or None,
-        gain=gain,
+        level=None if interval is None else interval.level,
+        gain=context.objective.gain((chosen if again is None else again).mean, base.mean),
+        interval=interval,
         n_winner=len(values),
         n_baseline=len(base.values),
     )
@@ -249,7 +248,7 @@ def _keep_baseline(confidence: Confidence, winner: Standing, base: Standing) -> 
     """True when the winner is the baseline, or was measured again and is not clearly better."""
     if winner.config == base.config:
         return True
-    return confidence.kind == "remeasured" and confidence.gain is not None and confidence.gain.low <= 1.0
+    return confidence.interval is not None and confidence.interval.low <= 1.0
 
 
 def _entry(

@@ -413,29 +413,6 @@ UNEXPLAINED: tuple[Rule, ...] = (
         r"^\s*(?:[A-Za-z_][\w.]*\.)?(?P<type>[A-Z]\w*(?:Error|Exception)): \S|Assertion failed: |\bFATAL\b",
         levels="EP",
     ),
-    rule(
-        Meaning("log", "log_line"),
-        (
-            "[TRT-LLM]",
-            "[TensorRT-LLM]",
-            "[TRT]",
-            "vllm",
-            "vLLM",
-            "Traceback (most recent",
-            "INFO",
-            "WARN",
-            "ERROR",
-            "NCCL",
-            "tensorrt_llm",
-            "mpirun",
-            "srun",
-            "trtllm",
-        ),
-        r"\[(?:TRT-LLM|TensorRT-LLM|TRT)\]|\bNCCL (?:INFO|WARN)|^Traceback \(most recent call last\)|"
-        r"^(?:\S+ )?(?:INFO|WARN(?:ING)?|ERROR)\b[: ]|\b\d\d:\d\d:\d\d\S*\s.{0,40}\b(?:INFO|WARN(?:ING)?|ERROR)\b|"
-        r"^(?:mpirun|srun|slurmstepd): |(?:INFO|WARN(?:ING)?|ERROR) \d\d-\d\d ",
-        levels="DIWEP",
-    ),
 )
 
 EVERYWHERE = (*MEMORY, *HOST_MEMORY, *SYSTEM, *NCCL, *CUDA, *FILES, *SERVER)

@@ -97,9 +97,9 @@ def confidence_text(result: Result) -> str:
         return f"the {result.baseline.name} configuration; nothing found is clearly better"
     if gain is None:
         return "candidate, nothing to compare with"
-    percent = f"{100 * (gain.estimate - 1):+.1f} % on {result.baseline.name}"
-    if result.confidence.kind == "remeasured":
-        return f"{percent}, {interval_text(gain)}"
+    percent = f"{100 * (gain - 1):+.1f} % on {result.baseline.name}"
+    if result.confidence.interval is not None:
+        return f"{percent}, {interval_text(result.confidence.interval)}"
     return f"candidate, {percent} in a single run"
 
 

@@ -13,6 +13,7 @@ from advisor.report import charts, html_tables, memory_view
 from advisor.report.console import banner
 from advisor.report.files import CONFIG_NAME
 from advisor.report.markup import Html, copyable, join, tag
+from advisor.report.metric_rows import METRICS
 from advisor.report.page_style import CSS, SCRIPT
 from advisor.report.reproduce import reproduce
 from advisor.report.summary import LIMITS, STOPPED, baseline_text, interval_text, verdict
@@ -148,10 +149,11 @@ def _tiles(result: Result, best: ResultEntry) -> Html:
     tiles = []
     if gain is not None and result.status != "baseline_within_noise":
         unit = charts.objective_title(result).split(",")[0]
-        sure = interval_text(gain) if result.confidence.level else "from a single run"
-        tiles.append(("lead", f"Gain on {name}", f"{100 * (gain.estimate - 1):+.1f} %", f"{unit}; {sure}"))
+        interval = result.confidence.interval
+        sure = "from a single run" if interval is None else interval_text(interval)
+        tiles.append(("lead", f"Gain on {name}", f"{100 * (gain - 1):+.1f} %", f"{unit}; {sure}"))
     for number in (1, 4, 5):
-        row = html_tables.METRICS[number]
+        row = METRICS[number]
         if row.read(best.metrics) is not None:
             other = (
                 f"{name}: {row.text(base.metrics)} {row.unit}"

@@ -102,10 +102,10 @@ def verdict(result: Result) -> str:
         return f"Keep {against}: nothing found is clearly better."
     if gain is None:
         return "A candidate: there is no baseline measurement to compare with."
-    percent = 100 * (gain.estimate - 1)
-    if result.status == "confirmed" and result.confidence.level:
+    percent = 100 * (gain - 1)
+    if result.status == "confirmed" and result.confidence.interval is not None:
         return (
-            f"{percent:+.1f} % on {against} ({interval_text(gain)}), "
+            f"{percent:+.1f} % on {against} ({interval_text(result.confidence.interval)}), "
             f"both {result.source} again alternately after fresh starts."
         )
     return f"A candidate: {percent:+.1f} % on {against}, not measured again."

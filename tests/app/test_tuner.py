@@ -59,8 +59,8 @@ def test_a_clear_winner_is_confirmed_by_alternating_fresh_starts(tmp_path: Path)
     assert result.status == "confirmed"
     assert result.best is not None
     assert result.best.serving_config.max_batch_size == 64
-    assert result.confidence.gain is not None
-    assert result.confidence.gain.low > 1.4
+    assert result.confidence.interval is not None
+    assert result.confidence.interval.low > 1.4
     assert (result.confidence.n_winner, result.confidence.n_baseline) == (2, 3)
     assert roles(records)[0] == "baseline"
     assert bare(records[0].config) == bare(DEFAULT)

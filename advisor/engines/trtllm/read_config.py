@@ -86,9 +86,7 @@ def _foreign(leaves: Mapping[str, Any], spoken: Dialect) -> list[str]:
         said, own = said_in_file(leaves, spoken, name), spoken.keys.get(name)
         if said is not None and said.where not in spoken.table:
             wanted = f"; write {own}" if own else ""
-            notes.append(
-                f"TensorRT-LLM {spoken.release} does not accept {said.where!r}{wanted}. It was read as meant."
-            )
+            notes.append(f"TensorRT-LLM {spoken.release} does not accept {said.where!r}{wanted}. It was read as meant.")
     return notes
 
 
@@ -128,14 +126,10 @@ def _note_fixed(said: Mapping[str, Said], deployment: Deployment, notes: list[st
     fixed["disable_overlap_scheduler"] = not deployment.overlap_scheduler
     for name, value in fixed.items():
         if name in said and value is not None and said[name].value != value:
-            notes.append(
-                f"{said[name].where} {said[name].value} was not taken over: the study fixes it at {value}."
-            )
+            notes.append(f"{said[name].where} {said[name].value} was not taken over: the study fixes it at {value}.")
 
 
-def _further(
-    leaves: Mapping[str, Any], typed: Mapping[str, Said], spoken: Dialect, notes: list[str]
-) -> dict[str, Any]:
+def _further(leaves: Mapping[str, Any], typed: Mapping[str, Said], spoken: Dialect, notes: list[str]) -> dict[str, Any]:
     """Further options of the release; everything else is noted."""
     named = {path: name for name, path in spoken.option_paths.items()}
     understood = {way for path in spoken.names.values() for way in ways_to_say(path)}

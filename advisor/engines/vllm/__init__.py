@@ -1,0 +1,1 @@
+"""vLLM: what its logs say."""
