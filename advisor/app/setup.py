@@ -41,6 +41,7 @@ class Question(StrictModel):
     ep: int | None = None
     attention_dp: bool | None = None
     quant: str | None = None
+    kv_cache_dtype: str | None = None
     engine_version: str | None = None
     search_space: str | None = None
     max_launches: int | None = Field(default=None, ge=1)
@@ -182,6 +183,7 @@ def _deployment(fixed: Deployment, question: Question) -> Deployment:
         "ep": question.ep,
         "attention_dp": question.attention_dp,
         "quantization": question.quant,
+        "kv_cache_dtype": question.kv_cache_dtype,
         "engine_version": question.engine_version,
     }
     updates = {name: value for name, value in said.items() if value is not None}

@@ -26,6 +26,7 @@ def estimate(
     ep: opt.Ep = None,
     attention_dp: opt.AttentionDp = None,
     quant: opt.Quant = None,
+    kv_cache_dtype: opt.KvCacheDtype = None,
     engine_version: opt.EngineVersion = None,
     study: opt.StudyName = None,
     max_batch_size: Annotated[
@@ -68,6 +69,7 @@ def estimate(
         ep=ep,
         attention_dp=attention_dp,
         quant=quant,
+        kv_cache_dtype=kv_cache_dtype,
         engine_version=engine_version,
     )
     settings = {

@@ -62,6 +62,14 @@ Quant = Annotated[
         rich_help_panel=DEPLOYMENT,
     ),
 ]
+KvCacheDtype = Annotated[
+    str | None,
+    typer.Option(
+        "--kv-cache-dtype",
+        help="auto, fp8 or bf16; auto follows the checkpoint. [default: the study's]",
+        rich_help_panel=DEPLOYMENT,
+    ),
+]
 Engine = Annotated[
     str,
     typer.Option(

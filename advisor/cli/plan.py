@@ -23,6 +23,7 @@ def plan(
     ep: opt.Ep = None,
     attention_dp: opt.AttentionDp = None,
     quant: opt.Quant = None,
+    kv_cache_dtype: opt.KvCacheDtype = None,
     engine_version: opt.EngineVersion = None,
     study: opt.StudyName = None,
     search_space: opt.SpaceName = None,
@@ -51,6 +52,7 @@ def plan(
         ep=ep,
         attention_dp=attention_dp,
         quant=quant,
+        kv_cache_dtype=kv_cache_dtype,
         engine_version=engine_version,
         search_space=search_space,
     )

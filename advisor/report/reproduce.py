@@ -47,7 +47,8 @@ def tune_argv(context: StudyContext, study: Study, shipped: Collection[str]) -> 
 def _deployment(context: StudyContext, study: Study, named: bool) -> list[str]:
     ours, theirs = context.deployment, study.deployment
     argv: list[str] = []
-    for flag, name in (("--model", "model"), ("--gpu", "gpu"), ("--quant", "quantization")):
+    said = (("--model", "model"), ("--gpu", "gpu"), ("--quant", "quantization"), ("--kv-cache-dtype", "kv_cache_dtype"))
+    for flag, name in said:
         if not named or getattr(ours, name) != getattr(theirs, name):
             argv += [flag, str(getattr(ours, name))]
     layout = ("gpus", "tp", "pp", "ep")  # each follows from the others where it is not said: all or none
