@@ -111,7 +111,7 @@ class Result(StrictModel):
 
 
 class StudySummary(StrictModel):
-    """`summary.json`: all workloads of a study together."""
+    """`summary.json` and `advisor tune --output json`: all workloads of a study together."""
 
     schema_version: Literal[1] = 1
     study: str

@@ -22,7 +22,7 @@ class PhaseTiming(StrictModel):
 
 
 class TrialRecord(StrictModel):
-    """All that a trial showed; written to `trials/<number>/outcome.json`, which is its commit point."""
+    """All that a trial showed: written to `trials/<number>/outcome.json`, which is its commit point."""
 
     schema_version: Literal[1] = 1
     number: int = Field(ge=0)

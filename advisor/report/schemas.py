@@ -10,10 +10,10 @@ from advisor.domain.trial import TrialRecord
 from advisor.report.plan_view import DryRun
 
 DOCUMENTS: dict[str, type[BaseModel]] = {
-    "result.json": Result,
-    "summary.json (also `advisor tune --output json`)": StudySummary,
-    "trials/NNNN/outcome.json": TrialRecord,
-    "advisor estimate --output json": Estimate,
-    "advisor plan --output json": Plan,
-    "advisor tune --dry-run --output json": DryRun,
+    "result": Result,
+    "summary": StudySummary,
+    "outcome": TrialRecord,
+    "estimate": Estimate,
+    "plan": Plan,
+    "dry-run": DryRun,
 }

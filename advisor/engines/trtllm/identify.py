@@ -1,0 +1,113 @@
+"""Which releases accept a YAML as it is, and which of its keys betray the release it was written for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from advisor.domain.strict import StrictModel, did_you_mean
+from advisor.engines.trtllm.dialects import Dialect, dialects
+from advisor.engines.trtllm.documents import in_yaml
+from advisor.engines.trtllm.options import ancestors, every_option
+from advisor.engines.trtllm.spellings import obeyed, spelled, ways_to_say
+from advisor.twin.graphs import ladder
+
+
+class Objection(StrictModel):
+    """What a release has against one key: it refuses to start, ignores the key silently, or nobody here knows."""
+
+    path: str
+    kind: Literal["illegal", "ignored", "unchecked"]
+    why: str
+
+
+class TellingKey(StrictModel):
+    """A key that not every release has."""
+
+    path: str
+    known_to: tuple[str, ...]
+
+
+class Identity(StrictModel):
+    """The dialect of a file."""
+
+    accepted_as_is: tuple[str, ...] = Field(description="Releases that obey every key of the file")
+    starts_with: tuple[str, ...] = Field(description="Releases that start with it, but silently ignore keys")
+    nearest: tuple[str, ...] = Field(description="Releases with the fewest objections; the accepting ones, if any")
+    telling: tuple[TellingKey, ...]
+
+
+def objection(spoken: Dialect, path: str, value: Any) -> Objection | None:
+    """What a release has against one leaf of a file; None when it obeys it."""
+    option, release = spoken.table.get(path), f"TensorRT-LLM {spoken.release}"
+    if option is None:
+        return _unknown(spoken, path)
+    if option.ignored:
+        return Objection(path=path, kind="ignored", why=f"{release} accepts it without any effect.")
+    refusal = option.refusal(value)
+    return Objection(path=path, kind="illegal", why=f"{release} refuses the value: {refusal}.") if refusal else None
+
+
+def objections(spoken: Dialect, leaves: Mapping[str, Any]) -> tuple[Objection, ...]:
+    """Everything a release has against a file, key by key."""
+    found = [objection(spoken, path, value) for path, value in leaves.items()]
+    return tuple(each for each in (*found, _sizes_with_max(spoken, leaves)) if each is not None)
+
+
+def identify(leaves: Mapping[str, Any]) -> Identity:
+    """Hold the leaves of a file against every known release."""
+    against = {row.release: objections(row, leaves) for row in dialects()}
+    hard = {release: sum(each.kind == "illegal" for each in found) for release, found in against.items()}
+    soft = {release: sum(each.kind == "ignored" for each in found) for release, found in against.items()}
+    fewest = min((hard[release] + soft[release], hard[release]) for release in against)
+    known_to = {
+        path: tuple(row.release for row in dialects() if obeyed(row.table, path))
+        for path in leaves
+        if path in every_option() or spelled(dialects()[-1].table, path)
+    }
+    return Identity(
+        accepted_as_is=tuple(release for release in against if not hard[release] and not soft[release]),
+        starts_with=tuple(release for release in against if not hard[release] and soft[release]),
+        nearest=tuple(release for release in against if (hard[release] + soft[release], hard[release]) == fewest),
+        telling=tuple(
+            TellingKey(path=in_yaml(path), known_to=known)
+            for path, known in known_to.items()
+            if len(known) < len(dialects())
+        ),
+    )
+
+
+def _unknown(spoken: Dialect, path: str) -> Objection:
+    release = f"TensorRT-LLM {spoken.release}"
+    above = next((above for above in ancestors(path) if above in spoken.table), None)
+    rule = spoken.unknown_keys if above is None else spoken.table[above].unknown_keys
+    place = f"below {above}" if above else "at the top level"
+    if above is not None and spoken.table[above].ignored:
+        return Objection(path=path, kind="ignored", why=f"{release} drops {above} without a word.")
+    if rule == "ignore":
+        return Objection(path=path, kind="ignored", why=f"{release} silently ignores keys {place} that it does not have.")
+    nowhere = not any(way in every_option() for way in ways_to_say(path))
+    if rule == "open" or (nowhere and not spoken.complete):
+        return Objection(path=path, kind="unchecked", why=f"The keys of {release} {place} are not all known here.")
+    if rule is None:
+        return Objection(path=path, kind="illegal", why=f"{release} takes no keys below {above}.")
+    hint = did_you_mean(in_yaml(path), map(in_yaml, spoken.table)) if nowhere else ""
+    return Objection(path=path, kind="illegal", why=f"{release} has no such key and refuses to start.{hint}")
+
+
+def _sizes_with_max(spoken: Dialect, leaves: Mapping[str, Any]) -> Objection | None:
+    """Graph sizes and their maximum together, where the release refuses the pair."""
+    path = spoken.keys["cuda_graph_max_batch_size"]
+    sizes, largest = leaves.get(spoken.keys["cuda_graph_batch_sizes"]), leaves.get(path)
+    if not sizes or not largest or not isinstance(sizes, list) or not isinstance(largest, int):
+        return None
+    padding = leaves.get(spoken.keys["graph_padding"], False) is True
+    if spoken.graph_sizes_with_max == "largest":
+        allowed, rule = max(sizes) == largest, "unless the maximum is the largest of the sizes"
+    else:
+        generated = ladder(largest, padding=padding, rule=spoken.graph_ladder)
+        allowed, rule = sorted(sizes) == list(generated), "unless the sizes are the ones it would choose itself"
+    why = f"TensorRT-LLM {spoken.release} refuses CUDA-graph sizes together with their maximum {rule}."
+    return None if allowed else Objection(path=path, kind="illegal", why=why)

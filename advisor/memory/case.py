@@ -1,0 +1,180 @@
+"""A log read so far: what the diagnosis needs of it, however long it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from advisor.domain.outcome import Phase
+from advisor.memory.events import Kind, LogEvent
+
+MAX_CANDIDATES = 200
+STAGE_ORDER: tuple[Phase, ...] = (
+    "configure",
+    "download",
+    "launch",
+    "connect",
+    "load",
+    "build",
+    "kv_estimate",
+    "kv_allocate",
+    "warm_up",
+    "serve",
+)
+
+# Whatever ends a server makes its peers fail too; the kinds are in the order in which one brings about the next.
+CAUSAL_ORDER: tuple[tuple[Kind, ...], ...] = (
+    ("oom", "host_oom", "insufficient_kv"),
+    ("config", "auth", "checkpoint", "unsupported_model", "unsupported_arch", "version_mismatch", "port", "mpi"),
+    ("kernel_error",),
+    ("nccl",),
+    ("hang",),
+    ("crash",),
+    ("request_rejected",),
+)
+_CAUSAL_RANK = {kind: rank for rank, kinds in enumerate(CAUSAL_ORDER) for kind in kinds}
+_WEAKER = len(CAUSAL_ORDER)  # a soft cause stands behind every other
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the life of a server."""
+
+    stage: Phase | None = None
+    detail: str = ""
+    component: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A possible root cause, with the place that marks and traceback gave it."""
+
+    event: LogEvent
+    mark: Place
+    frame: Place
+
+    @property
+    def kind(self) -> Kind:
+        """What kind of failure it would be."""
+        return self.event.meaning.kind or "crash"
+
+    @property
+    def rank(self) -> int:
+        """Position in the chain of causes; 0 brings about the rest."""
+        rank = _CAUSAL_RANK[self.kind]
+        return rank + _WEAKER if self.event.meaning.soft else rank
+
+
+@dataclass
+class Report:
+    """TensorRT-LLM's own account of a failed executor creation."""
+
+    component: LogEvent | None = None
+    before_gib: float | None = None
+    total_gib: float | None = None
+    rows: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def take(self, event: LogEvent) -> None:
+        """The first report counts; ranks repeat it."""
+        if event.meaning.name == "component":
+            self.component = self.component or event
+        elif event.meaning.name == "row" and len(self.rows) < len(STAGE_ORDER) * 3:
+            before, after = event.number("row_before"), event.number("row_after")
+            if before is not None and after is not None:
+                self.rows.setdefault(event.values["row"], (before, after))
+        elif event.meaning.name == "before" and self.before_gib is None:
+            self.before_gib = event.number("before")
+        elif event.meaning.name == "total" and self.total_gib is None:
+            self.total_gib = event.number("total")
+
+
+@dataclass
+class Case:
+    """What was seen, bounded: the first of everything that repeats, the last of everything that moves."""
+
+    place: Place = Place()
+    ready: LogEvent | None = None
+    candidates: list[Candidate] = field(default_factory=list)
+    alarms: dict[str, LogEvent] = field(default_factory=dict)
+    wrappers: dict[str, LogEvent] = field(default_factory=dict)
+    exceptions: list[LogEvent] = field(default_factory=list)
+    facts: dict[str, LogEvent] = field(default_factory=dict)
+    report: Report = field(default_factory=Report)
+    marks: list[LogEvent] = field(default_factory=list)
+    budget_known: bool = False
+    _frames: dict[str, Place] = field(default_factory=dict)
+    _seen: set[tuple[str, str, int | None]] = field(default_factory=set)
+
+    def take(self, event: LogEvent) -> None:
+        """Count one event in."""
+        meaning = event.meaning
+        if meaning.role in ("mark", "ready"):
+            self._move(event)
+        elif meaning.role == "cause":
+            self._suspect(event)
+        elif meaning.role == "alarm":
+            self.alarms.setdefault(meaning.name, event)
+        elif meaning.role == "wrapper":
+            self.wrappers.setdefault(meaning.name, event)
+        elif meaning.role == "block":
+            self.report.take(event)
+        elif meaning.role == "frame" and len(self._frames) < MAX_CANDIDATES:
+            self._remember_frame(event)
+        elif meaning.role == "exception" and len(self.exceptions) < 20:
+            self.exceptions.append(event)
+        elif meaning.role == "fact":
+            for name in event.values:
+                self.facts[name] = event
+
+    def _move(self, event: LogEvent) -> None:
+        """Marks tell the stage; the first pass of TensorRT-LLM's two is an estimate until the budget is known."""
+        meaning = event.meaning
+        if meaning.name == "profiling":
+            self.budget_known = True
+        if meaning.role == "ready":
+            self.ready = event
+        if not self.marks or self.marks[-1].meaning.stage != meaning.stage:
+            self.marks = [*self.marks[-11:], event]
+        stage = meaning.stage
+        if meaning.name == "pool_cap" and self.budget_known:
+            stage = "kv_allocate"
+        self.place = Place(stage, meaning.detail)
+        self._frames.pop(event.source, None)
+
+    def _suspect(self, event: LogEvent) -> None:
+        place = self.place
+        key = (event.meaning.name, place.stage or "", event.line if event.meaning.soft else None)
+        repeated = key in self._seen and not event.values
+        if repeated or len(self.candidates) >= MAX_CANDIDATES:
+            return
+        self._seen.add(key)
+        self.candidates.append(Candidate(event, place, self._frames.get(event.source, Place())))
+
+    def _remember_frame(self, event: LogEvent) -> None:
+        """Frames run from the outermost call inwards: a later one is nearer to the failure."""
+        known, meaning = self._frames.get(event.source, Place()), event.meaning
+        self._frames[event.source] = Place(
+            meaning.stage or known.stage, meaning.detail or known.detail, meaning.component or known.component
+        )
+
+
+def read_case(events: Iterable[LogEvent]) -> Case:
+    """All events of a log, counted in."""
+    case = Case()
+    for event in events:
+        case.take(event)
+    return case
+
+
+def root_cause(case: Case) -> Candidate | None:
+    """The earliest candidate of the first rank in the causal order; none where the server outlived them all."""
+    ready_line = case.ready.line if case.ready else 0
+    alive = [each for each in case.candidates if not _outlived(each, ready_line)]
+    return min(alive, key=lambda each: (each.rank, each.event.line), default=None)
+
+
+def _outlived(candidate: Candidate, ready_line: int) -> bool:
+    """A soft cause, or a start-up failure of a part, after which the server became ready all the same."""
+    if candidate.event.line >= ready_line or candidate.kind == "port":
+        return False
+    return candidate.event.meaning.soft

@@ -1,0 +1,434 @@
+"""From the events of a log to a diagnosis: what failed, where, how much was missing, what to change.
+
+A server that dies says so many times: worker, proxy, parent, peers that lose it, requests in flight. The cause is the
+earliest event of the first rank in `case.CAUSAL_ORDER`; where it happened is told, in this order, by the line itself, by
+TensorRT-LLM's memory report, by the traceback before it and by the last stage the log had reached.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from advisor.domain.outcome import Evidence, Phase
+from advisor.domain.strict import StrictModel
+from advisor.domain.units import gib
+from advisor.memory.case import Candidate, Case, Place, root_cause
+from advisor.memory.events import Kind, LogEvent
+from advisor.memory.remedies import Known, Remedy, Symptom, next_probe, remedies
+
+MAX_EVIDENCE = 8
+Confidence = Literal["high", "medium", "low"]
+
+
+class Diagnosis(StrictModel):
+    """`advisor doctor LOG --output json`."""
+
+    schema_version: Literal[1] = 1
+    verdict: Kind
+    phase: Phase | None = Field(description="Stage of a server's life in which it happened")
+    phase_detail: str = ""
+    component: str | None
+    short_gib: float | None = Field(description="Allocation tried minus memory free, both from one message")
+    summary: str = Field(description="The verdict in one sentence")
+    evidence: tuple[Evidence, ...]
+    remedies: tuple[Remedy, ...] = Field(description="Cheapest first")
+    next_probe: str | None = Field(default=None, description="What to look at where the log alone does not settle it")
+    notes: tuple[str, ...] = ()
+    engine: Literal["trtllm", "vllm"] | None = None
+    engine_version: str | None = None
+
+
+# Friendly names of TensorRT-LLM's memory report and the internal ones of 1.2, in order of creation.
+_COMPONENTS: tuple[tuple[tuple[str, ...], Place], ...] = (
+    (("model",), Place("load", "weight_load", "model weights")),
+    (("draft model", "draft_model"), Place("load", "weight_load", "draft model weights")),
+    (("guided decoder", "guided_decoder"), Place("load", "executor_init", "Guided Decoder")),
+    (("sampler",), Place("load", "executor_init", "Sampler")),
+    (("initial kv cache", "_no_capture_init_kv_cache"), Place("kv_estimate", "kv_cache_estimation")),
+    (("speculative decoding", "spec_resource_manager"), Place("kv_estimate", "extra_resources")),
+    (("drafter",), Place("kv_estimate", "extra_resources")),
+    (
+        ("additional executor resources (temporary", "_no_capture_init_extra_resources"),
+        Place("kv_estimate", "extra_resources"),
+    ),
+    (("model resources created", "model_extra"), Place("kv_estimate", "kv_cache_estimation")),
+    (("kv cache", "kv_cache"), Place("kv_allocate", "kv_cache_alloc", "KV cache")),
+    (("additional executor resources", "executor_extra"), Place("warm_up", "post_kv_resources")),
+)
+_AFTER_POOL = Place("warm_up", "post_kv_resources", "resources created after the KV pool")
+_USUAL_COMPONENT: dict[Phase, str] = {
+    "connect": "NCCL communicator",
+    "load": "model weights",
+    "build": "engine weights",
+    "kv_estimate": "Model resources created during usage",
+    "kv_allocate": "KV cache",
+    "warm_up": "resources created after the KV pool",
+    "serve": "activations",
+}
+_USUAL_DETAIL: dict[Phase, str] = {
+    "load": "weight_load",
+    "kv_estimate": "kv_cache_estimation",
+    "kv_allocate": "kv_cache_alloc",
+    "warm_up": "warmup",
+    "serve": "serving",
+}
+# Free memory before the final executor is what the pool left over; more than this share means there was no pool yet.
+_MOST_LEFT_BESIDE_POOL = 0.15
+_NOTHING_BUT_TORCH = 0.9  # share of the process's memory that is PyTorch's: the KV pool, which is not, cannot exist
+
+
+def diagnose(case: Case, known: Known | None = None) -> Diagnosis:
+    """The verdict on a log.
+
+    Args:
+        case: The log, read.
+        known: Settings and GPU beside the log, which make remedies exact.
+    """
+    known = (known or Known()).with_facts(case.facts)
+    cause = root_cause(case)
+    if cause is None:
+        return _without_cause(case, known)
+    place = _place(cause, case)
+    short, source = _shortfall(cause, case)
+    component = _component(cause, place, case)
+    symptom = Symptom(
+        kind=cause.kind,
+        stage=place.stage,
+        detail=place.detail,
+        component=component,
+        advice=cause.event.meaning.advice,
+        cause=cause.event,
+        tried_gib=source.size_gib("tried") if source else None,
+        free_gib=source.size_gib("free") if source else None,
+        total_gib=_total_gib(source, case),
+        shared_gpu="others" in cause.event.values,
+        free_before_pool_gib=_free_before_pool(case),
+    )
+    return Diagnosis(
+        verdict=cause.kind,
+        phase=place.stage,
+        phase_detail=place.detail,
+        component=component,
+        short_gib=short,
+        summary=_sentence(cause.kind, place, component, short, cause.event),
+        evidence=_evidence(cause, source, case),
+        remedies=remedies(symptom, known),
+        next_probe=next_probe(symptom),
+        notes=_notes(case, known, symptom),
+        engine=known.engine,
+        engine_version=known.version,
+    )
+
+
+def _place(cause: Candidate, case: Case) -> Place:
+    meaning = cause.event.meaning
+    if meaning.stage:
+        return Place(meaning.stage, meaning.detail)
+    reported = _reported_place(cause, case) if cause.kind == "oom" else None
+    if reported is not None:
+        return reported
+    if meaning.name == "step_oom" and not case.ready and cause.mark.stage not in (None, "serve"):
+        return Place("kv_estimate", "kv_cache_estimation", "Model resources created during usage")
+    if cause.kind == "oom" and cause.frame.stage:
+        return cause.frame
+    if meaning.name == "executor_oom" and cause.mark.stage in (None, "launch", "connect", "load"):
+        return Place("load", "executor_init", "model / executor init")
+    if _only_torch(cause.event) and cause.mark.stage in (None, "launch", "connect"):
+        return Place("load", "weight_load", "model weights")
+    stage = cause.mark.stage or meaning.usual_stage or (case.place.stage if not cause.mark.stage else None)
+    detail = meaning.detail if not cause.mark.stage or stage == meaning.usual_stage else cause.mark.detail
+    return Place(stage, detail or _USUAL_DETAIL.get(stage or "configure", ""), cause.frame.component)
+
+
+def _reported_place(cause: Candidate, case: Case) -> Place | None:
+    """Where the memory report of a failed creation puts it; None where there is no report, or it is of no help."""
+    heading = [each for each in case.candidates if each.event.meaning.name.startswith("creation_")]
+    if not heading and case.report.component is None:
+        return None
+    if cause.event.meaning.name == "step_oom" and cause.mark.stage == "serve":
+        return None
+    if case.report.component is not None:
+        return _component_place(case.report.component.values["component"], case)
+    created = [_listed_place(name) for name in case.report.rows]
+    if created:
+        stages = {place.stage for place in created}
+        past_estimate = any("extra_resources" in name or name == "kv_cache" for name in case.report.rows)
+        return _AFTER_POOL if past_estimate or "warm_up" in stages else Place("kv_estimate", "extra_resources")
+    if cause.frame.stage:
+        return cause.frame
+    return _AFTER_POOL if cause.mark.stage in (None, "launch", "connect") else None
+
+
+def _component_place(name: str, case: Case) -> Place:
+    """The place of a component as the report names it."""
+    place = _listed_place(name)
+    if place.detail != "post_kv_resources":
+        weights = case.facts.get("weights")
+        fits = weights and case.report.before_gib and (weights.size_gib("weights") or 0) < case.report.before_gib
+        if place.component == "model weights" and fits:
+            return Place("load", "weight_post_load", "model weights (post-load pass, such as FP8 scale resmoothing)")
+        return Place(place.stage, place.detail, place.component or name)
+    listed = [row.lower() for row in case.report.rows]
+    final_pool = any(row.startswith(("kv cache", "kv_cache")) for row in listed)
+    first_pass = any("initial kv" in row or "init_kv" in row for row in listed) and not final_pool
+    if not listed and case.report.before_gib and case.report.total_gib:
+        first_pass = case.report.before_gib / case.report.total_gib > _MOST_LEFT_BESIDE_POOL
+    return Place("kv_estimate", "extra_resources", name) if first_pass else Place("warm_up", place.detail, name)
+
+
+def _listed_place(name: str) -> Place:
+    lowered = name.lower()
+    matches = [(len(key), place) for keys, place in _COMPONENTS for key in keys if lowered.startswith(key)]
+    return max(matches, key=lambda match: match[0])[1] if matches else Place("load", "executor_init", name)
+
+
+def _component(cause: Candidate, place: Place, case: Case) -> str | None:
+    meaning, values = cause.event.meaning, cause.event.values
+    if cause.kind == "oom" and place.component and not meaning.component:
+        starved = any(each.event.meaning.name == "creation_nccl_oom" for each in case.candidates)
+        return f"{place.component}: NCCL communicator" if starved else place.component
+    if meaning.name == "step_oom" and "forwardAsync" in cause.event.text and "context" in case.facts:
+        held = case.facts["context"].size_gib("context")
+        return f"context logits (execution context already holds {held:.1f} GiB)"
+    if meaning.name == "cuda_oom" and place.stage == "kv_allocate" and "kv_pool" in case.facts:
+        return f"KV cache ({case.facts['kv_pool'].size_gib('kv_pool'):.2f} GiB pool)"
+    if meaning.name == "moe_shared_memory" and "sm" in values:
+        return f"fused MoE kernel for {values['sm'].upper()}"
+    if meaning.name == "port" and "port" in values:
+        return f"port {values['port']}"
+    if meaning.name == "prompt_too_long" and "prompt" in values:
+        return f"prompt of {float(values['prompt']):.0f} tokens"
+    if meaning.name == "binding_arguments" and values.get("function") == "setup":
+        return "DecoderState.setup()"
+    if meaning.kind == "config" and meaning.component is None:
+        return _setting(case)
+    if cause.kind == "oom" and meaning.component is None:
+        return place.component or cause.frame.component or _USUAL_COMPONENT.get(place.stage or "configure")
+    if meaning.name == "step_oom" and cause.frame.component == "sampler":
+        return "sampler"
+    return meaning.component
+
+
+def _setting(case: Case) -> str | None:
+    """The setting that a validation error is about, wherever in the error it stands."""
+    for each in case.candidates:
+        values = each.event.values
+        for name in ("setting", "named", "option", "unknown"):
+            if name in values:
+                return values[name]
+        if "Extra inputs" in each.event.text and values.get("previous"):
+            return values["previous"]
+    return None
+
+
+def _shortfall(cause: Candidate, case: Case) -> tuple[float | None, LogEvent | None]:
+    """Tried minus free, from the first message of the failure that has both."""
+    alike = [each.event for each in case.candidates if each.kind == cause.kind and not each.event.meaning.soft]
+    for event in (cause.event, *alike):
+        tried, free = event.size_gib("tried"), event.size_gib("free")
+        if tried is not None and free is not None:
+            return max(0.0, round(tried - free, 4)), event
+    return None, next((event for event in (cause.event, *alike) if event.size_gib("tried") is not None), None)
+
+
+def _total_gib(source: LogEvent | None, case: Case) -> float | None:
+    return (source.size_gib("total") if source else None) or case.report.total_gib
+
+
+def _free_before_pool(case: Case) -> float | None:
+    """GiB free when the KV pool was sized, from the budget line or the report's rows."""
+    budget = case.facts.get("kv_budget")
+    fraction = budget.number("kv_fraction") if budget else None
+    available = budget.size_gib("kv_budget") if budget else None
+    if fraction and available:
+        return available / fraction
+    pools = [before for name, (before, _) in case.report.rows.items() if "kv" in name.lower()]
+    return pools[-1] if pools else None
+
+
+def _only_torch(event: LogEvent) -> bool:
+    """True where PyTorch holds all the process has: no KV pool was there yet."""
+    torch, mine = event.size_gib("torch"), event.size_gib("mine") or event.size_gib("total")
+    return bool(torch and mine and torch / mine > _NOTHING_BUT_TORCH)
+
+
+def _evidence(cause: Candidate, source: LogEvent | None, case: Case) -> tuple[Evidence, ...]:
+    """The cause first in the log's order, then what locates it, then what only repeats it."""
+    report = [case.report.component] if cause.kind == "oom" else []
+    wrappers = sorted(case.wrappers.values(), key=lambda event: event.line)[:2]
+    alike = [each.event for each in case.candidates if each.kind == cause.kind][:3]
+    chosen = [event for event in (cause.event, source, *report, *alike, *wrappers) if event is not None]
+    unique = {event.line: event for event in reversed(chosen[:MAX_EVIDENCE])}
+    return tuple(Evidence(line=line, text=unique[line].text) for line in sorted(unique))
+
+
+_HEADLINES: dict[Kind, str] = {
+    "oom": "GPU memory ran out",
+    "host_oom": "Host memory ran out",
+    "insufficient_kv": "No room for the KV cache of one sequence",
+    "config": "The configuration was refused",
+    "request_rejected": "A request was refused; the server is fine",
+    "unsupported_arch": "This GPU generation is not supported by a kernel the model needs",
+    "unsupported_model": "The model is not supported by this release or backend",
+    "checkpoint": "The checkpoint could not be read",
+    "kernel_error": "A GPU kernel failed; memory is not the cause",
+    "version_mismatch": "Two parts of the installation do not fit together",
+    "nccl": "The GPUs could not talk to each other (NCCL)",
+    "mpi": "The launcher could not start the ranks",
+    "port": "The port is taken",
+    "auth": "Access to the model was denied",
+    "hang": "The server hangs: it is alive but does no work",
+    "crash": "The process crashed",
+}
+_STAGE_WORDS: dict[Phase, str] = {
+    "configure": "while reading the configuration",
+    "download": "while fetching the model",
+    "launch": "at launch",
+    "connect": "while the ranks connected",
+    "load": "while loading the model",
+    "build": "while building the engine",
+    "kv_estimate": "while profiling memory for the KV cache",
+    "kv_allocate": "while allocating the KV cache",
+    "warm_up": "during warm-up, after the KV pool was taken",
+    "serve": "while serving",
+}
+
+
+def _sentence(kind: Kind, place: Place, component: str | None, short: float | None, event: LogEvent) -> str:
+    headline = "Host shared memory (/dev/shm) ran out" if event.meaning.name == "shm" else _HEADLINES[kind]
+    where = f" {_STAGE_WORDS[place.stage]}" if place.stage else ""
+    what = f" ({component})" if component else ""
+    lack = f", {short:.2f} GiB short for the allocation that failed first" if short is not None else ""
+    return f"{headline}{where}{what}{lack}."
+
+
+def _notes(case: Case, known: Known, symptom: Symptom) -> tuple[str, ...]:
+    notes = []
+    if case.ready and symptom.stage == "serve" and symptom.kind in ("oom", "kernel_error", "hang"):
+        notes.append("The server is dead or useless from here on even if /health still answers 200: restart it.")
+    if symptom.kind == "oom" and symptom.stage in ("kv_estimate", "kv_allocate", "warm_up", "serve"):
+        notes.append("The shortfall is of the first allocation that failed; more may follow it.")
+    if symptom.shared_gpu:
+        notes.append("Several processes hold memory on this GPU: ranks of one job must not share a GPU.")
+    if known.version and known.engine == "trtllm" and symptom.kind == "benign":
+        notes.append(f"TensorRT-LLM {known.version}.")
+    return tuple(notes)
+
+
+def _without_cause(case: Case, known: Known) -> Diagnosis:
+    """Healthy, unfinished, or failed without saying why."""
+    strong = min(
+        (event for event in case.alarms.values() if event.meaning.strong), key=lambda event: event.line, default=None
+    )
+    weak = min(case.alarms.values(), key=lambda event: event.line, default=None)
+    died = [event for name, event in case.wrappers.items() if name != "mpi_abort"] or list(case.wrappers.values())
+    if died:
+        return _unexplained(case, known, died)
+    cut = _window_cut(case)
+    if strong is not None:
+        shown, place = strong, Place(strong.meaning.stage, strong.meaning.detail)
+        text = "Healthy: the line that speaks of memory is a candidate that was tried and skipped, not a failure."
+    elif case.ready is not None:
+        shown, place = case.ready, Place("serve", "ready")
+        text = "Healthy: the server came up and answers."
+    elif weak is not None:
+        stage = weak.meaning.stage or case.place.stage
+        shown, place = weak, Place(stage, weak.meaning.detail or case.place.detail)
+        text = "No failure in this log; its warnings are routine."
+    else:
+        return _unfinished(case, known)
+    component = "KV cache smaller than one full-length sequence" if cut and case.ready else None
+    if component and cut:
+        text = (
+            f"Healthy, but the KV cache holds {cut[1]:,} tokens and the model asks for {cut[0]:,}: max_seq_len was cut "
+            "to what fits, and longer requests will be clamped."
+        )
+    symptom = Symptom(kind="benign", stage=place.stage, component=component, advice="window" if component else "")
+    return Diagnosis(
+        verdict="benign",
+        phase=place.stage,
+        phase_detail=place.detail,
+        component=component,
+        short_gib=None,
+        summary=text,
+        evidence=_lines(shown, cut[2] if cut and component else None),
+        remedies=remedies(symptom, known) if component else (),
+        notes=_notes(case, known, symptom),
+        engine=known.engine,
+        engine_version=known.version,
+    )
+
+
+def _window_cut(case: Case) -> tuple[int, int, LogEvent] | None:
+    """(tokens wanted, tokens that fit, line) of the last cut, the only one that counts."""
+    event, pool = case.facts.get("fitting_tokens"), case.facts.get("kv_tokens")
+    if event is None or pool is None or pool.line < event.line:
+        return None
+    wanted, fits = event.number("wanted_tokens"), event.number("fitting_tokens")
+    return (int(wanted), int(fits), event) if wanted and fits else None
+
+
+def _unexplained(case: Case, known: Known, died: list[LogEvent]) -> Diagnosis:
+    """Somebody reports a death and nobody its cause."""
+    first = case.exceptions[0] if case.exceptions else None
+    silent = "worker_died" in case.wrappers and first is None
+    event = first or min(died, key=lambda each: each.line)
+    verdict: Kind = "host_oom" if silent else "crash" if first else "unknown"
+    place = Place(case.place.stage or "load", case.place.detail or "executor_init")
+    symptom = Symptom(kind=verdict, stage=place.stage, advice="killed" if silent else "unexplained", cause=event)
+    text = (
+        "A worker died without a word during start-up: most often the kernel's out-of-memory killer (host memory)."
+        if silent
+        else f"The server failed with an error advisor has no rule for: {event.text[:160]}"
+        if first
+        else "The log says that the server failed, but not why: only the messages that repeat a cause are here."
+    )
+    return Diagnosis(
+        verdict=verdict,
+        phase=place.stage,
+        phase_detail=place.detail,
+        component="host memory" if silent else None,
+        short_gib=None,
+        summary=text,
+        evidence=_lines(event, *died[:2]),
+        remedies=remedies(symptom, known),
+        next_probe=next_probe(symptom),
+        engine=known.engine,
+        engine_version=known.version,
+    )
+
+
+def _unfinished(case: Case, known: Known) -> Diagnosis:
+    """No failure, no readiness: the log just ends."""
+    place, first = case.place, case.exceptions[0] if case.exceptions else None
+    reached = f" The last stage it shows is {place.stage}." if place.stage else ""
+    last = case.marks[-1] if case.marks else None
+    said = f" Its first error is: {first.text[:160]}" if first else ""
+    symptom = Symptom(kind="unknown", stage=place.stage, advice="unfinished")
+    return Diagnosis(
+        verdict="unknown",
+        phase=place.stage,
+        phase_detail=place.detail,
+        component=None,
+        short_gib=None,
+        summary=f"The log ends without a failure that advisor knows and without a ready server.{reached}{said}",
+        evidence=_lines(first, last),
+        remedies=(),
+        next_probe=next_probe(symptom),
+        engine=known.engine,
+        engine_version=known.version,
+    )
+
+
+def _lines(*events: LogEvent | None) -> tuple[Evidence, ...]:
+    unique = {event.line: event for event in events if event is not None}
+    return tuple(Evidence(line=line, text=unique[line].text) for line in sorted(unique))
+
+
+def requested_gib(case: Case) -> float | None:
+    """The one allocation that a TensorRT engine asked for, where its loader says so."""
+    event = case.facts.get("requested")
+    amount = event.number("requested") if event else None
+    return gib(amount) if amount else None
