@@ -61,18 +61,34 @@ class ResultEntry(StrictModel):
 
 
 class BaselineEntry(StrictModel):
-    """The baseline asked for, how its launch ended, and what was compared with."""
+    """What the winner is compared with: the baseline asked for or, where that does not run, the nearest that does.
+
+    The fields of a `ResultEntry` are null where nothing ran; `asked` and `outcome` tell of the baseline asked for.
+    """
 
     name: str
     why: str
-    serving_config: ServingConfig | None
-    outcome: str
-    compared: ResultEntry | None = Field(description="The baseline itself, or the nearest configuration that runs")
-    is_substitute: bool = False
+    asked: ServingConfig | None
+    outcome: str = Field(description="How the launch of the baseline asked for ended")
+    is_substitute: bool = Field(default=False, description="True when another configuration stands in for it")
+    serving_config: ServingConfig | None = None
+    memory_fraction_kind: Literal["of_free", "of_total", "bytes"] | None = None
+    metrics: Metrics | None = None
+    memory_gib: MemoryReport | None = None
+    limited_by: LimitedBy | None = None
+    ci95: tuple[float, float] | None = None
+    trials: tuple[int, ...] = ()
+
+    @property
+    def compared(self) -> ResultEntry | None:
+        """The comparison as an entry, None where nothing ran."""
+        if self.metrics is None or self.serving_config is None:
+            return None
+        return ResultEntry.model_validate({name: getattr(self, name) for name in ResultEntry.model_fields})
 
 
 class PredictedRow(StrictModel):
-    """A baseline that was not launched, as the twin predicts it."""
+    """A named baseline as the nominal twin predicts it, launched or not."""
 
     name: str
     why: str
@@ -202,7 +218,7 @@ def result(
         baseline=_baseline(context, records, base, repeats),
         runner_up=_entry(context, others[0], repeats) if others else None,
         top=tuple(_entry(context, s, repeats) for s in ([] if best is None else [best]) + others[: top_n - 1]),
-        predicted_baselines=_predicted(context, records, workload),
+        predicted_baselines=_predicted(context, workload),
         confidence=confidence,
         counts=count(records),
         stopped_by=stopped_by,
@@ -273,18 +289,19 @@ def _baseline(
 ) -> BaselineEntry:
     asked = context.baseline
     own = next((r for r in records if r.role == "baseline" and r.config == asked.config), None)
+    entry = None if base is None else _entry(context, base, repeats, asked.name)
+    fields = {name: getattr(entry, name) for name in ResultEntry.model_fields if name != "name"} if entry else {}
     return BaselineEntry(
         name=asked.name,
         why=asked.why,
-        serving_config=asked.config,
+        asked=asked.config,
         outcome="not launched" if own is None else own.ending,
-        compared=None if base is None else _entry(context, base, repeats, asked.name),
         is_substitute=base is not None and base.config != asked.config,
+        **fields,
     )
 
 
-def _predicted(context: StudyContext, records: Sequence[TrialRecord], workload: Workload) -> tuple[PredictedRow, ...]:
-    launched = {record.config for record in records if record.launched}
+def _predicted(context: StudyContext, workload: Workload) -> tuple[PredictedRow, ...]:
     return tuple(
         PredictedRow(
             name=entry.name,
@@ -293,5 +310,4 @@ def _predicted(context: StudyContext, records: Sequence[TrialRecord], workload: 
             prediction=None if entry.config is None else context.predict(entry.config, workload),
         )
         for entry in context.baselines
-        if entry.config is None or entry.config not in launched
     )

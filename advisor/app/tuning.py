@@ -25,7 +25,7 @@ from advisor.domain.trial import TrialRecord
 from advisor.search.stopping import search_launches
 from advisor.store.ledger import OptunaLedger
 from advisor.store.stock_samplers import make_proposer
-from advisor.twin.startup import STARTUP
+from advisor.twin.constants import STARTUP
 
 
 class How(StrictModel):

@@ -33,9 +33,9 @@ from advisor.engines.trtllm.dialects import dialect
 from advisor.engines.trtllm.rules import validate
 from advisor.store import catalog
 from advisor.store.yaml_files import dump_yaml
+from advisor.twin.constants import STARTUP
 from advisor.twin.predict import Twin, limited_by, memory_report, metrics_of, startup_failure
 from advisor.twin.scheduler import Progress
-from advisor.twin.startup import STARTUP
 from advisor.twin.worlds import draw_world, measurement_noise
 
 WAVES = 3  # requests = 3 x concurrency: the third wave already repeats the second

@@ -254,13 +254,9 @@ def _memory(result: Result, entries: Sequence[tuple[str, ResultEntry]]) -> Html 
     )
 
 
-def _predicted(result: Result) -> Html | None:
-    rows = html_tables.predicted_table(result)
-    return (
-        None
-        if rows is None
-        else tag("section", tag("h3", "Other baselines, predicted, not launched"), rows, class_="part")
-    )
+def _predicted(result: Result) -> Html:
+    heading = tag("h3", "Named baselines as the twin predicts them")
+    return tag("section", heading, html_tables.predicted_table(result), class_="part")
 
 
 def _all_trials(summary: StudySummary, records: Sequence[TrialRecord]) -> Html:

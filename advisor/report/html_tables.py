@@ -77,10 +77,8 @@ def _value(flat: dict[str, OptionValue], key: str) -> str:
     return value_text(flat[key]) if key in flat else NONE
 
 
-def predicted_table(result: Result) -> Html | None:
-    """Baselines that were not launched; None when all were."""
-    if not result.predicted_baselines:
-        return None
+def predicted_table(result: Result) -> Html:
+    """Every named baseline as the nominal twin predicts it; where one does not apply, why."""
     rows = []
     for row in result.predicted_baselines:
         flat = {} if row.serving_config is None else row.serving_config.flat()
@@ -106,7 +104,7 @@ def predicted_table(result: Result) -> Html | None:
         "fits",
         "what it is",
     ]
-    caption = "PREDICTED by the twin with its nominal constants. These were not launched."
+    caption = "PREDICTED by the twin with its nominal constants, launched or not."
     return table(caption, heads, rows, words=(9, 10))
 
 

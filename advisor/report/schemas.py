@@ -16,4 +16,5 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "estimate": Estimate,
     "plan": Plan,
     "dry-run": DryRun,
+    "export": Export,
 }

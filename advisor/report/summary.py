@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from advisor.app.results import BaselineEntry, PredictedRow, Result, ResultEntry, StudySummary
-from advisor.domain.serving_config import OptionValue, ServingConfig
+from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
 from advisor.metrics.confidence import Interval
 from advisor.report.console import SHORT_NAMES, table, value_text
 from advisor.report.metric_rows import METRICS, NONE
@@ -67,10 +69,7 @@ def result_view(result: Result) -> list[RenderableType]:
         parts.append(Text(verdict(result), style="bold red"))
     if result.top:
         parts += [Text(), top_table(result)]
-    rows = [row for row in result.predicted_baselines if row.prediction is not None]
-    if rows:
-        parts += [Text(), predicted_table(rows)]
-    return parts
+    return [*parts, Text(), predicted_table(result.predicted_baselines)]
 
 
 def headline(result: Result) -> str:
@@ -180,16 +179,17 @@ def _numbers(entry: ResultEntry) -> str:
     return ",".join(f"#{number}" for number in entry.trials)
 
 
-def predicted_table(rows: list[PredictedRow]) -> RenderableType:
-    """Baselines that were not launched."""
-    grid = table("predicted, not launched", "batch", "tokens", "graphs", "kv frac", "tok/s/GPU", "fits")
+def predicted_table(rows: Sequence[PredictedRow]) -> RenderableType:
+    """Every named baseline as the nominal twin predicts it; where one does not apply, why."""
+    grid = table("predicted", "batch", "tokens", "graphs", "kv frac", "tok/s/GPU", "fits")
+    absent = [Text(f"{row.name}: {row.why}", style="dim") for row in rows if row.prediction is None]
     for row in rows:
-        assert row.serving_config is not None and row.prediction is not None
-        metrics = row.prediction.metrics
-        four = _settings(row.serving_config, list(row.serving_config.flat())[:4])
-        rate = NONE if metrics is None else f"{metrics.output_tok_per_s_per_gpu:,.0f}"
-        grid.add_row(row.name, *four, rate, "yes" if row.prediction.fits else "no")
-    return grid
+        if row.prediction is not None:
+            metrics = row.prediction.metrics
+            four = _settings(row.serving_config, list(FOUR_SETTINGS))
+            rate = NONE if metrics is None else f"{metrics.output_tok_per_s_per_gpu:,.0f}"
+            grid.add_row(row.name, *four, rate, "yes" if row.prediction.fits else "no")
+    return Group(grid, *absent)
 
 
 def baseline_text(baseline: BaselineEntry) -> str:

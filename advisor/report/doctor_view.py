@@ -1,0 +1,72 @@
+"""A diagnosis for people: the verdict first, then where, the proof, and what to change."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from advisor.memory.diagnosis import Diagnosis
+from advisor.memory.remedies import Remedy
+from advisor.report.console import WIDTH_WITHOUT_TERMINAL, value_text
+
+_STYLES = {"benign": "bold green", "unknown": "bold yellow", "request_rejected": "bold yellow"}
+
+
+def diagnosis_json(diagnosis: Diagnosis) -> str:
+    """One JSON document."""
+    return diagnosis.model_dump_json(indent=2, by_alias=True)
+
+
+def diagnosis_lines(diagnosis: Diagnosis) -> Iterator[Text]:
+    """Lines of text; evidence and patches stay whole, so that they can be searched for and pasted."""
+    yield Text(diagnosis.summary, style=_STYLES.get(diagnosis.verdict, "bold red"))
+    yield Text()
+    detail = f" ({diagnosis.phase_detail})" if diagnosis.phase_detail else ""
+    short = None if diagnosis.short_gib is None else f"{diagnosis.short_gib:.2f} GiB"
+    engine = {"trtllm": "TensorRT-LLM", "vllm": "vLLM", None: None}[diagnosis.engine]
+    facts = {
+        "verdict": diagnosis.verdict,
+        "phase": f"{diagnosis.phase}{detail}" if diagnosis.phase else None,
+        "component": diagnosis.component,
+        "short": short,
+        "engine": f"{engine} {diagnosis.engine_version or ''}".strip() if engine else None,
+    }
+    for name, value in facts.items():
+        if value:
+            yield Text.assemble((f"  {name:<10} ", "dim"), value)
+    if diagnosis.evidence:
+        yield Text("\nEvidence", style="bold")
+        width = max(len(str(each.line)) for each in diagnosis.evidence)
+        for each in diagnosis.evidence:
+            yield Text.assemble((f"  line {each.line:>{width}}  ", "dim"), each.text)
+    if diagnosis.remedies:
+        yield Text("\nWhat to change, cheapest first", style="bold")
+    for number, remedy in enumerate(diagnosis.remedies, start=1):
+        yield from _remedy(number, remedy)
+    if diagnosis.next_probe:
+        yield Text("\nTo be sure", style="bold")
+        yield from _wrapped(diagnosis.next_probe, "  ")
+    for note in diagnosis.notes:
+        yield from _wrapped(f"Note: {note}", "")
+
+
+def _remedy(number: int, remedy: Remedy) -> Iterator[Text]:
+    before = "" if remedy.from_ is None else f" {value_text(remedy.from_)}"
+    after = "" if remedy.to is None else f" -> {value_text(remedy.to)}" if before else f" = {value_text(remedy.to)}"
+    frees = f", frees about {remedy.frees_gib:.2f} GiB" if remedy.frees_gib else ""
+    yield Text.assemble(
+        f"  {number}. ",
+        (remedy.setting, "bold"),
+        f"{before}{after}{frees} ",
+        (f"({remedy.confidence} confidence)", "dim"),
+    )
+    yield from _wrapped(remedy.why, "     ")
+    for line in (remedy.yaml_patch or "").splitlines():
+        yield Text(f"       {line}", style="cyan")
+
+
+def _wrapped(text: str, indent: str) -> Iterator[Text]:
+    for line in textwrap.wrap(text, WIDTH_WITHOUT_TERMINAL, initial_indent=indent, subsequent_indent=indent):
+        yield Text(line)
