@@ -13,16 +13,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from advisor.app.context import StudyContext
 from advisor.domain.outcome import summary
 from advisor.domain.ports import Asked, TrialEvent
-from advisor.domain.serving_config import FOUR_SETTINGS, ServingConfig
+from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
 from advisor.domain.trial import TrialRecord
-from advisor.report.console import value_text
+from advisor.report.console import SHORT_NAMES, value_text
 
 
 def config_text(config: ServingConfig) -> str:
     """The four settings and the options in one short clause."""
     batch, tokens, graphs, fraction = (value_text(getattr(config, name)) for name in FOUR_SETTINGS)
-    options = "".join(f" {name.removeprefix('enable_')}={value_text(value)}" for name, value in config.options.items())
+    options = "".join(_option_text(SHORT_NAMES.get(name, name), value) for name, value in config.options.items())
     return f"batch {batch} tokens {tokens} graphs {graphs} kv {fraction}{options}"
+
+
+def _option_text(name: str, value: OptionValue) -> str:
+    """A switch by its name when it is on; anything else with its value."""
+    if isinstance(value, bool):
+        return f" +{name}" if value else ""
+    return f" {name} {value_text(value)}"
 
 
 class StudyReporter(Protocol):
@@ -94,7 +101,7 @@ def trial_line(record: TrialRecord, context: StudyContext, board: Scoreboard) ->
         ]
         result = f"{' | '.join(rates)} {board.gain_text(gain)}".rstrip()
         limits = {outcome.limited_by for outcome in record.workloads if outcome.limited_by}
-        result += f"  limited by {', '.join(sorted(limits))}" if limits else ""
+        result += f"  limit: {', '.join(sorted(limits))}" if limits else ""
     else:
         result = summary(record.outcome)
     place = f"[{board.launches:>3}/{context.budget.max_launches}] #{record.number:<3}"
