@@ -1,4 +1,4 @@
-"""Scores order the grid, limits come before gains, and the vectorised memory slopes are those of single configurations."""
+"""Scores order the grid, limits come before gains, and memory slopes of many configurations are those of each."""
 
 from __future__ import annotations
 
