@@ -29,6 +29,11 @@ SETTING_TITLES = {
     "kv_cache_free_gpu_memory_fraction": "kv_cache_config.free_gpu_memory_fraction",
 }
 
+TOP_NOTE = (
+    "Below the best stand single runs, which are higher partly by luck. The best was picked before it ran again; "
+    "where values tie within 0.5 %, the one with more memory left."
+)
+
 STOPPED = {
     "budget": "the budget of launches was used up",
     "hours": "the budget of hours was used up",
@@ -68,8 +73,9 @@ def result_view(result: Result) -> list[RenderableType]:
     else:
         parts.append(Text(verdict(result), style="bold red"))
     if result.top:
-        parts += [Text(), top_table(result)]
-    return [*parts, Text(), predicted_table(result.predicted_baselines)]
+        parts += [Text(), top_table(result), Text(TOP_NOTE, style="dim")]
+    parts += [Text(), predicted_table(result.predicted_baselines)]
+    return parts
 
 
 def headline(result: Result) -> str:
