@@ -13,6 +13,7 @@ from advisor.domain.serving_config import FOUR_SETTINGS
 from advisor.domain.strict import StrictModel, parse, unknown_name
 from advisor.domain.study import Budget, SearchSpace, Study
 from advisor.domain.workload import Workload, parse_lengths, parse_workload
+from advisor.engines.trtllm.command import check_deployment
 from advisor.engines.trtllm.dialects import Dialect, check_option, dialect
 from advisor.search.space import restrict
 from advisor.store import catalog
@@ -75,6 +76,7 @@ def resolve(question: Question) -> Resolved:
     for workload in workloads:
         deployment.check_workload(workload, facts)
     spoken = dialect(deployment.engine_version)
+    check_deployment(spoken, deployment)
     whole = catalog.search_space(question.search_space or study.search_space)
     vary = [name for name in study.vary if name != "enable_attention_dp" or question.attention_dp is None]
     if question.search_space is not None:  # a space of one's own need not have every dimension that the study varies

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from advisor.memory.events import LogEvent, Meaning
+from advisor.domain.outcome import Phase
+from advisor.memory.events import Kind, LogEvent, Meaning
 
+ANY_LEVEL = "DIWEP"
 MAX_EVIDENCE_CHARS = 400
 MAX_REMEMBERED_LINES = 10_000
 MAX_REMEMBERED_CHARS = 1_000
 
+_DIGITS = "0123456789"
+_NO_DIGITS = str.maketrans("", "", _DIGITS)
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _DATE = r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?"
 # What docker, Kubernetes, Slurm, Open MPI, torchrun, Ray, systemd and vLLM's own processes put before a line.
@@ -24,6 +28,7 @@ _WRAPPING = re.compile(
       | \((?:EngineCore|APIServer|Worker|VllmWorker|RayWorkerWrapper|ServeReplica)[^()]*(?:\([^()]*\)[^()]*)*\)
       | \[pod/[^\]]+\]                                 # kubectl logs --prefix
       | [A-Za-z0-9][\w.-]*\s*\|(?=\s|$)                # docker compose
+      | \[resource\.labels[^\]]*\]                      # Google Cloud
       )
     | (?:[A-Z][a-z]{2}\s+\d+\s\d\d:\d\d:\d\d\s\S+\s\S+?\[\d+\]:)   # journald
     | """
@@ -32,6 +37,7 @@ _WRAPPING = re.compile(
     | \["""
     + _DATE
     + r"""\]
+    | (?:DEFAULT|INFO|WARNING|ERROR)\s(?=\d{4}-\d\d-\d\dT)
     | >(?=\s|$)                                        # quoted in an issue
     )\s?""",
     re.VERBOSE,
@@ -48,7 +54,7 @@ _LEVEL = re.compile(
 )
 _LEVELS = {"D": "D", "V": "D", "I": "I", "W": "W", "E": "E", "F": "E", "C": "E"}
 # `ERROR 11-23 14:28:08 [core.py:1233]` in front of every line of a traceback.
-_VLLM_HEAD = re.compile(r"\s*(?:INFO|WARNING|ERROR|DEBUG)\s\d\d-\d\d\s\d\d:\d\d:\d\d\s\[[^\]]+\]")
+_VLLM_HEAD = re.compile(r"\s*(?:INFO|WARNING|ERROR|DEBUG)\s\d\d-\d\d\s\d\d:\d\d:\d\d\s\[?[\w.]+:\d+\]")
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Rule:
         more: Further values to look for.
         levels: Log levels that may say it: D(ebug) I(nfo) W(arning) E(rror) P(lain, no level).
         with_previous: The line before belongs to it, as value `previous`.
+        routine: A server prints it all day; such lines say nothing else, and one stands for all in a row.
     """
 
     meaning: Meaning
@@ -70,6 +77,7 @@ class Rule:
     more: tuple[re.Pattern[str], ...] = ()
     levels: str = "WEP"
     with_previous: bool = False
+    routine: bool = False
 
 
 def rule(
@@ -86,6 +94,99 @@ def rule(
     source = pattern if pattern is not None else "|".join(map(re.escape, literals))
     compiled = [re.compile(each, re.IGNORECASE) for each in (source, *more)]
     return Rule(meaning, literals, compiled[0], tuple(compiled[1:]), levels, with_previous)
+
+
+def cause(
+    kind: Kind,
+    name: str,
+    needs: str | tuple[str, ...],
+    pattern: str | None = None,
+    *,
+    stage: Phase | None = None,
+    usual_stage: Phase | None = None,
+    detail: str = "",
+    component: str | None = None,
+    advice: str = "",
+    soft: bool = False,
+    vague: bool = False,
+    more: tuple[str, ...] = (),
+    levels: str = "WEP",
+    with_previous: bool = False,
+) -> Rule:
+    """A line that is the root of a failure."""
+    meaning = Meaning(
+        "cause",
+        name,
+        kind,
+        stage=stage,
+        usual_stage=usual_stage,
+        detail=detail,
+        component=component,
+        soft=soft,
+        vague=vague,
+        advice=advice,
+    )
+    return rule(meaning, needs, pattern, more=more, levels=levels, with_previous=with_previous)
+
+
+def mark(name: str, stage: Phase, detail: str, needs: str | tuple[str, ...], pattern: str | None = None) -> Rule:
+    """A line with which a stage begins."""
+    return rule(Meaning("mark", name, stage=stage, detail=detail), needs, pattern, levels=ANY_LEVEL)
+
+
+def ready(
+    name: str,
+    stage: Phase,
+    detail: str,
+    needs: str | tuple[str, ...],
+    pattern: str | None = None,
+    *,
+    routine: bool = False,
+) -> Rule:
+    """A line that only a server prints which can answer."""
+    made = rule(Meaning("ready", name, stage=stage, detail=detail), needs, pattern, levels=ANY_LEVEL)
+    return replace(made, routine=routine)
+
+
+def fact(name: str, needs: str | tuple[str, ...], pattern: str, *more: str) -> Rule:
+    """A line with a setting or a figure, as named groups."""
+    return rule(Meaning("fact", name), needs, pattern, more=more, levels=ANY_LEVEL)
+
+
+def block(name: str, needs: str | tuple[str, ...], pattern: str) -> Rule:
+    """A line of TensorRT-LLM's memory report."""
+    return rule(Meaning("block", name), needs, pattern, levels=ANY_LEVEL)
+
+
+def frame(
+    name: str,
+    pattern: str,
+    *,
+    stage: Phase | None = None,
+    detail: str = "",
+    component: str | None = None,
+    needs: str | tuple[str, ...] = ", in ",
+) -> Rule:
+    """A function in a traceback that tells what was being done."""
+    return rule(Meaning("frame", name, stage=stage, detail=detail, component=component), needs, pattern)
+
+
+def wrapper(name: str, needs: str | tuple[str, ...], pattern: str | None = None) -> Rule:
+    """A line that repeats a failure told elsewhere."""
+    return rule(Meaning("wrapper", name), needs, pattern, levels="EP")
+
+
+def alarm(
+    name: str,
+    needs: str | tuple[str, ...],
+    pattern: str | None = None,
+    *,
+    stage: Phase | None = None,
+    detail: str = "",
+    strong: bool = False,
+) -> Rule:
+    """A line that reads like a failure and is none."""
+    return rule(Meaning("alarm", name, stage=stage, detail=detail, strong=strong), needs, pattern, levels="DIWP")
 
 
 @dataclass(frozen=True)
@@ -131,50 +232,73 @@ def _json_text(text: str) -> str:
     return text
 
 
-def find_events(lines: Iterable[tuple[int, str]], rules: Sequence[Rule]) -> Iterator[LogEvent]:
-    """Events of a log in its order; each (rule, line) once.
+class RuleBook:
+    """A table of rules, ready to read logs with: asked in their order, and several may match one line."""
 
-    Args:
-        lines: Line number from 1 and raw text. A long line may come in several pieces of one number.
-        rules: Asked in their order; several may match one line.
-    """
-    wanted = re.compile("|".join(sorted({re.escape(word) for each in rules for word in each.needs}, key=len)))
-    could_mean = wanted.search
-    seen: set[str] = set()
-    previous = ""
-    for number, text in lines:
-        if text in seen:
-            continue
-        if could_mean(text):
-            found = list(_events_of(number, text, previous, rules))
-            yield from found
-            again = any(event.meaning.role in ("mark", "ready", "fact") for event in found)
-        else:
-            again = False
-        previous = text
-        if not again and len(text) <= MAX_REMEMBERED_CHARS:
-            if len(seen) >= MAX_REMEMBERED_LINES:
-                seen.clear()
-            seen.add(text)
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = tuple(rules)
+        words = sorted({word for each in rules for word in each.needs})
+        if any(char in _DIGITS for word in words for char in word):
+            raise ValueError("lines that differ in digits are taken for one: literals must have none")
+        self._by_word = [(word, [n for n, each in enumerate(rules) if word in each.needs]) for word in words]
+        self._is_routine = re.compile("|".join(each.regex.pattern for each in rules if each.routine)).search
 
+    def events(self, lines: Iterable[tuple[int, str]]) -> Iterator[LogEvent]:
+        """Events of a log in its order; text that repeats itself to the letter is read once.
 
-def _events_of(number: int, text: str, previous: str, rules: Sequence[Rule]) -> Iterator[LogEvent]:
-    for part in text.rstrip("\r\n").split("\r"):
-        line: Line | None = None
-        for each in rules:
-            if not any(word in part for word in each.needs):
+        Args:
+            lines: Line number from 1 and raw text. A long line may come in several pieces of one number.
+        """
+        read, void = _Remembered(), _Remembered()
+        previous, in_routine = "", False
+        for number, text in lines:
+            if text in read or (in_routine and self._is_routine(text)):
                 continue
-            line = line or unwrapped(part)
-            match = each.regex.search(line.body)
-            if match is None or line.level not in each.levels:
+            shape = text.translate(_NO_DIGITS)
+            if shape in void:
+                previous = text
                 continue
-            values = {name: value for name, value in match.groupdict().items() if value is not None}
-            for extra in each.more:
-                more = extra.search(line.body)
-                values |= {name: value for name, value in (more.groupdict() if more else {}).items() if value}
-            if each.with_previous:
-                values["previous"] = unwrapped(previous).body.strip()
-            yield LogEvent(each.meaning, number, _evidence(line.body, match), values, line.source)
+            asked = {n for word, numbers in self._by_word if word in text for n in numbers}
+            found = self._read(number, text, previous, sorted(asked)) if asked else []
+            yield from (event for _, event in found)
+            if found:
+                in_routine = found[-1][0].routine
+            if not asked:
+                void.add(shape)
+            elif not any(event.meaning.role in ("mark", "ready", "fact") for _, event in found):
+                read.add(text)
+            previous = text
+
+    def _read(self, number: int, text: str, previous: str, asked: Sequence[int]) -> list[tuple[Rule, LogEvent]]:
+        rules = [self._rules[n] for n in asked]
+        found = []
+        for part in text.rstrip("\r\n").split("\r"):
+            line = unwrapped(part)
+            events = ((each, _event(each, number, line, previous)) for each in rules)
+            found += [(each, event) for each, event in events if event is not None]
+        return found
+
+
+class _Remembered(set[str]):
+    """Texts already seen, within bounds of number and length."""
+
+    def add(self, text: str) -> None:
+        if len(text) <= MAX_REMEMBERED_CHARS:
+            if len(self) >= MAX_REMEMBERED_LINES:
+                self.clear()
+            super().add(text)
+
+
+def _event(asked: Rule, number: int, line: Line, previous: str) -> LogEvent | None:
+    """What a rule makes of a line, if anything."""
+    match = asked.regex.search(line.body) if line.level in asked.levels else None
+    if match is None:
+        return None
+    matches = [match, *(extra.search(line.body) for extra in asked.more)]
+    values = {name: value for each in matches if each for name, value in each.groupdict().items() if value}
+    if asked.with_previous:
+        values["previous"] = unwrapped(previous).body.strip()
+    return LogEvent(asked.meaning, number, _evidence(line.body, match), values, line.source)
 
 
 def _evidence(body: str, match: re.Match[str]) -> str:

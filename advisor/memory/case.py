@@ -34,6 +34,10 @@ CAUSAL_ORDER: tuple[tuple[Kind, ...], ...] = (
 )
 _CAUSAL_RANK = {kind: rank for rank, kinds in enumerate(CAUSAL_ORDER) for kind in kinds}
 _WEAKER = len(CAUSAL_ORDER)  # a soft cause stands behind every other
+_OUTLIVED = CAUSAL_ORDER[1]  # a server that became ready afterwards did not die of these
+
+
+_POOL_STAGES = ("kv_estimate", "kv_allocate", "warm_up")
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,10 @@ class Candidate:
         return self.event.meaning.kind or "crash"
 
     @property
-    def rank(self) -> int:
+    def rank(self) -> float:
         """Position in the chain of causes; 0 brings about the rest."""
-        rank = _CAUSAL_RANK[self.kind]
-        return rank + _WEAKER if self.event.meaning.soft else rank
+        meaning = self.event.meaning
+        return _CAUSAL_RANK[self.kind] + (_WEAKER if meaning.soft else 0) + (0.5 if meaning.vague else 0.0)
 
 
 @dataclass
@@ -102,14 +106,19 @@ class Case:
     report: Report = field(default_factory=Report)
     marks: list[LogEvent] = field(default_factory=list)
     budget_known: bool = False
+    stopping: bool = False
     _frames: dict[str, Place] = field(default_factory=dict)
     _seen: set[tuple[str, str, int | None]] = field(default_factory=set)
 
     def take(self, event: LogEvent) -> None:
         """Count one event in."""
         meaning = event.meaning
+        if self.stopping and _noise_of_stopping(event):
+            return
         if meaning.role in ("mark", "ready"):
             self._move(event)
+        elif meaning.role == "shutdown":
+            self.stopping = self.ready is not None
         elif meaning.role == "cause":
             self._suspect(event)
         elif meaning.role == "alarm":
@@ -131,6 +140,10 @@ class Case:
         meaning = event.meaning
         if meaning.name == "profiling":
             self.budget_known = True
+        if meaning.stage == "launch":
+            self.stopping = False  # a new start in the same log
+        if self.place.stage in _POOL_STAGES and meaning.stage in ("connect", "load"):
+            return  # a slower rank
         if meaning.role == "ready":
             self.ready = event
         if not self.marks or self.marks[-1].meaning.stage != meaning.stage:
@@ -143,6 +156,8 @@ class Case:
 
     def _suspect(self, event: LogEvent) -> None:
         place = self.place
+        if event.meaning.vague and place.stage == "serve":
+            return  # a request's fields, not the server's arguments
         key = (event.meaning.name, place.stage or "", event.line if event.meaning.soft else None)
         repeated = key in self._seen and not event.values
         if repeated or len(self.candidates) >= MAX_CANDIDATES:
@@ -156,6 +171,13 @@ class Case:
         self._frames[event.source] = Place(
             meaning.stage or known.stage, meaning.detail or known.detail, meaning.component or known.component
         )
+
+
+def _noise_of_stopping(event: LogEvent) -> bool:
+    """Parts of a server that is being stopped miss each other and complain."""
+    if event.meaning.role == "cause":
+        return event.meaning.soft or event.meaning.kind in ("nccl", "hang", "crash", "mpi")
+    return event.meaning.role in ("wrapper", "exception", "frame")
 
 
 def read_case(events: Iterable[LogEvent]) -> Case:
@@ -177,4 +199,4 @@ def _outlived(candidate: Candidate, ready_line: int) -> bool:
     """A soft cause, or a start-up failure of a part, after which the server became ready all the same."""
     if candidate.event.line >= ready_line or candidate.kind == "port":
         return False
-    return candidate.event.meaning.soft
+    return candidate.event.meaning.soft or (candidate.kind in _OUTLIVED and candidate.event.meaning.stage != "serve")

@@ -1,21 +1,21 @@
 """From the events of a log to a diagnosis: what failed, where, how much was missing, what to change.
 
 A server that dies says so many times: worker, proxy, parent, peers that lose it, requests in flight. The cause is the
-earliest event of the first rank in `case.CAUSAL_ORDER`; where it happened is told, in this order, by the line itself, by
-TensorRT-LLM's memory report, by the traceback before it and by the last stage the log had reached.
+earliest event of the first rank in `case.CAUSAL_ORDER`; `locating` says where it happened.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field
 
 from advisor.domain.outcome import Evidence, Phase
 from advisor.domain.strict import StrictModel
-from advisor.domain.units import gib
 from advisor.memory.case import Candidate, Case, Place, root_cause
-from advisor.memory.events import Kind, LogEvent
+from advisor.memory.events import Kind, LogEvent, size_gib
+from advisor.memory.locating import place_of
 from advisor.memory.remedies import Known, Remedy, Symptom, next_probe, remedies
 
 MAX_EVIDENCE = 8
@@ -40,24 +40,9 @@ class Diagnosis(StrictModel):
     engine_version: str | None = None
 
 
-# Friendly names of TensorRT-LLM's memory report and the internal ones of 1.2, in order of creation.
-_COMPONENTS: tuple[tuple[tuple[str, ...], Place], ...] = (
-    (("model",), Place("load", "weight_load", "model weights")),
-    (("draft model", "draft_model"), Place("load", "weight_load", "draft model weights")),
-    (("guided decoder", "guided_decoder"), Place("load", "executor_init", "Guided Decoder")),
-    (("sampler",), Place("load", "executor_init", "Sampler")),
-    (("initial kv cache", "_no_capture_init_kv_cache"), Place("kv_estimate", "kv_cache_estimation")),
-    (("speculative decoding", "spec_resource_manager"), Place("kv_estimate", "extra_resources")),
-    (("drafter",), Place("kv_estimate", "extra_resources")),
-    (
-        ("additional executor resources (temporary", "_no_capture_init_extra_resources"),
-        Place("kv_estimate", "extra_resources"),
-    ),
-    (("model resources created", "model_extra"), Place("kv_estimate", "kv_cache_estimation")),
-    (("kv cache", "kv_cache"), Place("kv_allocate", "kv_cache_alloc", "KV cache")),
-    (("additional executor resources", "executor_extra"), Place("warm_up", "post_kv_resources")),
-)
-_AFTER_POOL = Place("warm_up", "post_kv_resources", "resources created after the KV pool")
+_KEY = re.compile(r"[a-z]\w*(?:\.[\w-]+)*")
+_NAMED = ("setting", "named", "option", "unknown", "argument")
+_COMPONENT_OF_DETAIL = {"cuda_graph_capture": "CUDA graphs", "autotuner_warmup": "autotuner workspace"}
 _USUAL_COMPONENT: dict[Phase, str] = {
     "connect": "NCCL communicator",
     "load": "model weights",
@@ -67,16 +52,6 @@ _USUAL_COMPONENT: dict[Phase, str] = {
     "warm_up": "resources created after the KV pool",
     "serve": "activations",
 }
-_USUAL_DETAIL: dict[Phase, str] = {
-    "load": "weight_load",
-    "kv_estimate": "kv_cache_estimation",
-    "kv_allocate": "kv_cache_alloc",
-    "warm_up": "warmup",
-    "serve": "serving",
-}
-# Free memory before the final executor is what the pool left over; more than this share means there was no pool yet.
-_MOST_LEFT_BESIDE_POOL = 0.15
-_NOTHING_BUT_TORCH = 0.9  # share of the process's memory that is PyTorch's: the KV pool, which is not, cannot exist
 
 
 def diagnose(case: Case, known: Known | None = None) -> Diagnosis:
@@ -90,7 +65,7 @@ def diagnose(case: Case, known: Known | None = None) -> Diagnosis:
     cause = root_cause(case)
     if cause is None:
         return _without_cause(case, known)
-    place = _place(cause, case)
+    place = place_of(cause, case)
     short, source = _shortfall(cause, case)
     component = _component(cause, place, case)
     symptom = Symptom(
@@ -103,8 +78,11 @@ def diagnose(case: Case, known: Known | None = None) -> Diagnosis:
         tried_gib=source.size_gib("tried") if source else None,
         free_gib=source.size_gib("free") if source else None,
         total_gib=_total_gib(source, case),
-        shared_gpu="others" in cause.event.values,
+        requested_gib=_requested_gib(cause, case),
+        shared_gpu=_ranks_share_a_gpu(cause.event),
         free_before_pool_gib=_free_before_pool(case),
+        given=_said(cause, case, "given"),
+        limit=_said(cause, case, "limit"),
     )
     return Diagnosis(
         verdict=cause.kind,
@@ -122,74 +100,12 @@ def diagnose(case: Case, known: Known | None = None) -> Diagnosis:
     )
 
 
-def _place(cause: Candidate, case: Case) -> Place:
-    meaning = cause.event.meaning
-    if meaning.stage:
-        return Place(meaning.stage, meaning.detail)
-    reported = _reported_place(cause, case) if cause.kind == "oom" else None
-    if reported is not None:
-        return reported
-    if meaning.name == "step_oom" and not case.ready and cause.mark.stage not in (None, "serve"):
-        return Place("kv_estimate", "kv_cache_estimation", "Model resources created during usage")
-    if cause.kind == "oom" and cause.frame.stage:
-        return cause.frame
-    if meaning.name == "executor_oom" and cause.mark.stage in (None, "launch", "connect", "load"):
-        return Place("load", "executor_init", "model / executor init")
-    if _only_torch(cause.event) and cause.mark.stage in (None, "launch", "connect"):
-        return Place("load", "weight_load", "model weights")
-    stage = cause.mark.stage or meaning.usual_stage or (case.place.stage if not cause.mark.stage else None)
-    detail = meaning.detail if not cause.mark.stage or stage == meaning.usual_stage else cause.mark.detail
-    return Place(stage, detail or _USUAL_DETAIL.get(stage or "configure", ""), cause.frame.component)
-
-
-def _reported_place(cause: Candidate, case: Case) -> Place | None:
-    """Where the memory report of a failed creation puts it; None where there is no report, or it is of no help."""
-    heading = [each for each in case.candidates if each.event.meaning.name.startswith("creation_")]
-    if not heading and case.report.component is None:
-        return None
-    if cause.event.meaning.name == "step_oom" and cause.mark.stage == "serve":
-        return None
-    if case.report.component is not None:
-        return _component_place(case.report.component.values["component"], case)
-    created = [_listed_place(name) for name in case.report.rows]
-    if created:
-        stages = {place.stage for place in created}
-        past_estimate = any("extra_resources" in name or name == "kv_cache" for name in case.report.rows)
-        return _AFTER_POOL if past_estimate or "warm_up" in stages else Place("kv_estimate", "extra_resources")
-    if cause.frame.stage:
-        return cause.frame
-    return _AFTER_POOL if cause.mark.stage in (None, "launch", "connect") else None
-
-
-def _component_place(name: str, case: Case) -> Place:
-    """The place of a component as the report names it."""
-    place = _listed_place(name)
-    if place.detail != "post_kv_resources":
-        weights = case.facts.get("weights")
-        fits = weights and case.report.before_gib and (weights.size_gib("weights") or 0) < case.report.before_gib
-        if place.component == "model weights" and fits:
-            return Place("load", "weight_post_load", "model weights (post-load pass, such as FP8 scale resmoothing)")
-        return Place(place.stage, place.detail, place.component or name)
-    listed = [row.lower() for row in case.report.rows]
-    final_pool = any(row.startswith(("kv cache", "kv_cache")) for row in listed)
-    first_pass = any("initial kv" in row or "init_kv" in row for row in listed) and not final_pool
-    if not listed and case.report.before_gib and case.report.total_gib:
-        first_pass = case.report.before_gib / case.report.total_gib > _MOST_LEFT_BESIDE_POOL
-    return Place("kv_estimate", "extra_resources", name) if first_pass else Place("warm_up", place.detail, name)
-
-
-def _listed_place(name: str) -> Place:
-    lowered = name.lower()
-    matches = [(len(key), place) for keys, place in _COMPONENTS for key in keys if lowered.startswith(key)]
-    return max(matches, key=lambda match: match[0])[1] if matches else Place("load", "executor_init", name)
-
-
 def _component(cause: Candidate, place: Place, case: Case) -> str | None:
     meaning, values = cause.event.meaning, cause.event.values
     if cause.kind == "oom" and place.component and not meaning.component:
         starved = any(each.event.meaning.name == "creation_nccl_oom" for each in case.candidates)
         return f"{place.component}: NCCL communicator" if starved else place.component
-    if meaning.name == "step_oom" and "forwardAsync" in cause.event.text and "context" in case.facts:
+    if meaning.name == "async_step_oom" and "context" in case.facts:
         held = case.facts["context"].size_gib("context")
         return f"context logits (execution context already holds {held:.1f} GiB)"
     if meaning.name == "cuda_oom" and place.stage == "kv_allocate" and "kv_pool" in case.facts:
@@ -205,22 +121,43 @@ def _component(cause: Candidate, place: Place, case: Case) -> str | None:
     if meaning.kind == "config" and meaning.component is None:
         return _setting(case)
     if cause.kind == "oom" and meaning.component is None:
-        return place.component or cause.frame.component or _USUAL_COMPONENT.get(place.stage or "configure")
+        return (
+            place.component
+            or cause.frame.component
+            or _COMPONENT_OF_DETAIL.get(place.detail)
+            or _USUAL_COMPONENT.get(place.stage or "configure")
+        )
     if meaning.name == "step_oom" and cause.frame.component == "sampler":
         return "sampler"
     return meaning.component
 
 
+def _said(cause: Candidate, case: Case, name: str) -> float | None:
+    """A number that the cause or a line of the same kind gives."""
+    alike = [cause, *(each for each in case.candidates if each.kind == cause.kind)]
+    return next((value for each in alike if (value := each.event.number(name)) is not None), None)
+
+
+def _requested_gib(cause: Candidate, case: Case) -> float | None:
+    """The one allocation that a TensorRT engine asked for, which its loader states on a line of its own."""
+    asked = _said(cause, case, "requested")
+    if asked is not None:
+        return size_gib(asked, "bytes")
+    return case.facts["requested"].size_gib("requested") if "requested" in case.facts else None
+
+
+def _ranks_share_a_gpu(event: LogEvent) -> bool:
+    """True where a rank fails on another rank's GPU, among several processes."""
+    rank, gpu = event.values.get("rank"), event.values.get("gpu")
+    return rank is not None and rank != gpu and event.values.get("others", "").count("Process") > 1
+
+
 def _setting(case: Case) -> str | None:
     """The setting that a validation error is about, wherever in the error it stands."""
-    for each in case.candidates:
-        values = each.event.values
-        for name in ("setting", "named", "option", "unknown"):
-            if name in values:
-                return values[name]
-        if "Extra inputs" in each.event.text and values.get("previous"):
-            return values["previous"]
-    return None
+    about_config = [each.event.values for each in case.candidates if each.kind == "config"]
+    keys = [values["previous"] for values in about_config if _KEY.fullmatch(values.get("previous", ""))]
+    named = [values[name] for values in about_config for name in _NAMED if name in values]
+    return next(iter([*keys, *named]), None)
 
 
 def _shortfall(cause: Candidate, case: Case) -> tuple[float | None, LogEvent | None]:
@@ -246,12 +183,6 @@ def _free_before_pool(case: Case) -> float | None:
         return available / fraction
     pools = [before for name, (before, _) in case.report.rows.items() if "kv" in name.lower()]
     return pools[-1] if pools else None
-
-
-def _only_torch(event: LogEvent) -> bool:
-    """True where PyTorch holds all the process has: no KV pool was there yet."""
-    torch, mine = event.size_gib("torch"), event.size_gib("mine") or event.size_gib("total")
-    return bool(torch and mine and torch / mine > _NOTHING_BUT_TORCH)
 
 
 def _evidence(cause: Candidate, source: LogEvent | None, case: Case) -> tuple[Evidence, ...]:
@@ -345,7 +276,14 @@ def _without_cause(case: Case, known: Known) -> Diagnosis:
             f"Healthy, but the KV cache holds {cut[1]:,} tokens and the model asks for {cut[0]:,}: max_seq_len was cut "
             "to what fits, and longer requests will be clamped."
         )
-    symptom = Symptom(kind="benign", stage=place.stage, component=component, advice="window" if component else "")
+    symptom = Symptom(
+        kind="benign",
+        stage=place.stage,
+        component=component,
+        advice="window" if component else "",
+        cause=cut[2] if cut else None,
+        free_before_pool_gib=_free_before_pool(case),
+    )
     return Diagnosis(
         verdict="benign",
         phase=place.stage,
@@ -425,10 +363,3 @@ def _unfinished(case: Case, known: Known) -> Diagnosis:
 def _lines(*events: LogEvent | None) -> tuple[Evidence, ...]:
     unique = {event.line: event for event in events if event is not None}
     return tuple(Evidence(line=line, text=unique[line].text) for line in sorted(unique))
-
-
-def requested_gib(case: Case) -> float | None:
-    """The one allocation that a TensorRT engine asked for, where its loader says so."""
-    event = case.facts.get("requested")
-    amount = event.number("requested") if event else None
-    return gib(amount) if amount else None

@@ -30,13 +30,13 @@ Kind = Literal[
     "unknown",
 ]
 
-Role = Literal["cause", "alarm", "wrapper", "mark", "ready", "frame", "block", "fact", "exception", "log"]
+Role = Literal["cause", "alarm", "wrapper", "mark", "ready", "frame", "block", "fact", "exception", "shutdown"]
 """What a line is good for.
 
 cause: a root of failure. alarm: reads like one and is none. wrapper: repeats a cause told elsewhere. mark: the stage
 that begins here. ready: the server answers. frame: a function of a traceback that tells the stage. block: a line of
-TensorRT-LLM's own memory report. fact: a setting or a figure. exception: an error no rule knows. log: proof that this
-is a log at all.
+TensorRT-LLM's own memory report. fact: a setting or a figure. exception: an error no rule knows. shutdown: somebody
+asked the server to stop.
 """
 
 
@@ -45,7 +45,8 @@ class Meaning:
     """What one rule says about a line.
 
     `stage` is certain; `usual_stage` holds where the log has no mark before the line. A `soft` cause is one only if
-    the server does not become ready afterwards; a `strong` alarm tells the stage of a log that is otherwise healthy.
+    the server does not become ready afterwards and nothing else failed; a `vague` one gives way to others of its rank.
+    A `strong` alarm tells the stage of a log that is otherwise healthy.
     """
 
     role: Role
@@ -56,13 +57,14 @@ class Meaning:
     detail: str = ""
     component: str | None = None
     soft: bool = False
+    vague: bool = False
     strong: bool = False
     advice: str = ""
 
 
 @dataclass(frozen=True)
 class LogEvent:
-    """A line that means something; `line` counts from 1, `source` is the process it came from as far as one can tell."""
+    """A line that means something; `line` counts from 1, `source` names the process where a prefix tells it."""
 
     meaning: Meaning
     line: int
@@ -82,8 +84,12 @@ class LogEvent:
         amount = self.number(name)
         if amount is None:
             return None
-        unit = self.values.get(f"{name}_unit") or "bytes"
-        return gib(amount * _UNIT_BYTES[unit.lower()])
+        return size_gib(amount, self.values.get(f"{name}_unit") or "bytes")
+
+
+def size_gib(amount: float | str, unit: str) -> float:
+    """GiB of an amount with the unit that a log names."""
+    return gib(float(amount) * _UNIT_BYTES[unit.lower()])
 
 
 _UNIT_BYTES: dict[str, float] = {

@@ -74,8 +74,8 @@ def extra_llm_api_config_text(story: Story, entries: Sequence[YamlEntry], origin
         origin: Neutral name to comment; what it does not name was fixed by the study.
     """
     lines = _lines(list(entries), 0, origin)
-    width = min(60, max(len(text) for text, _ in lines)) + 2
-    body = [f"{text:<{width}}# {_one_line(comment)}" if comment else text for text, comment in lines]
+    width = min(60, max(len(text) for text, _ in lines))
+    body = [f"{text:<{width}}  # {_one_line(comment)}" if comment else text for text, comment in lines]
     return "\n".join([*(f"# {_one_line(line)}" for line in story.lines), "", *body]) + "\n"
 
 

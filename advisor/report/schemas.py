@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from advisor.app.estimating import Estimate, Plan
+from advisor.app.exporting import Export
 from advisor.app.results import Result, StudySummary
 from advisor.domain.trial import TrialRecord
 from advisor.report.plan_view import DryRun

@@ -15,7 +15,14 @@ from advisor.domain.deployment import OPTION_FIELDS, Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel
-from advisor.engines.trtllm.dialects import SILENT, Dialect, extra_options, kv_dtype_can_be_had, kv_dtype_refusal
+from advisor.engines.trtllm.dialects import (
+    SILENT,
+    Dialect,
+    extra_options,
+    kv_dtype_can_be_had,
+    kv_dtype_refusal,
+    silence_is_not,
+)
 
 YamlValue = OptionValue | None
 
@@ -137,15 +144,22 @@ def to_yaml(spoken: Dialect, deployment: Deployment, config: ServingConfig, max_
     return tuple(entries)
 
 
+def check_deployment(spoken: Dialect, deployment: Deployment) -> None:
+    """Refuse a deployment that asks for what the release has no word for.
+
+    Raises:
+        BadInput: with the way out.
+    """
+    refused = not_in_release(spoken, deployment)
+    if refused:
+        raise BadInput(" ".join(refused))
+
+
 def not_in_release(spoken: Dialect, deployment: Deployment) -> tuple[str, ...]:
     """What the deployment asks for and the release has no word for, each with the way out."""
-    asked = {name: getattr(deployment, OPTION_FIELDS[name]) for name in SILENT if name not in spoken.keys}
-    return tuple(
-        f"TensorRT-LLM {spoken.release} has no {name} and always works as with {SILENT[name]!r}, but {value!r} is "
-        f"asked for. Set {name} to {SILENT[name]!r}, or name a later release with --engine-version."
-        for name, value in asked.items()
-        if value != SILENT[name]
-    )
+    asked = {name: getattr(deployment, OPTION_FIELDS[name]) for name in SILENT}
+    said = (silence_is_not(spoken, name, value) for name, value in asked.items())
+    return tuple(each for each in said if each is not None)
 
 
 def as_mapping(entries: Iterable[YamlEntry]) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _derived(release: str, names: dict[str, str]) -> dict[str, Any]:
 
 
 def _further(column: dict[str, Option], own: set[str]) -> Iterator[tuple[str, str]]:
-    """(name, path) of every single value that can be set: named as the release does at its top level, or as others do."""
+    """(name, path) of every single value that can be set, named as at the top level of this release or of others."""
     translated = {path for row in spellings().equal for path, _ in row}
     for name in sorted(every_option()):
         if "." in name or name.startswith(("-", "_")) or name in own:
@@ -207,6 +207,9 @@ def check_option(spoken: Dialect, name: str, value: OptionValue) -> None:
         BadInput: the release has no such key, or the value has the wrong type.
     """
     if name in OPTION_FIELDS:
+        refused = silence_is_not(spoken, name, value)
+        if refused is not None:
+            raise BadInput(refused)
         return
     wanted = spoken.options.get(name)
     if wanted is None:
@@ -217,6 +220,17 @@ def check_option(spoken: Dialect, name: str, value: OptionValue) -> None:
         )
     if not isinstance(value, _TYPES[wanted]) or (isinstance(value, bool) and wanted != "bool"):
         raise BadInput(f"Option {name!r} of TensorRT-LLM {spoken.release} takes a {wanted}, not {value!r}.")
+
+
+def silence_is_not(spoken: Dialect, name: str, value: OptionValue) -> str | None:
+    """Why a value of a neutral name cannot be had, where the release has no word for it and does something else."""
+    if name in spoken.keys or value == SILENT.get(name, value):
+        return None
+    silent = SILENT[name]
+    return (
+        f"TensorRT-LLM {spoken.release} has no {name} and always works as with {silent!r}, but {value!r} is asked for. "
+        f"Set {name} to {silent!r} in the study (--study FILE), or name a later release with --engine-version."
+    )
 
 
 def kv_dtype_can_be_had(spoken: Dialect, deployment: Deployment) -> bool:

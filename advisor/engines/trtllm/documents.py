@@ -16,14 +16,9 @@ def flatten(document: Mapping[str, Any]) -> dict[str, Any]:
     A mapping is taken apart where some release has options below it; an empty one is a leaf.
 
     Raises:
-        BadInput: two keys of the document have one path.
+        BadInput: a key that no option can have.
     """
-    leaves: dict[str, Any] = {}
-    for path, value in _leaves(document, ""):
-        if path in leaves:
-            raise BadInput(f"{path!r} stands in the file twice: once nested, once as a key with a dot. Keep one.")
-        leaves[path] = value
-    return leaves
+    return dict(_leaves(document, ""))
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,6 +44,8 @@ def in_yaml(path: str) -> str:
 def _leaves(document: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in document.items():
         path = f"{prefix}{key}"
+        if key.startswith("-") or "." in key or "[" in key:
+            raise BadInput(f"{key!r} is no key of TensorRT-LLM: nest what stands behind a dot, and type flags instead.")
         if not isinstance(value, Mapping) or not value or path not in every_mapping():
             yield path, value
             continue

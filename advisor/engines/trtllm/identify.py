@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,7 +11,7 @@ from pydantic import Field
 from advisor.domain.strict import StrictModel, did_you_mean
 from advisor.engines.trtllm.dialects import Dialect, dialects
 from advisor.engines.trtllm.documents import in_yaml
-from advisor.engines.trtllm.options import ancestors, every_option
+from advisor.engines.trtllm.options import ancestors, every_option, table
 from advisor.engines.trtllm.spellings import obeyed, spelled, ways_to_say
 from advisor.twin.graphs import ladder
 
@@ -34,7 +35,7 @@ class Identity(StrictModel):
     """The dialect of a file."""
 
     accepted_as_is: tuple[str, ...] = Field(description="Releases that obey every key of the file")
-    starts_with: tuple[str, ...] = Field(description="Releases that start with it, but silently ignore keys")
+    starts_with: tuple[str, ...] = Field(description="Releases that start with it, but ignore some of its keys")
     nearest: tuple[str, ...] = Field(description="Releases with the fewest objections; the accepting ones, if any")
     telling: tuple[TellingKey, ...]
 
@@ -58,19 +59,17 @@ def objections(spoken: Dialect, leaves: Mapping[str, Any]) -> tuple[Objection, .
 
 def identify(leaves: Mapping[str, Any]) -> Identity:
     """Hold the leaves of a file against every known release."""
-    against = {row.release: objections(row, leaves) for row in dialects()}
-    hard = {release: sum(each.kind == "illegal" for each in found) for release, found in against.items()}
-    soft = {release: sum(each.kind == "ignored" for each in found) for release, found in against.items()}
-    fewest = min((hard[release] + soft[release], hard[release]) for release in against)
+    against = {row.release: [each.kind for each in objections(row, leaves)] for row in dialects()}
+    fewest = min((len(kinds), kinds.count("illegal")) for kinds in against.values())
     known_to = {
         path: tuple(row.release for row in dialects() if obeyed(row.table, path))
         for path in leaves
         if path in every_option() or spelled(dialects()[-1].table, path)
     }
     return Identity(
-        accepted_as_is=tuple(release for release in against if not hard[release] and not soft[release]),
-        starts_with=tuple(release for release in against if not hard[release] and soft[release]),
-        nearest=tuple(release for release in against if (hard[release] + soft[release], hard[release]) == fewest),
+        accepted_as_is=tuple(release for release, kinds in against.items() if not kinds),
+        starts_with=tuple(release for release, kinds in against.items() if kinds and set(kinds) == {"ignored"}),
+        nearest=tuple(release for release, kinds in against.items() if (len(kinds), kinds.count("illegal")) == fewest),
         telling=tuple(
             TellingKey(path=in_yaml(path), known_to=known)
             for path, known in known_to.items()
@@ -87,21 +86,30 @@ def _unknown(spoken: Dialect, path: str) -> Objection:
     if above is not None and spoken.table[above].ignored:
         return Objection(path=path, kind="ignored", why=f"{release} drops {above} without a word.")
     if rule == "ignore":
-        return Objection(path=path, kind="ignored", why=f"{release} silently ignores keys {place} that it does not have.")
+        why = f"{release} silently ignores keys {place} that it does not have."
+        return Objection(path=path, kind="ignored", why=why)
     nowhere = not any(way in every_option() for way in ways_to_say(path))
+    hint = _hint(spoken.release, path) if nowhere else ""
     if rule == "open" or (nowhere and not spoken.complete):
-        return Objection(path=path, kind="unchecked", why=f"The keys of {release} {place} are not all known here.")
+        why = f"The keys of {release} {place} are not all known here.{hint}"
+        return Objection(path=path, kind="unchecked", why=why)
     if rule is None:
         return Objection(path=path, kind="illegal", why=f"{release} takes no keys below {above}.")
-    hint = did_you_mean(in_yaml(path), map(in_yaml, spoken.table)) if nowhere else ""
     return Objection(path=path, kind="illegal", why=f"{release} has no such key and refuses to start.{hint}")
+
+
+@cache
+def _hint(release: str, path: str) -> str:
+    return did_you_mean(in_yaml(path), {in_yaml(known) for known in table()[release] if not known.startswith("--")})
 
 
 def _sizes_with_max(spoken: Dialect, leaves: Mapping[str, Any]) -> Objection | None:
     """Graph sizes and their maximum together, where the release refuses the pair."""
     path = spoken.keys["cuda_graph_max_batch_size"]
     sizes, largest = leaves.get(spoken.keys["cuda_graph_batch_sizes"]), leaves.get(path)
-    if not sizes or not largest or not isinstance(sizes, list) or not isinstance(largest, int):
+    if not isinstance(largest, int) or largest <= 0 or not isinstance(sizes, list) or not sizes:
+        return None
+    if not all(isinstance(size, int) for size in sizes):
         return None
     padding = leaves.get(spoken.keys["graph_padding"], False) is True
     if spoken.graph_sizes_with_max == "largest":

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from advisor.domain.strict import StrictModel
 from advisor.engines.trtllm.dialects import Dialect
-from advisor.engines.trtllm.documents import in_yaml, nested
+from advisor.engines.trtllm.documents import flatten, in_yaml, nested
 from advisor.engines.trtllm.identify import objection, objections
 from advisor.engines.trtllm.options import every_option
 from advisor.engines.trtllm.precedence import switched
@@ -58,33 +58,32 @@ def migrate(leaves: Mapping[str, Any], old: Dialect, new: Dialect) -> Migration:
     What the new release cannot say is left out and listed; what the old one did by default and the new one does not is
     written out.
     """
-    switches = {mapping: _Switch(mapping, leaves, old, new) for mapping in spellings().switches}
+    switches = [_Switch(mapping, leaves, old, new) for mapping in spellings().switches]
     placed: dict[str, _Placed] = {}
     for path, value in leaves.items():
-        switch = next((switch for switch in switches.values() if switch.owns(path)), None)
-        placed[path] = switch.placed(path) if switch and switch.is_said_by(path) else _place(path, value, old, new)
-        if switch and switch.drops(path):
-            placed[path] = _left_out("dropped", path, value, switch.why_off)
-    placed = _without_collisions(placed, old)
-    added = [change for switch in switches.values() for change in switch.added()]
+        owner = next((switch for switch in switches if switch.owns(path)), None)
+        placed[path] = (owner and owner.placed(path)) or _place(path, value, leaves, old, new)
+    placed = _without_collisions(_without_orphans(placed), old)
+    added = [change for switch in switches for change in switch.added()]
     spoken = {each.to: each.value for each in placed.values() if each.to is not None}
     spoken.update({change.to: change.new_value for change in added if change.to is not None})
-    refused = [each for each in objections(new, spoken) if each.kind == "illegal" and each.path in spoken]
     changes = [each.change for each in placed.values() if each.change is not None] + added
-    for each in refused:  # rules about several keys at once; single ones were kept above
-        changes.append(_left_out("dropped", each.path, spoken.pop(each.path), each.why).change)  # type: ignore[arg-type]
+    in_file = flatten(nested({path: value for path, value in spoken.items() if not path.startswith("--")}))
+    for each in objections(new, in_file):  # what keys break together, and members of a mapping that moved as a whole
+        if each.kind != "unchecked":
+            changes.append(_without("dropped", each.path, in_file.pop(each.path), each.why))
     flags = {path: value for path, value in spoken.items() if path.startswith("--") and value is not False}
     return Migration(
-        document=nested({path: value for path, value in spoken.items() if not path.startswith("--")}),
+        document=nested(in_file),
         flags={**({"--backend": "pytorch"} if new.backend_flag else {}), **flags},
         changes=tuple(changes),
         notes=tuple(_notes(spoken, leaves, old, new)),
     )
 
 
-def _place(path: str, value: Any, old: Dialect, new: Dialect) -> _Placed:
+def _place(path: str, value: Any, leaves: Mapping[str, Any], old: Dialect, new: Dialect) -> _Placed:
     """One leaf in the words of the new release."""
-    for way in _ways(path, new):
+    for way in _ways(path, leaves, new):
         for said in values_to_say(path, value, way) if obeyed(new.table, way) else ():
             if new.table[way].refusal(said) is None:
                 return _Placed(to=way, value=said, change=_change(path, value, way, said, old, new))
@@ -100,10 +99,16 @@ def _place(path: str, value: Any, old: Dialect, new: Dialect) -> _Placed:
     return _left_out(against.kind, path, value, against.why)
 
 
-def _ways(path: str, new: Dialect) -> tuple[str, ...]:
-    """Spellings to try, the path's own first. A `build_config` resets what it leaves out, so none is begun."""
-    ways = ways_to_say(path)
-    return (path, *(way for way in ways if way != path and not way.startswith(BUILD_CONFIG)))
+def _ways(path: str, leaves: Mapping[str, Any], new: Dialect) -> list[str]:
+    """Spellings to try, the path's own first.
+
+    A `build_config` resets the size limits that it leaves out: none is begun, and one that is there takes them all.
+    """
+    ways = [way for way in ways_to_say(path) if way != path]
+    built = [way for way in ways if way.startswith(BUILD_CONFIG)]
+    others = [path, *(way for way in ways if way not in built)]
+    takes_all = new.build_config == "replaces" and any(leaf.startswith(BUILD_CONFIG) for leaf in leaves)
+    return [*built, *others] if takes_all else others
 
 
 def _change(path: str, value: Any, way: str, said: Any, old: Dialect, new: Dialect) -> Change | None:
@@ -118,16 +123,31 @@ def _change(path: str, value: Any, way: str, said: Any, old: Dialect, new: Diale
         return Change(kind="renamed" if same_place else "moved", why=why + doubt, **fields)
     if said != value:
         return Change(kind="changed", why=f"TensorRT-LLM {new.release} has another word for the value.", **fields)
-    if old.release != new.release and not obeyed(old.table, path) and not any(
-        obeyed(old.table, other) for other in ways_to_say(path) if not other.startswith("--")
-    ):
+    if not obeyed(old.table, path):
         why = f"TensorRT-LLM {old.release} does not obey it, TensorRT-LLM {new.release} does."
         return Change(kind="obeyed", why=why + doubt, **fields)
     return None
 
 
 def _left_out(kind: ChangeKind, path: str, value: Any, why: str) -> _Placed:
-    return _Placed(to=None, change=Change(kind=kind, path=in_yaml(path), to=None, old_value=value, why=why))
+    return _Placed(to=None, change=_without(kind, path, value, why))
+
+
+def _without(kind: ChangeKind, path: str, value: Any, why: str) -> Change:
+    return Change(kind=kind, path=in_yaml(path), to=None, old_value=value, why=why)
+
+
+def _without_orphans(placed: Mapping[str, _Placed]) -> dict[str, _Placed]:
+    """Members of a mapping whose kind was left out mean nothing any more."""
+    kept = dict(placed)
+    for mapping, selector in spellings().kinds.items():
+        chosen = placed.get(f"{mapping}.{selector}")
+        if chosen is None or chosen.to is not None:
+            continue
+        for path, each in placed.items():
+            if path.startswith(f"{mapping}[") and each.to is not None:
+                kept[path] = _left_out("dropped", path, each.value, f"It means nothing without {mapping}.{selector}.")
+    return kept
 
 
 def _without_collisions(placed: Mapping[str, _Placed], old: Dialect) -> dict[str, _Placed]:
@@ -147,8 +167,8 @@ def _without_collisions(placed: Mapping[str, _Placed], old: Dialect) -> dict[str
 def _notes(spoken: Mapping[str, Any], leaves: Mapping[str, Any], old: Dialect, new: Dialect) -> Iterator[str]:
     if new.keys["moe_backend"] not in spoken and old.moe_backend_default != new.moe_backend_default:
         yield (
-            f"The default MoE backend of TensorRT-LLM {old.release} is {old.moe_backend_default}, that of {new.release} "
-            f"is {new.moe_backend_default}; write {new.keys['moe_backend']} to keep one (models without experts: no matter)."
+            f"Without {new.keys['moe_backend']} the experts run on {new.moe_backend_default} under TensorRT-LLM "
+            f"{new.release}, on {old.moe_backend_default} under {old.release}; write it to keep one."
         )
     if old.graph_ladder != new.graph_ladder and switched("cuda_graph_config", leaves) is not False:
         yield (
@@ -167,60 +187,57 @@ class _Switch:
     """A thing that some releases turn on by a mapping and others by a true/false key."""
 
     def __init__(self, mapping: str, leaves: Mapping[str, Any], old: Dialect, new: Dialect) -> None:
-        self._mapping, self._old, self._new = mapping, old, new
+        self._mapping, self._leaves, self._old, self._new = mapping, leaves, old, new
         self._keys = spellings().switches[mapping]
-        self._members = [path for path in leaves if self._is_member(path)]
-        graphs = mapping == "cuda_graph_config"
-        self._by_default = (old.graphs_by_default and graphs, new.graphs_by_default and graphs)
-        said = switched(mapping, leaves)
-        self._source = next((path for path in (*self._keys, mapping) if path in leaves and self.is_said_by(path)), None)
-        self._leaves = leaves
-        self._said = said
-        self._on = self._by_default[0] if said is None else said
         self._key = next((key for key in self._keys if key in new.table), None)
+        self._members = [path for path in leaves if self._is_member(path)]
+        self._source = next((path for path in (*self._keys, mapping) if self._is_thrown_by(path)), None)
+        graphs = mapping == "cuda_graph_config"  # what else can be switched is off by default everywhere
+        said = switched(mapping, leaves)
+        self._on = (graphs and old.graphs_by_default) if said is None else said
+        self._on_by_default = graphs and new.graphs_by_default
 
     def owns(self, path: str) -> bool:
         """True for the switch itself and its members, in any spelling."""
         return path == self._mapping or path in self._keys or self._is_member(path)
 
-    def is_said_by(self, path: str) -> bool:
-        """True when the path is the switch itself, in any spelling."""
-        return path == self._mapping or path in self._keys
-
-    @property
-    def why_off(self) -> str:
-        return f"{self._mapping.removesuffix('_config')} is off in this file, so it has no effect."
-
-    def drops(self, path: str) -> bool:
-        """True for members that have nowhere to stand once the mapping is null."""
-        return self._is_member(path) and not self._on and self._key is None
-
-    def placed(self, path: str) -> _Placed:
-        """The switch as the new release throws it."""
+    def placed(self, path: str) -> _Placed | None:
+        """The switch as the new release throws it; None for what is spelled like any other option."""
         value = self._leaves[path]
-        if not isinstance(value, (bool, dict, type(None))):
-            return _place(path, value, self._old, self._new)
+        if self._is_member(path):
+            if self._on or self._key is not None:
+                return None
+            what = self._mapping.removesuffix("_config")
+            return _left_out("dropped", path, value, f"{what} is off here, so it had no effect.")
+        if not self._is_thrown_by(path):
+            return None
+        if path != self._source:
+            return _left_out("dropped", path, value, f"{self._source} decides.")
         to, new_value = self._thrown()
-        if path != self._source or to is None:
-            why = "It is said by other keys."
-            return _left_out("dropped", path, value, why) if to != path else _Placed(to=None)
         if to == path:
-            return _Placed(to=to, value=value)
-        kind: ChangeKind = "renamed" if to.rpartition(".")[0] == path.rpartition(".")[0] else "moved"
-        why = f"TensorRT-LLM {self._new.release} turns it on and off so."
-        change = Change(kind=kind, path=path, to=to, old_value=value, new_value=new_value, why=why)
+            return _Placed(to=path, value=value)
+        way = to or self._mapping
+        same_place = way.rpartition(".")[0] == path.rpartition(".")[0]
+        how = f"has {way} for it" if to else f"turns it on by the keys below {way}"
+        change = Change(
+            kind="renamed" if same_place else "moved",
+            path=path,
+            to=way,
+            old_value=value,
+            new_value=new_value,
+            why=f"TensorRT-LLM {self._new.release} {how}.",
+        )
         return _Placed(to=to, value=new_value, change=change)
 
     def added(self) -> list[Change]:
         """The switch where the file threw it by silence, or by its members alone, and the new release would not."""
-        if self._source is not None:
-            return []
         to, value = self._thrown()
-        same = self._on == self._by_default[1] and not (self._key and self._said)
-        if to is None or same:
+        if self._source is not None or to is None or self._on == self._on_by_default:
             return []
         said = "on" if self._on else "off"
-        why = f"TensorRT-LLM {self._old.release} has it {said} here; TensorRT-LLM {self._new.release} has to be told."
+        why = (
+            f"It is {said} here under TensorRT-LLM {self._old.release}; TensorRT-LLM {self._new.release} must be told."
+        )
         return [Change(kind="added", path=to, to=to, new_value=value, why=why)]
 
     def _thrown(self) -> tuple[str | None, Any]:
@@ -230,6 +247,12 @@ class _Switch:
         if not self._on:
             return self._mapping, None
         return (None, None) if self._members else (self._mapping, {})
+
+    def _is_thrown_by(self, path: str) -> bool:
+        if path not in self._leaves:
+            return False
+        value = self._leaves[path]
+        return isinstance(value, bool) if path in self._keys else path == self._mapping and not value
 
     def _is_member(self, path: str) -> bool:
         return any(way.startswith(f"{self._mapping}.") for way in ways_to_say(path))

@@ -18,7 +18,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from advisor.domain.strict import StrictModel
+from advisor.domain.strict import StrictModel, parse
 
 UnknownKeys = Literal["forbid", "ignore", "open"]
 Range = Literal[">0", ">=0", ">=1", "0..1"]
@@ -119,7 +119,15 @@ def _option(cell: str) -> Option:
     for part in _TYPE.finditer(match["types"]):
         names.append(part["name"] or "mapping")
         choices, unknown = part["choices"] or choices, part["unknown"] or unknown
-    fields = {"types": tuple(names), "choices": tuple(choices.split()), "range": match["range"]}
-    return Option(
-        **fields, unknown_keys=unknown, ignored=bool(match["ignored"]), unconfirmed=bool(match["unconfirmed"])
+    return parse(
+        Option,
+        {
+            "types": names,
+            "choices": choices.split(),
+            "range": match["range"],
+            "unknown_keys": unknown,
+            "ignored": bool(match["ignored"]),
+            "unconfirmed": bool(match["unconfirmed"]),
+        },
+        "options.csv",
     )

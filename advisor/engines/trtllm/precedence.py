@@ -36,8 +36,8 @@ class Settled(StrictModel):
 def said_in_file(leaves: Mapping[str, Any], spoken: Dialect, name: str) -> Said | None:
     """What the file says about a neutral name, outside `build_config`; the release's own spelling first."""
     own = spoken.keys.get(name)
-    ways = (own, *(way for way in ways_to_say(spoken.names[name]) if not way.startswith(("--", BUILD_CONFIG))))
-    where = next((way for way in ways if way in leaves and leaves[way] is not None), None)
+    ways = [way for way in ways_to_say(spoken.names[name]) if not way.startswith(("--", BUILD_CONFIG))]
+    where = next((way for way in (*([own] if own else []), *ways) if leaves.get(way) is not None), None)
     return Said(where=where, value=leaves[where]) if where else None
 
 
@@ -105,8 +105,8 @@ def _size_limit(spoken: Dialect, name: str, leaves: Mapping[str, Any], flag: Sai
     if ignored is None:
         return Settled()
     note = (
-        f"TensorRT-LLM {spoken.release} ignores {ignored.where!r} in the file; {ignored.value} was taken as if typed as "
-        f"{spoken.flags[name]}."
+        f"TensorRT-LLM {spoken.release} ignores {ignored.where!r} in the file; {ignored.value} was taken as if typed "
+        f"as {spoken.flags[name]}."
     )
     return Settled(said=ignored, note=note)
 

@@ -1,215 +1,199 @@
-"""What vLLM prints (V1 engine, 0.8 to 0.24): stages of start-up, memory figures, failures, wrappers.
+"""What vLLM prints (0.5 to 0.24): stages of start-up, memory figures, failures, wrappers.
 
-Formats are those of vllm-project/vllm: `v1/worker/gpu_worker.py`, `v1/core/kv_cache_utils.py`, `v1/engine/core.py`,
-`v1/worker/gpu_model_runner.py`, and of recorded logs.
+Formats are those of vllm-project/vllm: `v1/worker/{gpu_worker,gpu_model_runner}.py`, `v1/core/kv_cache_utils.py`,
+`v1/engine/core.py`, their predecessors, and recorded logs.
 """
 
 from __future__ import annotations
 
-from advisor.engines.log_text import Rule, rule
-from advisor.memory.events import Meaning
-
-_ANY = "DIWEP"
-_KV_NEEDED = (
-    r"max seq len \((?P<wanted_tokens>\d+)\),? \(?(?P<tried>[\d.]+) (?P<tried_unit>GiB) KV cache is needed.*?"
-    r"available KV cache memory \((?P<free>-?[\d.]+) (?P<free_unit>GiB)\)"
-)
+from advisor.engines.log_text import Rule, alarm, cause, fact, frame, mark, ready, wrapper
 
 MARKS: tuple[Rule, ...] = (
-    rule(Meaning("mark", "arguments", stage="launch", detail="startup"), "non-default args", levels=_ANY),
-    rule(
-        Meaning("mark", "engine", stage="launch", detail="startup"),
-        ("Initializing a V1 LLM engine", "Initializing an LLM engine"),
-        levels=_ANY,
-    ),
-    rule(Meaning("mark", "world", stage="connect", detail="nccl_init"), "distributed_init_method=", levels=_ANY),
-    rule(
-        Meaning("mark", "load", stage="load", detail="weight_load"),
+    mark("arguments", "launch", "startup", "non-default args"),
+    mark("engine", "launch", "startup", ("Initializing a",), r"Initializing an? (?:V1 )?LLM engine"),
+    mark("world", "connect", "nccl_init", "distributed_init_method="),
+    mark(
+        "load",
+        "load",
+        "weight_load",
         (
             "Starting to load model",
             "Loading model from scratch",
             "Loading safetensors checkpoint",
             "Loading weights took",
+            "Loading pt checkpoint",
         ),
-        levels=_ANY,
     ),
-    rule(
-        Meaning("mark", "loaded", stage="kv_estimate", detail="kv_cache_estimation"),
-        ("Model loading took", "torch.compile took", "torch.compile takes", "Initial profiling/warmup run took"),
-        levels=_ANY,
+    mark(
+        "loaded",
+        "kv_estimate",
+        "kv_cache_estimation",
+        (
+            "Model loading took",
+            "torch.compile took",
+            "torch.compile takes",
+            "Initial profiling/warmup run took",
+            "Loading model weights took",
+        ),
     ),
-    rule(
-        Meaning("mark", "kv_budget", stage="kv_allocate", detail="kv_cache_alloc"),
-        "Available KV cache memory:",
-        levels=_ANY,
+    mark(
+        "kv_budget", "kv_allocate", "kv_cache_alloc", ("Available KV cache memory:", "memory reserved for KV Cache is")
     ),
-    rule(Meaning("mark", "kv_size", stage="warm_up", detail="post_kv_resources"), "GPU KV cache size:", levels=_ANY),
-    rule(
-        Meaning("mark", "graphs", stage="warm_up", detail="cuda_graph_capture"), ("Capturing CUDA graph",), levels=_ANY
+    mark("kv_size", "warm_up", "post_kv_resources", ("GPU KV cache size:", "# GPU blocks:")),
+    mark(
+        "graphs",
+        "warm_up",
+        "cuda_graph_capture",
+        ("Capturing CUDA graph", "Capturing cudagraphs", "Capturing the model for CUDA graphs"),
     ),
-    rule(Meaning("mark", "warm", stage="warm_up", detail="warmup"), "Graph capturing finished", levels=_ANY),
-    rule(Meaning("ready", "stats", stage="serve", detail="serving"), "Avg prompt throughput:", levels=_ANY),
+    mark("warm", "warm_up", "warmup", "Graph capturing finished"),
+    ready("stats", "serve", "serving", "Avg prompt throughput:", routine=True),
 )
 
 FACTS: tuple[Rule, ...] = (
-    rule(
-        Meaning("fact", "vllm_version"),
-        ("version 0.", "LLM engine (v"),
+    fact(
+        "vllm_version",
+        ("version ", "LLM engine (v"),
         r"version (?P<version>0\.\d+\S*)|LLM engine \(v(?P<engine>[^)]+)\)",
-        levels=_ANY,
     ),
-    rule(
-        Meaning("fact", "vllm_arguments"),
+    fact(
+        "vllm_arguments",
         "non-default args",
-        r"non-default args: ",
-        more=(
-            r"'gpu_memory_utilization': (?P<kv_fraction>[\d.]+)",
-            r"'max_num_seqs': (?P<max_batch_size>\d+)",
-            r"'max_num_batched_tokens': (?P<max_num_tokens>\d+)",
-            r"'max_model_len': (?P<max_seq_len>\d+)",
-            r"'tensor_parallel_size': (?P<tp>\d+)",
-            r"'max_cudagraph_capture_size': (?P<graph_size>\d+)",
-        ),
-        levels=_ANY,
+        "non-default args: ",
+        r"'gpu_memory_utilization': (?P<kv_fraction>[\d.]+)",
+        r"'max_num_seqs': (?P<max_batch_size>\d+)",
+        r"'max_num_batched_tokens': (?P<max_num_tokens>\d+)",
+        r"'max_model_len': (?P<max_seq_len>\d+)",
+        r"'tensor_parallel_size': (?P<tp>\d+)",
+        r"'max_cudagraph_capture_size': (?P<graph_size>\d+)",
     ),
-    rule(
-        Meaning("fact", "vllm_seq_len"), "Using max model len", r"Using max model len (?P<max_seq_len>\d+)", levels=_ANY
-    ),
-    rule(
-        Meaning("fact", "vllm_tokens"),
+    fact("vllm_seq_len", "Using max model len", r"Using max model len (?P<max_seq_len>\d+)"),
+    fact(
+        "vllm_tokens",
         "max_num_batched_tokens=",
         r"Chunked prefill is enabled with max_num_batched_tokens=(?P<max_num_tokens>\d+)",
-        levels=_ANY,
     ),
-    rule(
-        Meaning("fact", "vllm_weights"),
-        "Model loading took",
-        r"Model loading took (?P<weights>[\d.]+) (?P<weights_unit>Gi?B)",
-        levels=_ANY,
-    ),
-    rule(
-        Meaning("fact", "vllm_kv_budget"),
+    fact("vllm_weights", "Model loading took", r"Model loading took (?P<weights>[\d.]+) (?P<weights_unit>Gi?B)"),
+    fact(
+        "vllm_kv_budget",
         "Available KV cache memory:",
         r"Available KV cache memory: (?P<kv_budget>-?[\d.]+) (?P<kv_budget_unit>GiB)",
-        levels=_ANY,
     ),
-    rule(
-        Meaning("fact", "vllm_kv_tokens"),
-        "GPU KV cache size:",
-        r"GPU KV cache size: (?P<kv_tokens>[\d,]+) tokens",
-        levels=_ANY,
-    ),
+    fact("vllm_kv_tokens", "GPU KV cache size:", r"GPU KV cache size: (?P<kv_tokens>[\d,]+) tokens"),
 )
 
 FAILURES: tuple[Rule, ...] = (
-    rule(
-        Meaning(
-            "cause",
-            "vllm_startup_memory",
-            "oom",
-            "launch",
-            detail="startup",
-            advice="others",
-            component="memory of other processes",
-        ),
+    cause(
+        "oom",
+        "vllm_startup_memory",
         "on startup is less than desired GPU memory",
-        r"\((?P<free>[\d.]+)(?:-[\d.]+)?/(?P<total>[\d.]+) (?P<free_unit>GiB)\) on startup is less than desired GPU "
-        r"memory utilization \((?P<kv_fraction>[\d.]+), (?P<tried>[\d.]+) (?P<tried_unit>GiB)\)",
+        r"\((?P<free>[\d.]+)(?:-[\d.]+)?/(?P<total>[\d.]+) (?P<free_unit>GiB)\) on startup is less than "
+        r"desired GPU memory utilization \((?P<kv_fraction>[\d.]+), (?P<tried>[\d.]+) "
+        r"(?P<tried_unit>GiB)\)",
+        stage="launch",
+        detail="startup",
+        component="memory of other processes",
+        advice="others",
         levels="EP",
     ),
-    rule(
-        Meaning("cause", "vllm_no_kv", "insufficient_kv", "kv_allocate", detail="kv_cache_alloc", component="KV cache"),
+    cause(
+        "insufficient_kv",
+        "vllm_no_kv",
         ("No available memory for the cache blocks", "No available blocks for"),
+        stage="kv_allocate",
+        detail="kv_cache_alloc",
+        component="KV cache",
         levels="EP",
     ),
-    rule(
-        Meaning(
-            "cause", "vllm_short_kv", "insufficient_kv", "kv_allocate", detail="kv_cache_alloc", component="KV cache"
-        ),
+    cause(
+        "insufficient_kv",
+        "vllm_short_kv",
         ("To serve at least one request", "is larger than the maximum number of tokens that can be stored"),
+        stage="kv_allocate",
+        detail="kv_cache_alloc",
+        component="KV cache",
         more=(
-            _KV_NEEDED,
+            r"max seq len \((?P<wanted_tokens>\d+)\),? \(?(?P<tried>[\d.]+) (?P<tried_unit>GiB) KV cache is "
+            r"needed.*?available KV cache memory \((?P<free>-?[\d.]+) (?P<free_unit>GiB)\)",
             r"estimated maximum model length is (?P<fitting_tokens>\d+)",
             r"max seq len \((?P<wanted_tokens>\d+)\) is larger than .*? KV cache \((?P<fitting_tokens>\d+)\)",
         ),
         levels="EP",
     ),
-    rule(
-        Meaning(
-            "cause",
-            "vllm_model_len",
-            "config",
-            "configure",
-            detail="argument_validation",
-            component="max_model_len",
-            advice="config",
-        ),
+    cause(
+        "config",
+        "vllm_model_len",
         "User-specified max_model_len",
-        r"User-specified max_model_len \((?P<given>\d+)\) is greater than the derived max_model_len"
-        r"(?: \(\S*?=?(?P<limit>\d+))?",
+        r"User-specified max_model_len \((?P<given>\d+)\) is greater than the derived max_model_len(?: "
+        r"\(\S*?=?(?P<limit>\d+))?",
+        stage="configure",
+        detail="argument_validation",
+        component="max_model_len",
+        advice="config",
         levels="EP",
     ),
-    rule(
-        Meaning(
-            "cause",
-            "vllm_batched_tokens",
-            "config",
-            "configure",
-            detail="argument_validation",
-            component="max_num_batched_tokens",
-            advice="config",
-        ),
+    cause(
+        "config",
+        "vllm_batched_tokens",
         "max_num_batched_tokens (",
         r"max_num_batched_tokens \((?P<given>\d+)\) (?:is smaller than|must be)",
+        stage="configure",
+        detail="argument_validation",
+        component="max_num_batched_tokens",
+        advice="config",
         levels="EP",
     ),
-    rule(
-        Meaning(
-            "cause",
-            "vllm_heads",
-            "config",
-            "configure",
-            detail="argument_validation",
-            component="tensor_parallel_size",
-            advice="config",
-        ),
+    cause(
+        "config",
+        "vllm_heads",
         ("must be divisible by tensor parallel size", "is larger than the number of available GPUs"),
+        stage="configure",
+        detail="argument_validation",
+        component="tensor_parallel_size",
+        advice="config",
         levels="EP",
     ),
-    rule(
-        Meaning("cause", "vllm_prompt", "request_rejected", "serve", detail="serving", advice="long_prompt"),
+    cause(
+        "request_rejected",
+        "vllm_prompt",
         ("maximum context length is", "is longer than the maximum model length"),
-        r"maximum context length is (?P<limit>\d+) tokens|longer than the maximum model length of (?P<cap>\d+)",
+        r"maximum context length is (?P<limit>\d+) tokens|"
+        r"longer than the maximum model length of (?P<cap>\d+)",
+        stage="serve",
+        detail="serving",
+        advice="long_prompt",
     ),
-    rule(
-        Meaning(
-            "cause",
-            "vllm_dtype",
-            "unsupported_arch",
-            "configure",
-            detail="argument_validation",
-            advice="arch",
-            component="data type on this GPU",
-        ),
-        ("Bfloat16 is only supported on GPUs", "not supported for the current GPU"),
+    cause(
+        "unsupported_arch",
+        "vllm_dtype",
+        ("is only supported on GPUs", "not supported for the current GPU"),
+        stage="configure",
+        detail="argument_validation",
+        component="data type on this GPU",
+        advice="arch",
         levels="EP",
     ),
-    rule(
-        Meaning("cause", "vllm_stuck", "hang", "serve", detail="serving", component="engine core", advice="hang"),
+    cause(
+        "hang",
+        "vllm_stuck",
         (
             "execute_model timed out",
             "RPC call to execute_model timed out",
             "RPC call to sample_tokens timed out",
             "No available shared memory broadcast block",
         ),
-        r"(?:execute_model|sample_tokens) timed out",
+        "(?:execute_model|sample_tokens) timed out",
+        stage="serve",
+        detail="serving",
+        component="engine core",
+        advice="hang",
         levels="EP",
     ),
 )
 
 WRAPPERS: tuple[Rule, ...] = (
-    rule(
-        Meaning("wrapper", "vllm_failed"),
+    wrapper(
+        "vllm_failed",
         (
             "EngineCore failed to start",
             "Engine core initialization failed",
@@ -220,46 +204,57 @@ WRAPPERS: tuple[Rule, ...] = (
             "AsyncLLM output_handler failed",
             "Engine process failed to start",
         ),
-        levels="EP",
     ),
 )
 
 ALARMS: tuple[Rule, ...] = (
-    rule(Meaning("alarm", "force_killing"), "force killing remaining processes", levels=_ANY),
-    rule(Meaning("alarm", "ulimit"), "Too many open files", r"cause fd limit errors", levels=_ANY),
+    alarm("force_killing", "force killing remaining processes"),
+    alarm("ulimit", "Too many open files", "cause fd limit errors"),
 )
 
 FRAMES: tuple[Rule, ...] = (
-    rule(
-        Meaning("frame", "vllm_kv_caches", stage="kv_allocate", detail="kv_cache_alloc", component="KV cache"),
-        ", in ",
-        r"in (?:_initialize_kv_caches|initialize_from_config|initialize_kv_cache\w*|_allocate_kv_cache\w*)\b",
+    frame(
+        "vllm_kv_caches",
+        r"in (?:_initialize_kv_caches|initialize_from_config|initialize_kv_cache\w*|"
+        r"_allocate_kv_cache\w*)\b",
+        stage="kv_allocate",
+        detail="kv_cache_alloc",
+        component="KV cache",
     ),
-    rule(
-        Meaning("frame", "vllm_profile", stage="kv_estimate", detail="kv_cache_estimation", component="activations"),
-        ", in ",
+    frame(
+        "vllm_profile",
         r"in (?:determine_available_memory|profile_run|determine_num_available_blocks)\b",
+        stage="kv_estimate",
+        detail="kv_cache_estimation",
+        component="activations",
     ),
-    rule(
-        Meaning("frame", "vllm_warm", stage="warm_up", detail="warmup"),
-        ", in ",
-        r"in (?:compile_or_warm_up_model|kernel_warmup)\b",
+    frame("vllm_warm", r"in (?:compile_or_warm_up_model|kernel_warmup)\b", stage="warm_up", detail="warmup"),
+    frame(
+        "vllm_capture",
+        r"in (?:capture_model|_capture_cudagraphs?|capture_graph|capture_end)\b",
+        stage="warm_up",
+        detail="cuda_graph_capture",
+        component="CUDA graphs",
     ),
-    rule(
-        Meaning("frame", "vllm_capture", stage="warm_up", detail="cuda_graph_capture", component="CUDA graphs"),
-        ", in ",
-        r"in (?:capture_model|_capture_cudagraphs?|capture_graph)\b",
-    ),
-    rule(
-        Meaning("frame", "vllm_sampler", component="sampler"),
-        ", in ",
+    frame(
+        "vllm_sampler",
         r"in (?:_dummy_sampler_run|sample_tokens|compute_logits)\b|v1/sample/\w+\.py",
+        component="sampler",
     ),
-    rule(Meaning("frame", "vllm_device", stage="launch", detail="runtime_init"), ", in ", r"in init_device\b"),
-    rule(
-        Meaning("frame", "vllm_loop", stage="serve", detail="serving", component="activations"),
-        ", in ",
-        r"in (?:run_busy_loop|_process_engine_step|execute_model)\b",
+    frame("vllm_device", r"in init_device\b", stage="launch", detail="runtime_init"),
+    frame(
+        "vllm_loop",
+        r"in (?:run_busy_loop|_process_engine_step|execute_model|engine_step|run_engine_loop)\b",
+        stage="serve",
+        detail="serving",
+        component="activations",
+    ),
+    frame(
+        "vllm_load",
+        r"in (?:load_model|initialize_model|load_weights|create_weights|process_weights_after_loading)\b",
+        stage="load",
+        detail="weight_load",
+        component="model weights",
     ),
 )
 

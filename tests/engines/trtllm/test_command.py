@@ -14,7 +14,17 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import changed
 from advisor.engines.trtllm.command import as_mapping, to_argv, to_yaml
 from advisor.engines.trtllm.dialects import dialect
-from tests.engines.trtllm.builders import FACTS, GUIDE, MAVERICK, RELEASES, config, configs, deployments
+from tests.engines.trtllm.builders import (
+    FACTS,
+    GUIDE,
+    MAVERICK,
+    WITH_FACTS,
+    WITHOUT_STREAM_INTERVAL,
+    config,
+    configs,
+    deployments,
+    sayable,
+)
 
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
 
@@ -29,11 +39,11 @@ def accepts(fact: dict[str, Any], value: object) -> bool:
     return isinstance(value, PYTHON_TYPES[kind]) and ("choices" not in fact or value in fact["choices"])
 
 
-@given(release=st.sampled_from(RELEASES), deployment=deployments, asked=configs, max_seq_len=st.integers(1, 10**6))
+@given(release=st.sampled_from(WITH_FACTS), deployment=deployments, asked=configs, max_seq_len=st.integers(1, 10**6))
 def test_every_entry_is_legal_in_its_release(
     release: str, deployment: Deployment, asked: ServingConfig, max_seq_len: int
 ) -> None:
-    facts = FACTS[release]
+    facts, (deployment, asked) = FACTS[release], sayable(release, deployment, asked)
     document = as_mapping(to_yaml(dialect(release), deployment, asked, max_seq_len))
     for top, value in document.items():
         if isinstance(value, dict):
@@ -46,8 +56,9 @@ def test_every_entry_is_legal_in_its_release(
             assert accepts(facts["llm_args"][top], value)
 
 
-@given(release=st.sampled_from(RELEASES), deployment=deployments, asked=configs)
+@given(release=st.sampled_from(WITH_FACTS), deployment=deployments, asked=configs)
 def test_every_flag_is_known_to_its_release(release: str, deployment: Deployment, asked: ServingConfig) -> None:
+    deployment, asked = sayable(release, deployment, asked)
     argv = to_argv(dialect(release), deployment, asked, 5120, host="127.0.0.1", port=8000, config_path="a.yml")
     facts = FACTS[release]["serve_flags"]
     assert argv[:2] == ("trtllm-serve", deployment.model)
@@ -59,9 +70,9 @@ def test_every_flag_is_known_to_its_release(release: str, deployment: Deployment
             assert "choices" not in fact or value in fact["choices"]
 
 
-@given(release=st.sampled_from(RELEASES), deployment=deployments, asked=configs)
+@given(release=st.sampled_from(WITH_FACTS), deployment=deployments, asked=configs)
 def test_settings_in_both_places_agree(release: str, deployment: Deployment, asked: ServingConfig) -> None:
-    spoken = dialect(release)
+    spoken, (deployment, asked) = dialect(release), sayable(release, deployment, asked)
     document = as_mapping(to_yaml(spoken, deployment, asked, 5120))
     argv = to_argv(spoken, deployment, asked, 5120, host="127.0.0.1", port=8000, config_path="a.yml")
     words = [word for word in argv[2:] if word != "--trust_remote_code"]
@@ -79,8 +90,8 @@ def test_settings_in_both_places_agree(release: str, deployment: Deployment, ask
         ("max_seq_len", 5120),
     ):
         assert int(typed[f"--{name}"]) == value
-        # 1.0.0 ignores them in the file, so a file that held them would mislead whoever reads it
-        assert document.get(name) == (None if release == "1.0.0" else value)
+        # where the file is not obeyed, one that held them would mislead whoever reads it
+        assert document.get(name) == (value if release in ("1.1.0", "1.2.0", "1.3.0rc", "main") else None)
 
 
 def test_the_guides_deployment_is_spelled_as_in_the_guide() -> None:
@@ -116,3 +127,44 @@ def test_bf16_cache_is_auto_for_a_bf16_checkpoint_and_cannot_be_had_for_an_fp8_o
 def test_model_that_would_be_a_flag_is_refused() -> None:
     with pytest.raises(BadInput, match="read as a flag"):
         to_argv(dialect("1.2.0"), changed(MAVERICK, model="--help"), GUIDE, 3072, host="a", port=1, config_path="x.yml")
+
+
+@pytest.mark.parametrize("release", WITHOUT_STREAM_INTERVAL)
+def test_what_a_release_has_no_word_for_is_refused_with_the_way_out(release: str) -> None:
+    with pytest.raises(
+        BadInput, match=r"has no stream_interval .* Set stream_interval to 1 .* or name a later release"
+    ):
+        to_yaml(dialect(release), MAVERICK, GUIDE, 3072)
+    with pytest.raises(BadInput, match="stream_interval"):
+        to_yaml(dialect(release), changed(MAVERICK, stream_interval=1), config(options={"stream_interval": 2}), 3072)
+    document = as_mapping(to_yaml(dialect(release), changed(MAVERICK, stream_interval=1), GUIDE, 3072))
+    assert "stream_interval" not in document
+
+
+def test_0_20_nests_what_0_21_has_at_the_top() -> None:
+    plain = changed(MAVERICK, stream_interval=1, moe_backend="CUTLASS", kv_cache_dtype="fp8", overlap_scheduler=False)
+    old = as_mapping(to_yaml(dialect("0.20.0"), plain, GUIDE, 3072))
+    flat = as_mapping(to_yaml(dialect("0.21.0"), plain, GUIDE, 3072))
+    nested = old.pop("pytorch_backend_config")
+    assert {**old, **nested} == flat
+    assert flat["use_cuda_graph"] is True
+    assert (flat["cuda_graph_max_batch_size"], flat["cuda_graph_padding_enabled"]) == (1024, True)
+    assert (flat["moe_backend"], flat["kv_cache_dtype"]) == ("CUTLASS", "fp8")
+
+
+def test_spelling_that_was_not_confirmed_says_so() -> None:
+    plain = changed(MAVERICK, stream_interval=1, overlap_scheduler=False)
+    doubtful = [
+        entry.name for entry in to_yaml(dialect("0.20.0"), plain, GUIDE, 3072) if "not confirmed" in (entry.note or "")
+    ]
+    assert doubtful == ["disable_overlap_scheduler"]
+
+
+def test_option_that_stands_on_the_command_line_only_is_typed() -> None:
+    asked = config(options={"num_postprocess_workers": 4, "attn_backend": "TRTLLM"})
+    plain, old = changed(MAVERICK, stream_interval=1), dialect("0.20.0")
+    argv = to_argv(old, plain, asked, 3072, host="a", port=1, config_path="x.yml")
+    assert argv[-2:] == ("--num_postprocess_workers", "4")
+    document = as_mapping(to_yaml(old, plain, asked, 3072))
+    assert "num_postprocess_workers" not in document
+    assert document["pytorch_backend_config"]["attn_backend"] == "TRTLLM"

@@ -16,16 +16,16 @@ from advisor.domain.strict import changed
 from advisor.engines.trtllm.command import as_mapping, to_argv, to_yaml
 from advisor.engines.trtllm.dialects import default_config, dialect
 from advisor.engines.trtllm.read_config import config_from_yaml
-from tests.engines.trtllm.builders import MAVERICK, RELEASES, configs, deployments
+from tests.engines.trtllm.builders import EVERY_RELEASE, MAVERICK, RELEASES, configs, deployments, sayable
 
 
 def four(config: ServingConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in FOUR_SETTINGS}
 
 
-@given(release=st.sampled_from(RELEASES), deployment=deployments, asked=configs)
+@given(release=st.sampled_from(EVERY_RELEASE), deployment=deployments, asked=configs)
 def test_what_we_write_reads_back_as_what_we_meant(release: str, deployment: Deployment, asked: ServingConfig) -> None:
-    spoken = dialect(release)
+    spoken, (deployment, asked) = dialect(release), sayable(release, deployment, asked)
     document = as_mapping(to_yaml(spoken, deployment, asked, 5120))
     argv = to_argv(spoken, deployment, asked, 5120, host="127.0.0.1", port=8000, config_path="a.yml")
     read = config_from_yaml(document, spoken, deployment, argv).config
@@ -40,7 +40,7 @@ def test_what_we_write_reads_back_as_what_we_meant(release: str, deployment: Dep
     }
 
 
-@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("release", EVERY_RELEASE)
 def test_blank_is_the_engines_default(release: str) -> None:
     plain = changed(MAVERICK, attention_dp=False, stream_interval=1)
     read = config_from_yaml({}, dialect(release), plain)
@@ -78,6 +78,7 @@ def test_the_guides_own_yaml_is_valid_in_no_stable_release_but_is_understood() -
         ("kv_cache_free_gpu_mem_fraction: 0.7", "kv_cache_free_gpu_memory_fraction", 0.7),
         ("kv_cache_free_gpu_memory_fraction: 0.7", "kv_cache_free_gpu_memory_fraction", 0.7),
         ("kv_cache_config: {free_gpu_memory_fraction: 0.7}", "kv_cache_free_gpu_memory_fraction", 0.7),
+        ("use_cuda_graph: true", "cuda_graph_max_batch_size", 128),
         ("use_cuda_graph: true\ncuda_graph_max_batch_size: 96", "cuda_graph_max_batch_size", 96),
         ("pytorch_backend_config: {cuda_graph_max_batch_size: 96}", "cuda_graph_max_batch_size", 96),
         ("use_cuda_graph: false\ncuda_graph_max_batch_size: 96", "cuda_graph_max_batch_size", 0),
@@ -94,6 +95,13 @@ def test_spellings_in_the_wild(release: str, text: str, setting: str, value: flo
     assert getattr(config_from_yaml(yaml.safe_load(text), dialect(release), MAVERICK).config, setting) == value
 
 
+def test_graphs_stay_off_where_sizes_do_not_switch_them_on() -> None:
+    plain = changed(MAVERICK, stream_interval=1)
+    read = config_from_yaml({"cuda_graph_max_batch_size": 96}, dialect("0.21.0"), plain)
+    assert read.config.cuda_graph_max_batch_size == 0
+    assert any("until the file says use_cuda_graph: true" in note for note in read.notes)
+
+
 def test_sizes_that_1_0_0_ignores_are_taken_with_a_word_and_typed_ones_win() -> None:
     old, document = dialect("1.0.0"), {"max_batch_size": 64}
     read = config_from_yaml(document, old, MAVERICK)
@@ -103,15 +111,6 @@ def test_sizes_that_1_0_0_ignores_are_taken_with_a_word_and_typed_ones_win() -> 
     assert config_from_yaml(document, old, MAVERICK, argv).config.max_batch_size == 256
     assert config_from_yaml(document, dialect("1.1.0"), MAVERICK, argv).config.max_batch_size == 64
     assert config_from_yaml({}, dialect("1.1.0"), MAVERICK, ["--max_batch_size=256"]).config.max_batch_size == 256
-
-
-@pytest.mark.parametrize(("release", "fraction"), [("1.0.0", 0.9), ("1.1.0", 0.9), ("1.2.0", 0.6)])
-def test_partial_kv_cache_config_drops_the_typed_fraction_before_1_2(release: str, fraction: float) -> None:
-    document = {"kv_cache_config": {"enable_block_reuse": False}}
-    argv = ["trtllm-serve", "m", "--kv_cache_free_gpu_memory_fraction", "0.6"]
-    read = config_from_yaml(document, dialect(release), MAVERICK, argv)
-    assert read.config.kv_cache_free_gpu_memory_fraction == fraction
-    assert any("has no effect" in note for note in read.notes) == (release != "1.2.0")
 
 
 def test_what_cannot_be_taken_over_is_said() -> None:

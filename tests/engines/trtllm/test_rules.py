@@ -12,7 +12,7 @@ from advisor.domain.strict import changed
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.dialects import Dialect, dialect
 from advisor.engines.trtllm.rules import adjustments, graph_sizes, validate
-from tests.engines.trtllm.builders import GUIDE, MAVERICK, RELEASES, config, configs, deployments
+from tests.engines.trtllm.builders import EVERY_RELEASE, GUIDE, MAVERICK, config, configs, deployments
 
 SPOKEN = dialect("1.2.0")
 LONG = Workload(isl=8192, osl=1024)
@@ -54,6 +54,16 @@ def test_moe_backend_follows_the_release() -> None:
     assert rules(dialect("1.1.0"), triton, GUIDE, [LONG], 9216) == []
 
 
+def test_what_a_release_has_no_word_for_is_a_violation_before_it_is_an_error() -> None:
+    assert rules(dialect("0.21.0"), MAVERICK, GUIDE, [LONG], 9216) == [("not_in_release", "error")]
+    assert rules(dialect("0.21.0"), changed(MAVERICK, stream_interval=1), GUIDE, [LONG], 9216) == []
+
+
+def test_release_whose_moe_backends_are_not_known_takes_any_word() -> None:
+    triton = changed(MAVERICK, moe_backend="TRITON", stream_interval=1)
+    assert rules(dialect("0.21.0"), triton, GUIDE, [LONG], 9216) == []
+
+
 def test_kv_dtype_that_cannot_be_had_is_a_violation_before_it_is_an_error() -> None:
     assert rules(SPOKEN, changed(MAVERICK, kv_cache_dtype="bf16"), GUIDE, [LONG], 9216) == [("kv_cache_dtype", "error")]
 
@@ -67,7 +77,7 @@ def test_silent_changes_are_said() -> None:
     assert adjustments(SPOKEN, changed(MAVERICK, attention_dp=False), GUIDE) == ()
 
 
-@given(release=st.sampled_from(RELEASES), deployment=deployments, asked=configs)
+@given(release=st.sampled_from(EVERY_RELEASE), deployment=deployments, asked=configs)
 def test_captured_sizes_respect_the_runtime_filter(release: str, deployment: Deployment, asked: ServingConfig) -> None:
     sizes = graph_sizes(dialect(release), deployment, asked)
     cap = min(asked.max_batch_size, asked.max_num_tokens)

@@ -1,0 +1,244 @@
+"""`advisor export`: a YAML, or the winner of a finished study, as another TensorRT-LLM release wants it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from advisor.domain.deployment import Deployment
+from advisor.domain.errors import BadInput
+from advisor.domain.measurement import Source
+from advisor.domain.serving_config import ServingConfig
+from advisor.domain.strict import ModelT, StrictModel, changed, parse
+from advisor.domain.units import MIB_BYTES
+from advisor.domain.workload import Workload
+from advisor.engines.trtllm.command import as_mapping, flag_words, to_argv, to_yaml
+from advisor.engines.trtllm.dialects import Dialect, dialect, dialects
+from advisor.engines.trtllm.documents import flatten
+from advisor.engines.trtllm.identify import Identity, identify
+from advisor.engines.trtllm.migrate import Change, migrate
+from advisor.engines.trtllm.precedence import switched
+from advisor.engines.trtllm.rules import adjustments, validate
+from advisor.engines.trtllm.upstream import UpstreamVerdict, judged_upstream
+from advisor.engines.trtllm.yaml_text import yaml_text
+from advisor.store.yaml_files import load_yaml, read_text
+
+RESULT_NAME = "result.json"
+CONFIG_NAME = "extra-llm-api-config.yml"
+
+
+class Export(StrictModel):
+    """`advisor export --output json`."""
+
+    schema_version: Literal[1] = 1
+    source: str = Field(description="File or results folder that was read")
+    engine_version: str = Field(description="As asked for")
+    release: str = Field(description="The known release whose words are used")
+    from_release: str = Field(description="The known release whose words were read")
+    warnings: tuple[str, ...] = Field(description="What is not known about either release")
+    identity: Identity | None = Field(description="The dialect of the file; null for a results folder")
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+    document: dict[str, Any] = Field(description="The new YAML as data")
+    yaml: str = Field(description="The new YAML as text, with comments")
+    flags: tuple[str, ...] = Field(description="Words that the command line needs besides the YAML")
+    command_line: tuple[str, ...] = Field(description="All of it where the deployment is known, else empty")
+    upstream: UpstreamVerdict | None = Field(
+        description="What the installed tensorrt_llm says, if it is of that release"
+    )
+
+
+class _Winner(StrictModel):
+    model_config = ConfigDict(extra="ignore")
+    serving_config: ServingConfig
+
+
+class _Found(StrictModel):
+    """What is needed of a `result.json`, whichever version of advisor wrote it."""
+
+    model_config = ConfigDict(extra="ignore")
+    source: Source
+    label: str
+    study: str
+    engine_version: str
+    deployment: Deployment
+    workload: Workload
+    workload_name: str
+    best: _Winner | None
+
+
+class _Workload(StrictModel):
+    model_config = ConfigDict(extra="ignore")
+    workload: Workload
+
+
+class _Summary(StrictModel):
+    model_config = ConfigDict(extra="ignore")
+    results: tuple[_Workload, ...]
+
+
+def export(path: Path, engine_version: str, from_version: str | None = None) -> Export:
+    """Spell a YAML file, or the winner in a results folder, for a TensorRT-LLM release.
+
+    Raises:
+        BadInput: no such file, not plain YAML, a release that is too old, or a winner that it cannot express.
+    """
+    spoken = dialect(engine_version)
+    if path.is_dir() or path.name == RESULT_NAME:
+        if from_version is not None:
+            raise BadInput("--from-version is for YAML files; a result says itself which release it was found for.")
+        exported = _result(path if path.is_dir() else path.parent, engine_version, spoken)
+    else:
+        exported = _file(path, engine_version, spoken, from_version)
+    return changed(exported, upstream=_judged(exported.document, spoken))
+
+
+def _file(path: Path, engine_version: str, spoken: Dialect, from_version: str | None) -> Export:
+    leaves = flatten(load_yaml(read_text(path), str(path)))
+    identity = identify(leaves)
+    old = dialect(from_version) if from_version is not None else _written_for(identity, spoken)
+    migration = migrate(leaves, old, spoken)
+    notes = list(migration.notes)
+    if from_version is None:
+        notes += _doubts(identity, leaves, old)
+    flags = flag_words(migration.flags)
+    head = [f"Spelled by advisor for TensorRT-LLM {engine_version}, from {path.name} ({old.release})."]
+    if flags:
+        head.append(f"Not in this file, type it: {shlex.join(flags)}")
+    head += [
+        f"Left out, {change.kind}: {change.path}: {_short(change.old_value)}. {change.why}"
+        for change in migration.changes
+        if change.to is None
+    ]
+    comments = {change.to: _comment(change) for change in migration.changes if change.to is not None}
+    return Export(
+        source=str(path),
+        engine_version=engine_version,
+        release=spoken.release,
+        from_release=old.release,
+        warnings=tuple(each for each in (spoken.warning, from_version and old.warning) if each),
+        identity=identity,
+        changes=migration.changes,
+        notes=tuple(notes),
+        document=migration.document,
+        yaml=yaml_text(migration.document, comments, head),
+        flags=flags,
+        command_line=(),
+        upstream=None,
+    )
+
+
+def _written_for(identity: Identity, spoken: Dialect) -> Dialect:
+    """The release nearest to the wanted one among those with the fewest objections; the newer of two."""
+    rows = dialects()
+    wanted = next(i for i, row in enumerate(rows) if row.release == spoken.release)
+    nearest = [(abs(i - wanted), -i, row) for i, row in enumerate(rows) if row.release in identity.nearest]
+    return min(nearest, key=lambda entry: entry[:2])[2]
+
+
+def _doubts(identity: Identity, leaves: Mapping[str, Any], old: Dialect) -> list[str]:
+    """What would be different, had the file been written for another release that fits as well."""
+    fitting = [row for row in dialects() if row.release in identity.nearest]
+    others = [row.release for row in fitting if row.graphs_by_default != old.graphs_by_default]
+    if not others or switched("cuda_graph_config", leaves) is not None:
+        return []
+    return [
+        f"The file does not mention CUDA graphs, which are {'on' if old.graphs_by_default else 'off'} by default in "
+        f"{old.release}, for which it was taken, and the other way round in {', '.join(others)}: name the release it "
+        "was written for with --from-version."
+    ]
+
+
+def _comment(change: Change) -> str:
+    where = "" if change.kind in ("added", "unchecked", "obeyed") else f" from {change.path}"
+    if change.kind == "changed":
+        where = f" from {_short(change.old_value)}"
+    return f"{change.kind}{where}: {change.why}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _result(folder: Path, engine_version: str, spoken: Dialect) -> Export:
+    """The winner of one workload, for another release.
+
+    Raises:
+        BadInput: no winner, or one that the release cannot express.
+    """
+    result = _read(_Found, folder / RESULT_NAME)
+    if result.best is None:
+        raise BadInput(f"{folder / RESULT_NAME}: this study found no configuration that serves {result.workload_name}.")
+    if result.deployment.engine != "trtllm":
+        raise BadInput(f"{folder / RESULT_NAME}: a {result.deployment.engine} configuration is no TensorRT-LLM one.")
+    summary = folder.parent / "summary.json"
+    workloads = {result.workload}
+    if summary.exists():
+        workloads |= {each.workload for each in _read(_Summary, summary).results}
+    old, config = dialect(result.deployment.engine_version), result.best.serving_config
+    deployment = changed(result.deployment, engine_version=engine_version)
+    max_seq_len = deployment.seq_len(workloads)
+    found = validate(spoken, deployment, config, [result.workload], max_seq_len)
+    errors = [each.message for each in found if each.severity == "error"]
+    if errors:
+        raise BadInput(f"The winner of {folder} cannot be served by {spoken.release}. {' '.join(errors)}")
+    entries = to_yaml(spoken, deployment, config, max_seq_len)
+    argv = to_argv(spoken, deployment, config, max_seq_len, host="127.0.0.1", port=8000, config_path=CONFIG_NAME)
+    notes = [each.message for each in found] + list(adjustments(spoken, deployment, config))
+    if not spoken.size_limits_in_yaml:
+        notes.append(f"{spoken.release} takes the size limits from the command line only: use the one that is given.")
+    if spoken.release != old.release:
+        notes.append(
+            f"Found for TensorRT-LLM {old.release}: measure it again on {engine_version} before you rely on it."
+        )
+    head = [
+        f"Tuned by advisor: {result.label}.",
+        *(["No GPU was used: measure it before you rely on it."] if result.source != "measured" else []),
+        f"Study {result.study}, workload {result.workload_name}, model {deployment.model}, found for TensorRT-LLM "
+        f"{result.engine_version}, spelled for {engine_version}.",
+        f"Serve with: {shlex.join(argv)}",
+    ]
+    document = as_mapping(entries)
+    return Export(
+        source=str(folder),
+        engine_version=engine_version,
+        release=spoken.release,
+        from_release=old.release,
+        warnings=tuple(each for each in (spoken.warning,) if each),
+        identity=None,
+        changes=(),
+        notes=tuple(notes),
+        document=document,
+        yaml=yaml_text(document, {".".join(entry.path): entry.note for entry in entries if entry.note}, head),
+        flags=argv[2:],
+        command_line=argv,
+        upstream=None,
+    )
+
+
+def _read(model: type[ModelT], path: Path) -> ModelT:
+    try:
+        data = json.loads(read_text(path, max_bytes=64 * MIB_BYTES))
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON ({error}).") from None
+    if not isinstance(data, dict):
+        raise BadInput(f"{path} holds no result.")
+    return parse(model, data, str(path))
+
+
+def _judged(document: Mapping[str, Any], spoken: Dialect) -> UpstreamVerdict | None:
+    """The verdict of the installed tensorrt_llm, if it is of the release that was asked for."""
+    verdict = judged_upstream(document)
+    if verdict is None:
+        return None
+    try:
+        same = dialect(verdict.version).release == spoken.release
+    except BadInput:
+        return None
+    return verdict if same else None
