@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from advisor.app.api import diagnose as diagnose
     from advisor.app.api import estimate as estimate
     from advisor.app.api import plan as plan
     from advisor.app.api import tune as tune
@@ -20,12 +21,24 @@ _HOMES = {
     "ServingConfig": "advisor.domain.serving_config",
     "Slo": "advisor.domain.objective",
     "Workload": "advisor.domain.workload",
+    "diagnose": "advisor.app.api",
     "estimate": "advisor.app.api",
     "plan": "advisor.app.api",
     "tune": "advisor.app.api",
 }
 
-__all__ = ["Deployment", "Objective", "ServingConfig", "Slo", "Workload", "__version__", "estimate", "plan", "tune"]
+__all__ = [
+    "Deployment",
+    "Objective",
+    "ServingConfig",
+    "Slo",
+    "Workload",
+    "__version__",
+    "diagnose",
+    "estimate",
+    "plan",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from advisor.app.doctoring import doctor as diagnose
 from advisor.app.estimating import Plan, estimate, plan_question
 from advisor.app.results import StudySummary
 from advisor.app.setup import Question
@@ -12,7 +13,7 @@ from advisor.app.tuning import How, open_session
 from advisor.domain.ports import Asked, TrialEvent
 from advisor.domain.trial import TrialRecord
 
-__all__ = ["estimate", "plan", "tune"]
+__all__ = ["diagnose", "estimate", "plan", "tune"]
 
 
 class _Quiet:

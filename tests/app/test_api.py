@@ -18,7 +18,16 @@ CONFIG = ServingConfig(
 
 
 def test_every_public_name_is_there_and_no_other() -> None:
-    assert set(advisor.__all__) >= {"Deployment", "Workload", "ServingConfig", "Slo", "estimate", "plan", "tune"}
+    assert set(advisor.__all__) >= {
+        "Deployment",
+        "Workload",
+        "ServingConfig",
+        "Slo",
+        "diagnose",
+        "estimate",
+        "plan",
+        "tune",
+    }
     for name in advisor.__all__:
         assert getattr(advisor, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'estimat'"):
