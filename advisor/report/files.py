@@ -98,7 +98,7 @@ def _lines(entries: list[YamlEntry], depth: int, origin: Mapping[str, str]) -> l
 def _scalar(value: YamlValue) -> str:
     """One YAML scalar, on one line whatever it holds."""
     style = '"' if isinstance(value, str) and not value.isprintable() else None
-    text: str = yaml.safe_dump(value, default_style=style, width=float("inf"), allow_unicode=True)
+    text: str = yaml.safe_dump(value, default_style=style, width=float("inf"))
     return text.removesuffix("\n").removesuffix("\n...")
 
 

@@ -138,8 +138,8 @@ def load_yaml(text: str, where: str) -> dict[str, Any]:
 
 
 def dump_yaml(data: Mapping[str, Any]) -> str:
-    """YAML text of plain data, keys in their order."""
-    text: str = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, default_flow_style=False, width=1000)
+    """YAML text of plain data, keys in their order; anything beyond ASCII is escaped."""
+    text: str = yaml.safe_dump(dict(data), sort_keys=False, default_flow_style=False, width=1000)
     return text
 
 

@@ -161,8 +161,9 @@ def test_serve_sh_takes_address_and_further_flags_from_outside(tmp_path: Path) -
 def test_no_model_name_breaks_the_commands(model: str) -> None:
     deployment = changed(MAVERICK, model=model)
     told = STORY.model_copy(update={"model": model})
-    for script, argv in (
+    for program, script, argv in (
         (
+            "trtllm-serve",
             serve_sh(told, dialect("1.2.0"), deployment, GUIDE, 5120),
             to_argv(
                 dialect("1.2.0"),
@@ -175,6 +176,7 @@ def test_no_model_name_breaks_the_commands(model: str) -> None:
             ),
         ),
         (
+            "python -m",
             benchmark_sh(told, deployment, WORKLOAD),
             benchmark_argv(
                 deployment,
@@ -188,7 +190,7 @@ def test_no_model_name_breaks_the_commands(model: str) -> None:
         ),
     ):
         body = script.partition("set -euo pipefail\n")[2]
-        command = body[body.index("trtllm-serve" if "exec " in body else "python -m") : body.rindex('"$@"')]
+        command = body[body.index(program) : body.rindex('"$@"')]
         words = [word for word in shlex.split(command) if word != "\n"]  # shlex keeps what bash drops at a line's end
         assert words == [word for word in argv if word != "\n"]
 

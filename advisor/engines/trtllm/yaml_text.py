@@ -42,9 +42,7 @@ def _lines(document: Mapping[str, Any], above: str, comments: Mapping[str, str])
 
 
 def _plain(value: Any) -> str:
-    """A value on one line, whatever it holds."""
+    """A value on one line, whatever it holds; anything beyond ASCII is escaped, since PyYAML writes some of it bare."""
     style = '"' if isinstance(value, str) and not value.isprintable() else None
-    text: str = yaml.safe_dump(
-        value, default_style=style, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False
-    )
+    text: str = yaml.safe_dump(value, default_style=style, default_flow_style=True, width=float("inf"), sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
