@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from advisor.domain.errors import BadInput
 from advisor.store.yaml_files import dump_yaml, load_yaml, make_folder, read_text, sweep, write_atomic
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
