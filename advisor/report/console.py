@@ -76,7 +76,10 @@ def table(*columns: str, title: str | None = None) -> Table:
     """A plain table: first column left, the others right; nothing but spaces and one rule, so that it pastes well."""
     grid = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
-        grid.add_column(column, justify="left" if number == 0 else "right", header_style="dim", overflow="fold")
+        first = number == 0  # names are copied from it, so they stay whole
+        grid.add_column(
+            column, justify="left" if first else "right", header_style="dim", overflow="fold", no_wrap=first
+        )
     return grid
 
 

@@ -104,7 +104,11 @@ def verdict(result: Result) -> str:
         )
         return f"Nothing feasible: {reason}."
     if result.status == "baseline_within_noise":
-        return f"Keep {against}: nothing found is clearly better."
+        interval = result.confidence.interval
+        if interval is None:
+            return f"Keep {against}: nothing found is clearly better."
+        rival = f"{100 * (interval.estimate - 1):+.1f} % ({interval_text(interval)})"
+        return f"Keep {against}: nothing found is clearly better; the best rival came to {rival}."
     if gain is None:
         return "A candidate: there is no baseline measurement to compare with."
     percent = 100 * (gain - 1)
