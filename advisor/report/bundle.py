@@ -20,6 +20,7 @@ from advisor.domain.trial import TrialRecord
 from advisor.engines.trtllm.dialects import default_config, dialect
 from advisor.report import files
 from advisor.report.html import report_html
+from advisor.report.markup import visible
 from advisor.report.reproduce import tune_argv
 from advisor.report.summary import interval_text
 from advisor.store import catalog
@@ -126,8 +127,8 @@ def trials_csv(session: Session, records: Sequence[TrialRecord]) -> str:
     for record in records:
         flat = record.config.flat()
         left = [
-            record.number, record.role, record.origin, record.source, record.ending, record.n_attempts,
-            f"{record.duration_s:.1f}", *(flat.get(name, "") for name in dimensions),
+            record.number, record.role, visible(record.origin), record.source, visible(record.ending),
+            record.n_attempts, f"{record.duration_s:.1f}", *(flat.get(name, "") for name in dimensions),
         ]  # fmt: skip
         memory = record.memory_measured_gib
         right = ["" if memory is None else f"{getattr(memory, name):.3f}" for name in MEMORY]
