@@ -98,6 +98,8 @@ class OptunaLedger:
     def close(self) -> None:
         """Let another process work in the folder. A trial in flight stays open for the next one."""
         self.study._storage.remove_session()
+        if isinstance(self._storage, optuna.storages.RDBStorage):
+            self._storage.engine.dispose()
         self._lock.release()
 
     def records(self) -> tuple[TrialRecord, ...]:
@@ -167,8 +169,9 @@ class OptunaLedger:
             write_atomic(path, json.dumps(dict(identity), indent=1) + "\n")
 
     def _open_study(self, name: str, storage: str | None) -> optuna.Study:
+        self._storage = _rdb(storage) if storage else _journal(self._run / JOURNAL)
         return optuna.create_study(
-            storage=_rdb(storage) if storage else _journal(self._run / JOURNAL),
+            storage=self._storage,
             study_name=name,
             direction="maximize",
             sampler=self._sampler,

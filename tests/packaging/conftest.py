@@ -21,6 +21,6 @@ def sdist_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that this checkout's sdist builds."""
     folder = tmp_path_factory.mktemp("sdist")
     with tarfile.open(build(ROOT, "sdist", folder)) as archive:
-        archive.extractall(folder)  # our own archive, built a moment ago
+        archive.extractall(folder, filter="data")
     (tree,) = (path for path in folder.iterdir() if path.is_dir())
     return build(tree, "wheel", tmp_path_factory.mktemp("sdist-wheel"))
