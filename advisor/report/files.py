@@ -16,8 +16,9 @@ from advisor.domain.serving_config import FOUR_SETTINGS, ServingConfig
 from advisor.domain.strict import StrictModel
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.benchmark import benchmark_argv, random_lengths
-from advisor.engines.trtllm.command import YamlEntry, YamlValue, to_argv, to_yaml
+from advisor.engines.trtllm.command import YamlEntry, to_argv, to_yaml
 from advisor.engines.trtllm.dialects import Dialect
+from advisor.engines.trtllm.yaml_text import one_line, scalar
 from advisor.report.shell import command, script
 
 CONFIG_NAME = "extra-llm-api-config.yml"
@@ -75,8 +76,8 @@ def extra_llm_api_config_text(story: Story, entries: Sequence[YamlEntry], origin
     """
     lines = _lines(list(entries), 0, origin)
     width = min(60, max(len(text) for text, _ in lines))
-    body = [f"{text:<{width}}  # {_one_line(comment)}" if comment else text for text, comment in lines]
-    return "\n".join([*(f"# {_one_line(line)}" for line in story.lines), "", *body]) + "\n"
+    body = [f"{text:<{width}}  # {one_line(comment)}" if comment else text for text, comment in lines]
+    return "\n".join([*(f"# {one_line(line)}" for line in story.lines), "", *body]) + "\n"
 
 
 def _lines(entries: list[YamlEntry], depth: int, origin: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -88,23 +89,11 @@ def _lines(entries: list[YamlEntry], depth: int, origin: Mapping[str, str]) -> l
         if len(below[0].path) == depth + 1:
             comment = origin.get(below[0].name, FIXED)
             note = f"{comment}; {below[0].note}" if below[0].note else comment
-            lines.append((f"{indent}{key}: {_scalar(below[0].value)}", note))
+            lines.append((f"{indent}{key}: {scalar(below[0].value)}", note))
         else:
             lines.append((f"{indent}{key}:", ""))
             lines += _lines(below, depth + 1, origin)
     return lines
-
-
-def _scalar(value: YamlValue) -> str:
-    """One YAML scalar, on one line whatever it holds."""
-    style = '"' if isinstance(value, str) and not value.isprintable() else None
-    text: str = yaml.safe_dump(value, default_style=style, width=float("inf"))
-    return text.removesuffix("\n").removesuffix("\n...")
-
-
-def _one_line(text: str) -> str:
-    """Text that cannot leave its comment."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def config_text(
@@ -228,7 +217,7 @@ COMPARE"""
 
 
 def _comments(story: Story) -> list[str]:
-    return [_one_line(line) for line in story.lines]
+    return [one_line(line) for line in story.lines]
 
 
 def lookup_row(
@@ -276,13 +265,13 @@ def merge_lookup(existing: str | None, row: Mapping[str, Any], label: str) -> st
     key = tuple(row[name] for name in _LOOKUP_KEY)
     kept = rows.get(key)
     if kept is None or label.startswith("measured") or not kept[1].startswith("measured"):
-        rows[key] = (dict(row), _one_line(label))
+        rows[key] = (dict(row), one_line(label))
     ordered = sorted(rows.items(), key=lambda item: [str(part) if isinstance(part, str) else part for part in item[0]])
     return _LOOKUP_TOP + "".join(_lookup_text(entry, comment) for _, (entry, comment) in ordered)
 
 
 def _lookup_text(row: Mapping[str, Any], comment: str) -> str:
-    lines = [f"{name}: {_scalar(value)}" for name, value in row.items()]
+    lines = [f"{name}: {scalar(value)}" for name, value in row.items()]
     lines[0] += f"  # {comment}" if comment else ""
     return "- " + "\n  ".join(lines) + "\n"
 

@@ -33,15 +33,15 @@ def one_line(text: str) -> str:
 def _lines(document: Mapping[str, Any], above: str, comments: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     indent = "  " * above.count(".")
     for key, value in document.items():
-        path, name = f"{above}{key}", _plain(key)
+        path, name = f"{above}{key}", scalar(key)
         if isinstance(value, Mapping) and value:
             yield f"{indent}{name}:", comments.get(path, "")
             yield from _lines(value, f"{path}.", comments)
         else:
-            yield f"{indent}{name}: {_plain(value)}", comments.get(path, "")
+            yield f"{indent}{name}: {scalar(value)}", comments.get(path, "")
 
 
-def _plain(value: Any) -> str:
+def scalar(value: Any) -> str:
     """A value on one line, whatever it holds; anything beyond ASCII is escaped, since PyYAML writes some of it bare."""
     style = '"' if isinstance(value, str) and not value.isprintable() else None
     text: str = yaml.safe_dump(value, default_style=style, default_flow_style=True, width=float("inf"), sort_keys=False)
