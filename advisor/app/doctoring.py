@@ -16,20 +16,16 @@ from typing import IO, Any
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.units import gib
-from advisor.engines.gpu_logs import GPU_RULES
-from advisor.engines.host_logs import HOST_RULES
-from advisor.engines.log_text import RuleBook, unwrapped
+from advisor.engines.log_text import unwrapped
+from advisor.engines.rule_book import RULES
 from advisor.engines.trtllm.dialects import dialect
-from advisor.engines.trtllm.logs import TRTLLM_RULES
 from advisor.engines.trtllm.read_config import config_from_yaml
-from advisor.engines.vllm.logs import VLLM_RULES
 from advisor.memory.case import Case, read_case
 from advisor.memory.diagnosis import Diagnosis, diagnose
 from advisor.memory.remedies import NAMES, Known, Setting
 from advisor.store.catalog import gpu_facts
 from advisor.store.yaml_files import load_yaml, read_text
 
-RULES = RuleBook((*VLLM_RULES, *TRTLLM_RULES, *GPU_RULES, *HOST_RULES))
 MAX_LINE_CHARS = 65_536  # longer lines come in pieces
 SAMPLE_BYTES = 65_536
 SAMPLE_LINES = 2_000

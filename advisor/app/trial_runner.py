@@ -89,7 +89,7 @@ def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent
         return _Launch(outcome=BadConfig(reason=str(error)))
     evidence.write_launch(prepared.argv, prepared.config_text)
     try:
-        started = prepared.start(on_event)
+        started = prepared.start(on_event, evidence)
     except OUTSIDE as error:
         return _Launch(outcome=Infrastructure(reason=_text(error)))
     with started as server:

@@ -61,6 +61,28 @@ class MemoryReport(StrictModel):
         return self.capacity - self.used
 
 
+class ProfiledMemory(StrictModel):
+    """What the engine's own log says of one GPU's memory, GiB; None where the log does not say it.
+
+    TensorRT-LLM's budget: `available_kv` = (`total` - `peak` + `temporary_kv`) x `fraction`, where `peak` is what
+    PyTorch held at most while profiling plus everything outside it (NCCL, graphs, other processes).
+    """
+
+    weights: float | None = None
+    activations: float | None = Field(default=None, description="Allocated during the profiling forward pass")
+    outside_torch: float | None = None
+    temporary_kv: float | None = None
+    peak: float | None = None
+    total: float | None = None
+    fraction: float | None = None
+    kv_bytes_per_token: float | None = None
+    available_kv: float | None = None
+    kv_pool: float | None = Field(default=None, description="The final pool as allocated")
+    kv_tokens: int | None = None
+    torch_cap: float | None = Field(default=None, description="Most that PyTorch may hold after start-up")
+    driver_peak: float | None = Field(default=None, description="Most that the driver saw in use on the fullest GPU")
+
+
 class EffectiveSettings(StrictModel):
     """What a running server really uses, which is not always what was asked."""
 
@@ -71,6 +93,36 @@ class EffectiveSettings(StrictModel):
     cuda_graph_sizes: tuple[int, ...]
 
 
+class WarmUp(StrictModel):
+    """Rounds served before the measurement: the first benchmark after a start pays for just-in-time kernels."""
+
+    output_tok_per_s: tuple[float, ...] = Field(description="Of each round, in order")
+    stable: bool = Field(description="True when the last two rounds agree")
+
+
+class ClientReport(StrictModel):
+    """How the load client itself fared: a client that was the limit has measured itself."""
+
+    loop_lag_p99_ms: float = Field(ge=0, description="How late the client's own timer fired")
+    cpu_share: float = Field(ge=0, description="Of one core, under load")
+    saturated: bool
+
+
+class RefereeReport(StrictModel):
+    """One run of the engine's own benchmark script on the same server; shown beside ours, never mixed in."""
+
+    command: tuple[str, ...]
+    n_requests: int
+    n_completed: int
+    output_tok_per_s: float | None = None
+    ttft_ms_mean: float | None = None
+    tpot_ms_mean: float | None = None
+    difference: dict[str, float] = Field(
+        default_factory=dict, description="Referee over ours - 1, by name of the metric"
+    )
+    problems: tuple[str, ...] = Field(default=(), description="Why it does not count; empty when it does")
+
+
 class WorkloadOutcome(StrictModel):
     """One workload on one launch: its metrics, or why there are none."""
 
@@ -79,6 +131,10 @@ class WorkloadOutcome(StrictModel):
     limited_by: LimitedBy | None = None
     ci95: tuple[float, float] | None = Field(default=None, description="95 % interval of output tok/s, batch means")
     seed: int
-    n_short: int = Field(default=0, ge=0, description="Requests that did not return exactly their tokens")
+    n_short: int = Field(default=0, ge=0, description="Requests that the server did not answer with their tokens")
     stopped_early: bool = False
     note: str | None = None
+    warm_up: WarmUp | None = None
+    client: ClientReport | None = None
+    kv_cache_hit_rate: float | None = Field(default=None, description="Of prompt blocks, while measuring")
+    referee: RefereeReport | None = None

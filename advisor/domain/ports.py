@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from advisor.domain.deployment import Deployment
-from advisor.domain.measurement import EffectiveSettings, MemoryReport, Source, WorkloadOutcome
-from advisor.domain.outcome import Outcome
+from advisor.domain.measurement import (
+    EffectiveSettings,
+    MemoryReport,
+    ProfiledMemory,
+    RefereeReport,
+    Source,
+    WorkloadOutcome,
+)
+from advisor.domain.outcome import Outcome, Phase
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel
 from advisor.domain.trial import PhaseTiming, Role, TrialRecord
@@ -28,6 +35,30 @@ class EngineIdentity(StrictModel):
     memory_fraction_kind: Literal["of_free", "of_total", "bytes"] = "of_free"
 
 
+class Deadlines(StrictModel):
+    """Seconds that each phase of a launch may take before it counts as timed out; generous, a slow disk is no fault."""
+
+    launch_s: float = Field(default=600, gt=0, description="Until weights load: imports, MPI workers, NCCL")
+    load_s: float = Field(default=1800, gt=0)
+    kv_estimate_s: float = Field(default=900, gt=0, description="Autotuner, first capture of the graphs, profiling")
+    kv_allocate_s: float = Field(default=300, gt=0)
+    warm_up_s: float = Field(default=900, gt=0)
+    answer_s: float = Field(default=120, gt=0, description="From the port being open to the first token")
+    stop_s: float = Field(default=30, gt=0, description="From SIGTERM to SIGKILL")
+
+    def of(self, phase: Phase) -> float:
+        """Seconds for one phase of the log."""
+        own = {
+            "load": self.load_s,
+            "build": self.load_s,
+            "kv_estimate": self.kv_estimate_s,
+            "kv_allocate": self.kv_allocate_s,
+            "warm_up": self.warm_up_s,
+            "serve": self.answer_s,
+        }
+        return own.get(phase, self.launch_s)
+
+
 class LaunchSpec(StrictModel):
     """Everything a launch needs. `fidelity` memory_only starts, reads memory and stops."""
 
@@ -35,7 +66,8 @@ class LaunchSpec(StrictModel):
     config: ServingConfig
     workloads: tuple[Workload, ...] = Field(min_length=1)
     fidelity: Literal["full", "memory_only"] = "full"
-    devices: tuple[int, ...] = ()
+    deadlines: Deadlines = Deadlines()
+    devices: tuple[int, ...] = Field(default=(), description="GPU indices; none = the first ones")
     seed: int = 0
 
 
@@ -68,6 +100,9 @@ class EvidenceStore(Protocol):
 
     def write_launch(self, argv: Sequence[str], config_text: str) -> None: ...
     def write_samples(self, workload_name: str, samples: Mapping[str, NDArray[Any]]) -> None: ...
+    def file(self, name: str) -> str | None:
+        """Where a process may write a file of its own, such as its log; None when nothing is kept."""
+        ...
 
 
 class NoEvidence:
@@ -79,6 +114,10 @@ class NoEvidence:
     def write_samples(self, workload_name: str, samples: Mapping[str, NDArray[Any]]) -> None:
         """Nothing is kept."""
 
+    def file(self, name: str) -> str | None:
+        """Nowhere."""
+        return None
+
 
 class RunningServer(Protocol):
     """A launched server, healthy or not. Leaving the context ends every process of it."""
@@ -89,7 +128,14 @@ class RunningServer(Protocol):
     ) -> None: ...
     def effective(self) -> EffectiveSettings | None: ...
     def memory(self) -> MemoryReport | None: ...
-    def stats(self) -> dict[str, Any]: ...
+    def profiled(self) -> ProfiledMemory | None:
+        """What the engine itself said of memory while it started, None where it says nothing."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """What the server counted since the last call."""
+        ...
+
     def phases(self) -> tuple[PhaseTiming, ...]: ...
     def failure(self) -> Outcome | None: ...
     @property
@@ -102,7 +148,7 @@ class Prepared(Protocol):
     argv: tuple[str, ...]
     config_text: str
 
-    def start(self, on_event: OnEvent) -> RunningServer: ...
+    def start(self, on_event: OnEvent, evidence: EvidenceStore) -> RunningServer: ...
 
 
 class Measurer(Protocol):
@@ -117,6 +163,11 @@ class Measurer(Protocol):
         on_event: OnEvent,
         evidence: EvidenceStore,
     ) -> WorkloadOutcome: ...
+    def referee(
+        self, server: RunningServer, workload: Workload, seed: int, evidence: EvidenceStore
+    ) -> RefereeReport | None:
+        """The engine's own benchmark beside ours, never mixed in; None where there is none."""
+        ...
 
 
 @runtime_checkable
@@ -126,6 +177,9 @@ class Engine(Protocol):
     def identity(self) -> EngineIdentity: ...
     def prepare(self, spec: LaunchSpec) -> Prepared: ...
     def measurer(self) -> Measurer: ...
+    def missing(self, deployment: Deployment) -> str | None:
+        """What is not here to launch the deployment, and what to do about it; None when nothing is."""
+        ...
 
 
 class EngineRef(StrictModel):
@@ -145,6 +199,7 @@ class TrialRequest(StrictModel):
     spec: LaunchSpec
     memory_predicted_gib: MemoryReport | None = None
     max_attempts: int = Field(default=2, ge=1, description="Process starts it may cost")
+    referee: bool = Field(default=False, description="Run the engine's own benchmark after ours")
 
 
 class Asked(StrictModel):

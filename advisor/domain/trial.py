@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from advisor.domain.measurement import EffectiveSettings, MemoryReport, Source, WorkloadOutcome
+from advisor.domain.measurement import EffectiveSettings, MemoryReport, ProfiledMemory, Source, WorkloadOutcome
 from advisor.domain.outcome import Infrastructure, Measured, Outcome, OutOfMemory, Rejected, summary
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel
@@ -38,6 +38,8 @@ class TrialRecord(StrictModel):
     effective: EffectiveSettings | None = None
     memory_predicted_gib: MemoryReport | None = None
     memory_measured_gib: MemoryReport | None = None
+    profiled_gib: ProfiledMemory | None = None
+    surprises: tuple[str, ...] = Field(default=(), description="What the server really uses, other than asked")
     n_attempts: int = Field(default=1, ge=0, description="Process starts it cost; 0 when rejected")
 
     @property

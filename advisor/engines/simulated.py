@@ -12,7 +12,13 @@ from types import TracebackType
 from typing import Any
 
 from advisor.domain.deployment import Deployment
-from advisor.domain.measurement import EffectiveSettings, MemoryReport, WorkloadOutcome
+from advisor.domain.measurement import (
+    EffectiveSettings,
+    MemoryReport,
+    ProfiledMemory,
+    RefereeReport,
+    WorkloadOutcome,
+)
 from advisor.domain.outcome import BadConfig, Outcome, Phase
 from advisor.domain.ports import (
     EngineIdentity,
@@ -69,6 +75,10 @@ class SimulatedEngine:
         """Measures in virtual time, with the repeatability of a real benchmark."""
         return SimulatedMeasurer(self._waves)
 
+    def missing(self, deployment: Deployment) -> str | None:
+        """Nothing: it runs anywhere."""
+        return None
+
     def twin(self, deployment: Deployment) -> Twin:
         """The twin of a deployment in this world."""
         return _twin(deployment.model, deployment.engine_version, self._world)
@@ -109,7 +119,7 @@ class SimulatedLaunch:
         violations = validate(spoken, spec.deployment, spec.config, spec.workloads, self.max_seq_len)
         self.refusals = tuple(each for each in violations if each.severity == "error")
 
-    def start(self, on_event: OnEvent) -> RunningServer:
+    def start(self, on_event: OnEvent, evidence: EvidenceStore) -> RunningServer:
         """Play the start: phases pass until one of them runs out of memory."""
         return SimulatedServer(self, on_event)
 
@@ -153,6 +163,10 @@ class SimulatedServer:
     def memory(self) -> MemoryReport | None:
         """GiB by component under the heaviest load served; None when nothing was allocated."""
         return None if self.launch.refusals else memory_report(self.budget)
+
+    def profiled(self) -> ProfiledMemory | None:
+        """Nothing: no log is written."""
+        return None
 
     def stats(self) -> dict[str, Any]:
         """Nothing beyond what `effective` says."""
@@ -248,3 +262,9 @@ class SimulatedMeasurer:
             stopped_early=simulation.stopped,
             note="stopped early" if simulation.stopped else None,
         )
+
+    def referee(
+        self, server: RunningServer, workload: Workload, seed: int, evidence: EvidenceStore
+    ) -> RefereeReport | None:
+        """None: the twin has no benchmark of its own."""
+        return None

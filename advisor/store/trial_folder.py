@@ -65,6 +65,10 @@ class TrialFolder:
         np.savez_compressed(buffer, **arrays)
         write_atomic(self.path / f"samples-{workload}.npz", buffer.getvalue())
 
+    def file(self, name: str) -> str:
+        """Where a process of the trial may write a file of its own."""
+        return str(self.path / name)
+
     def commit(self, record: TrialRecord) -> None:
         """Write the outcome; from here on the trial is never repeated.
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from advisor.domain.measurement import EffectiveSettings, LatencySummary, MemoryReport, Metrics, WorkloadOutcome
+from advisor.domain.deployment import Deployment
+from advisor.domain.measurement import (
+    EffectiveSettings,
+    LatencySummary,
+    MemoryReport,
+    Metrics,
+    ProfiledMemory,
+    RefereeReport,
+    WorkloadOutcome,
+)
 from advisor.domain.outcome import Outcome
 from advisor.domain.ports import EngineIdentity, EvidenceStore, LaunchSpec, OnEvent, RunningServer, Stop
 from advisor.domain.trial import PhaseTiming
@@ -76,6 +85,9 @@ class ScriptedEngine:
     def measurer(self) -> ScriptedMeasurer:
         return ScriptedMeasurer(self)
 
+    def missing(self, deployment: Deployment) -> str | None:
+        return None
+
 
 class ScriptedLaunch:
     argv: tuple[str, ...] = ("scripted-serve",)
@@ -84,7 +96,7 @@ class ScriptedLaunch:
     def __init__(self, engine: ScriptedEngine, spec: LaunchSpec) -> None:
         self.engine, self.spec = engine, spec
 
-    def start(self, on_event: OnEvent) -> ScriptedServer:
+    def start(self, on_event: OnEvent, evidence: EvidenceStore) -> ScriptedServer:
         act = self.engine.script(self.spec, len(self.engine.starts))
         self.engine.starts.append(self.spec)
         self.engine.story.append("start")
@@ -124,6 +136,9 @@ class ScriptedServer:
         used = 80.0 - self.act.headroom_gib
         return MemoryReport(weights=used, activations=0.0, cuda_graphs=0.0, kv_pool=0.0, other=0.0, capacity=80.0)
 
+    def profiled(self) -> ProfiledMemory | None:
+        return None
+
     def stats(self) -> dict[str, Any]:
         return {}
 
@@ -161,3 +176,8 @@ class ScriptedMeasurer:
         return WorkloadOutcome(
             workload=workload.name, metrics=metrics(server.act.tok_per_s, server.act.ttft_ms), seed=seed
         )
+
+    def referee(
+        self, server: RunningServer, workload: Workload, seed: int, evidence: EvidenceStore
+    ) -> RefereeReport | None:
+        return None

@@ -151,7 +151,7 @@ class EngineContract(ABC):
     def test_ready_with_effective_settings_memory_and_phases(self) -> None:
         events: list[TrialEvent] = []
         spec = self.spec(self.runs)
-        with self.engine().prepare(spec).start(events.append) as server:
+        with self.engine().prepare(spec).start(events.append, NoEvidence()) as server:
             assert server.failure() is None
             effective, memory = server.effective(), server.memory()
             assert effective is not None
@@ -236,7 +236,7 @@ class EngineContract(ABC):
         def measure(server: RunningServer) -> WorkloadOutcome:
             return self.engine().measurer().measure(server, self.workload, 1, stop, silent, NoEvidence())
 
-        with self.engine().prepare(self.spec(self.runs)).start(silent) as server:
+        with self.engine().prepare(self.spec(self.runs)).start(silent, NoEvidence()) as server:
             outcome = measure(server)
             assert server.failure() is None, "the server lives on"
             whole = self.engine().measurer().measure(server, self.workload, 2, never, silent, NoEvidence())
@@ -248,8 +248,8 @@ class EngineContract(ABC):
 
     def test_two_launches_at_once_do_not_disturb_each_other(self) -> None:
         with (
-            self.engine().prepare(self.spec(self.out_of_memory)).start(silent) as dead,
-            self.engine().prepare(self.spec(self.runs)).start(silent) as alive,
+            self.engine().prepare(self.spec(self.out_of_memory)).start(silent, NoEvidence()) as dead,
+            self.engine().prepare(self.spec(self.runs)).start(silent, NoEvidence()) as alive,
         ):
             assert dead.failure() is not None
             assert alive.failure() is None

@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from advisor.app.trial_runner import run_trial
-from advisor.domain.ports import EngineRef, LaunchSpec, TrialRequest
+from advisor.domain.ports import EngineRef, LaunchSpec, NoEvidence, TrialRequest
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import parse_workload
 from advisor.store import catalog
 
 
-class Samples:
+class Samples(NoEvidence):
     """Keeps the per-request samples of a trial."""
 
     def __init__(self) -> None:

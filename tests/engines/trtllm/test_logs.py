@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.app.doctoring import RULES
 from advisor.engines.log_text import RuleBook, rule, unwrapped
+from advisor.engines.rule_book import RULES
 from advisor.memory.events import LogEvent, Meaning
 
 MESSAGE = "[01/15/2026-10:00:01] [TRT-LLM] [RANK 2] [E] Hang detected on rank 2 in PyExecutor."
