@@ -32,6 +32,7 @@ import numpy as np
 from advisor.app.forecast import best_first, log_scores
 from advisor.app.results import result
 from advisor.app.setup import Question
+from advisor.app.trial_maker import TrialMaker
 from advisor.app.tuner import Tuner, comparison
 from advisor.app.tuning import How, Session, open_session
 from advisor.domain.ports import Asked, EvidenceStore, NoEvidence, Proposal, TrialEvent
@@ -128,11 +129,9 @@ def run(study: str, shape: str, world: int, sampler: str, screened: int) -> Scor
     session = open_session(Question(study=study, workloads=(shape,), max_launches=24), how)
     workload = session.context.workloads[0]
     ledger, nobody = MemoryLedger(session), Nobody()
-    tuner = Tuner(
-        context=session.context, engine=session.engine, ledger=ledger,
-        admission=session.gate, starts=NoStarts() if sampler == "random" else session.starts,
-        reporter=nobody, cancel=nobody,
-    )  # fmt: skip
+    trials = TrialMaker(context=session.context, engine=session.engine, ledger=ledger, reporter=nobody)
+    starts = NoStarts() if sampler == "random" else session.starts
+    tuner = Tuner(trials=trials, admission=session.gate, starts=starts, cancel=nobody)
     stopped_by = tuner.run()
     records = ledger.records()
     outcome = result(session.context, records, workload, stopped_by)

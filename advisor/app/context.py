@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from advisor.domain.deadlines import Deadlines
 from advisor.domain.deployment import Deployment, GpuFacts, ModelFacts
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.ports import EngineIdentity, EngineRef
@@ -34,6 +35,7 @@ class StudyContext:
     objective: Objective
     slo: Slo
     budget: Budget
+    deadlines: Deadlines
     baselines: tuple[Baseline, ...]
     launched_baselines: tuple[str, ...]
     engine: EngineRef

@@ -86,9 +86,9 @@ class Forecaster:
             )
         return functools.partial(memory_budget, terms, settings, load=envelope)
 
-    def rank(self, configs: Sequence[ServingConfig], workload: Workload) -> Ranking:
+    def rank(self, configs: Sequence[ServingConfig], workload: Workload, *, as_if_it_fitted: bool = False) -> Ranking:
         """The whole grid at once, approximately."""
-        return rank(self.twin, self.deployment, configs, workload)
+        return rank(self.twin, self.deployment, configs, workload, as_if_it_fitted=as_if_it_fitted)
 
     def references(
         self, baselines: Sequence[Baseline], launched: Sequence[str], objective: Objective, space: SearchSpace

@@ -8,7 +8,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from advisor.app.context import StudyContext
-from advisor.app.tuner import comparison, launches
+from advisor.app.rescue import RescueReport
+from advisor.app.trial_maker import launches
+from advisor.app.tuner import comparison
 from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import LimitedBy, MemoryReport, Metrics, Source
 from advisor.domain.objective import Objective, Slo
@@ -138,6 +140,7 @@ class StudySummary(StrictModel):
     counts: Counts
     duration_s: float = Field(description="Launch and load of all trials, seconds; virtual on the twin")
     results: tuple[Result, ...]
+    rescue: RescueReport | None = Field(default=None, description="Of `--rescue` only")
 
     @property
     def feasible(self) -> bool:

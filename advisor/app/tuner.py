@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from advisor.app.context import StudyContext
-from advisor.app.trial_runner import run_trial
+from advisor.app.trial_maker import TrialMaker, launches
 from advisor.domain.outcome import Rejected
-from advisor.domain.ports import (
-    Asked,
-    CancelToken,
-    Engine,
-    LaunchSpec,
-    Ledger,
-    Proposal,
-    Reporter,
-    TrialRequest,
-)
+from advisor.domain.ports import CancelToken, Ledger, Proposal
 from advisor.domain.serving_config import ServingConfig
-from advisor.domain.trial import Role, TrialRecord
+from advisor.domain.trial import TrialRecord
 from advisor.search.space import contains
 from advisor.search.standings import Standing, pick, standings
 from advisor.search.stopping import confirmation_rounds, search_launches
 
 StoppedBy = Literal["budget", "hours", "exhausted", "cancelled", "infrastructure"]
 MAX_REJECTIONS_IN_A_ROW = 200
-MAX_INFRASTRUCTURE_IN_A_ROW = 3
-MAX_ATTEMPTS = 2  # a launch that timed out or crashed is tried once more
 
 
 class Admission(Protocol):
@@ -49,14 +37,20 @@ class Starts(Protocol):
 class Tuner:
     """One study on one engine. `run` may be called again on the same ledger: it does only what is still missing."""
 
-    context: StudyContext
-    engine: Engine
-    ledger: Ledger
+    trials: TrialMaker
     admission: Admission
     starts: Starts
-    reporter: Reporter
     cancel: CancelToken
-    _committed: list[TrialRecord] = field(default_factory=list, init=False)
+
+    @property
+    def context(self) -> StudyContext:
+        """What the study is about."""
+        return self.trials.context
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was done so far."""
+        return self.trials.ledger
 
     def run(self) -> StoppedBy:
         """Run to the end of the budget, of the space, or until cancelled; everything finished is in the ledger."""
@@ -69,7 +63,7 @@ class Tuner:
         self._confirm()
         if self.cancel.cancelled:
             return "cancelled"
-        return "infrastructure" if self._infrastructure_down() else stopped_by
+        return "infrastructure" if self.trials.infrastructure_down() else stopped_by
 
     # -- opening -------------------------------------------------------------------------------------------------
 
@@ -78,31 +72,28 @@ class Tuner:
         entries = {entry.name: entry for entry in self.context.baselines}
         for name in self.context.launched_baselines:
             config = entries[name].config
-            while config and not self._has("baseline", config) and not self._stopped() and self._launches_left() > 0:
-                self._launch("baseline", Proposal(config=config, origin=f"baseline {name}"))
+            while config and not self.trials.has("baseline", config) and not self._done():
+                self.trials.launch("baseline", Proposal(config=config, origin=f"baseline {name}"))
 
     def _launch_starts(self) -> None:
-        while not self._stopped() and self._launches_left() > 0:
+        while not self._done():
             proposal = self.starts.next_start(self.ledger.records())
             if proposal is None:
                 return
-            self._launch("start", proposal)
+            self.trials.launch("start", proposal)
 
     def _replace_dead_baseline(self) -> None:
         """Where the baseline cannot run, launch the nearest configuration that should, for a comparison."""
         for _ in range(3):
             records = self.ledger.records()
-            if (
-                self._stopped()
-                or self._launches_left() <= 0
-                or any(r.role == "baseline" and r.measured for r in records)
-            ):
+            if self._done() or comparison(records) is not None:
                 return
             config = self.context.baseline.config
             near = self.admission.nearest_fitting(config, records) if config is not None else None
-            if near is None or self._has("baseline", near):
+            if near is None or self.trials.has("baseline", near):
                 return
-            self._launch("baseline", Proposal(config=near, origin=f"nearest to {self.context.baseline.name} that fits"))
+            origin = f"nearest to {self.context.baseline.name} that fits"
+            self.trials.launch("baseline", Proposal(config=near, origin=origin))
 
     # -- search --------------------------------------------------------------------------------------------------
 
@@ -111,7 +102,7 @@ class Tuner:
         while True:
             if self.cancel.cancelled:
                 return "cancelled"
-            if self._infrastructure_down():
+            if self.trials.infrastructure_down():
                 return "infrastructure"
             if self._launches_left() <= 0:
                 return "budget"
@@ -122,10 +113,10 @@ class Tuner:
             asked = self.ledger.ask("search")
             refusal = self.admission.admit(asked.config, self.ledger.records())
             if refusal is not None:
-                self._commit(self._rejected(asked, refusal))
+                self.trials.reject(asked, refusal)
                 rejected += 1
                 continue
-            self._run(asked)
+            self.trials.run(asked)
             rejected = 0
 
     def _exhausted(self) -> bool:
@@ -142,12 +133,12 @@ class Tuner:
         for config, origin in self._confirmations():
             if (
                 self.cancel.cancelled
-                or self._infrastructure_down()
-                or self._starts_left() <= 0
-                or self._hours_left() <= 0
+                or self.trials.infrastructure_down()
+                or self.trials.starts_left() <= 0
+                or self.trials.hours_left() <= 0
             ):
                 return
-            self._launch("confirmation", Proposal(config=config, origin=origin))
+            self.trials.launch("confirmation", Proposal(config=config, origin=origin))
 
     def _confirmations(self) -> list[tuple[ServingConfig, str]]:
         records = self.ledger.records()
@@ -165,7 +156,7 @@ class Tuner:
             for config in contenders:
                 if done.count(config) < round_number:
                     todo.append((config, f"confirmation round {round_number}"))
-        return todo[: max(0, self._starts_left())]
+        return todo[: max(0, self.trials.starts_left())]
 
     def winners(self, records: Sequence[TrialRecord]) -> list[Standing]:
         """The best feasible configuration of each workload, as the search measured it."""
@@ -174,72 +165,12 @@ class Tuner:
         tables = [standings(searched, w.name, context.objective, context.slo) for w in context.workloads]
         return [winner for table in tables if (winner := pick(table, context.objective)) is not None]
 
-    # -- one trial -----------------------------------------------------------------------------------------------
-
-    def _launch(self, role: Role, proposal: Proposal) -> TrialRecord:
-        return self._run(self.ledger.ask(role, proposal))
-
-    def _run(self, asked: Asked) -> TrialRecord:
-        context = self.context
-        self.reporter.trial_started(asked)
-        request = TrialRequest(
-            number=asked.number,
-            role=asked.role,
-            origin=asked.origin,
-            engine=context.engine,
-            spec=LaunchSpec(
-                deployment=context.deployment,
-                config=asked.config,
-                workloads=context.workloads,
-                seed=context.seed * 100_003 + asked.number,
-            ),
-            memory_predicted_gib=context.predict(asked.config, context.workloads[0]).memory_gib,
-            max_attempts=min(MAX_ATTEMPTS, max(1, self._starts_left())),
-        )
-        record = run_trial(
-            request, self.engine, on_event=self.reporter.event, evidence=self.ledger.folder(asked.number)
-        )
-        self._commit(record)
-        return record
-
-    def _commit(self, record: TrialRecord) -> None:
-        self.ledger.commit(record)
-        self._committed.append(record)
-        self.reporter.trial_ended(record)
-
-    def _rejected(self, asked: Asked, refusal: Rejected) -> TrialRecord:
-        identity = self.context.identity
-        return TrialRecord(
-            number=asked.number,
-            role=asked.role,
-            origin=asked.origin,
-            config=asked.config,
-            source=identity.source,
-            engine_label=identity.label,
-            seed=self.context.seed,
-            outcome=refusal,
-            memory_predicted_gib=self.context.predict(asked.config, self.context.workloads[0]).memory_gib,
-            n_attempts=0,
-        )
-
     # -- budget --------------------------------------------------------------------------------------------------
-
-    def _has(self, role: Role, config: ServingConfig) -> bool:
-        records = self.ledger.records()
-        return any(r.role == role and r.config == config and not r.infrastructure for r in records)
-
-    def _starts_left(self) -> int:
-        """Process starts of the whole budget."""
-        return self.context.budget.max_launches - launches(self.ledger.records())
 
     def _launches_left(self) -> int:
         """Process starts that the search may still take."""
         allowed = search_launches(self.context.budget, len(self.context.workloads))
         return allowed - launches([r for r in self.ledger.records() if r.role != "confirmation"])
-
-    def _hours_left(self) -> float:
-        hours = self.context.budget.max_hours
-        return math.inf if hours is None else hours - sum(r.duration_s for r in self.ledger.records()) / 3600
 
     def _out_of_hours(self) -> bool:
         """True when one more launch, at the pace so far, would take the hours that the confirmation needs."""
@@ -247,20 +178,12 @@ class Tuner:
         if self.context.budget.max_hours is None or not starts:
             return False
         pace = sum(r.duration_s for r in self.ledger.records()) / 3600 / starts
-        return self._hours_left() < (1 + confirmation_launches(self.context)) * pace
+        return self.trials.hours_left() < (1 + confirmation_launches(self.context)) * pace
 
-    def _infrastructure_down(self) -> bool:
-        """True when the last launches of this run, and not of one that was mended since, say so."""
-        last = self._committed[-MAX_INFRASTRUCTURE_IN_A_ROW:]
-        return len(last) == MAX_INFRASTRUCTURE_IN_A_ROW and all(record.infrastructure for record in last)
-
-    def _stopped(self) -> bool:
-        return self.cancel.cancelled or self._out_of_hours() or self._infrastructure_down()
-
-
-def launches(records: Sequence[TrialRecord]) -> int:
-    """Process starts that these trials cost."""
-    return sum(record.n_attempts for record in records)
+    def _done(self) -> bool:
+        """True when nothing more may be launched before the confirmation."""
+        stopped = self.cancel.cancelled or self._out_of_hours() or self.trials.infrastructure_down()
+        return stopped or self._launches_left() <= 0
 
 
 def distinct(configs: Sequence[ServingConfig]) -> list[ServingConfig]:

@@ -13,19 +13,25 @@ from advisor.app.baseline_choice import choose_baselines
 from advisor.app.context import StudyContext
 from advisor.app.engines import choose, load_engine
 from advisor.app.forecast import Forecaster
+from advisor.app.rescue import Rescuer
 from advisor.app.results import StudySummary, summarise
 from advisor.app.setup import Question, Resolved, resolve
 from advisor.app.starts import TwinStarts
+from advisor.app.trial_maker import TrialMaker
 from advisor.app.tuner import Tuner
 from advisor.domain.errors import BadInput
 from advisor.domain.ports import CancelToken, Engine, Proposer, Reporter
 from advisor.domain.serving_config import OptionValue
-from advisor.domain.strict import StrictModel
+from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import TrialRecord
+from advisor.search.baselines import Baseline, baseline_named
+from advisor.search.space import widened
 from advisor.search.stopping import search_launches
 from advisor.store.ledger import OptunaLedger
 from advisor.store.stock_samplers import make_proposer
 from advisor.twin.constants import STARTUP
+
+RESCUE_LAUNCHES = 8
 
 
 class How(StrictModel):
@@ -35,6 +41,7 @@ class How(StrictModel):
     twin_world: int = Field(default=0, ge=0)
     sampler: str = "tpe"
     baselines: tuple[str, ...] = ()
+    rescue: str | None = Field(default=None, description="YAML file of a configuration that does not run")
     seed: int = Field(default=0, ge=0)
     out: Path = Path("results")
     storage: str | None = None
@@ -108,17 +115,13 @@ class Session:
 
     def run(self, ledger: OptunaLedger, reporter: Reporter, cancel: CancelToken) -> StudySummary:
         """Run to the end and say what came out. Files are the caller's business."""
-        tuner = Tuner(
-            context=self.context,
-            engine=self.engine,
-            ledger=ledger,
-            admission=self.gate,
-            starts=self.starts,
-            reporter=reporter,
-            cancel=cancel,
-        )
-        stopped_by = tuner.run()
-        return self.summary(ledger.records(), stopped_by)
+        trials = TrialMaker(context=self.context, engine=self.engine, ledger=ledger, reporter=reporter)
+        if self.how.rescue is not None:
+            rescuer = Rescuer(trials=trials, gate=self.gate, forecaster=self.forecaster, cancel=cancel)
+            ending = rescuer.run()
+            return changed(self.summary(ledger.records(), ending), rescue=rescuer.report(ledger.records()))
+        tuner = Tuner(trials=trials, admission=self.gate, starts=self.starts, cancel=cancel)
+        return self.summary(ledger.records(), tuner.run())
 
     def summary(self, records: Sequence[TrialRecord], stopped_by: str) -> StudySummary:
         """The study as its records tell it."""
@@ -140,13 +143,12 @@ def open_session(question: Question, how: How) -> Session:
     engine = load_engine(ref)
     identity = engine.identity()
     forecaster = Forecaster(resolved.deployment, resolved.workloads)
-    baselines, launched = choose_baselines(resolved, how.baselines, forecaster)
-    room = search_launches(resolved.budget, len(resolved.workloads))
-    if len(launched) > room:
-        raise BadInput(
-            f"--max-launches {resolved.budget.max_launches} leaves room for {room} launches before the confirmation, "
-            f"fewer than the {len(launched)} baselines {', '.join(launched)}: raise it, or ask for fewer."
-        )
+    asked = how.baselines if how.rescue is None else (*how.baselines, how.rescue)
+    baselines, launched = choose_baselines(resolved, asked, forecaster)
+    if how.rescue is None:
+        _check_room(resolved, launched)
+    else:
+        resolved, launched = _for_rescue(resolved, question, baselines, how.rescue), (how.rescue,)
     context = StudyContext(
         name=resolved.study.name,
         title=resolved.study.title,
@@ -158,6 +160,7 @@ def open_session(question: Question, how: How) -> Session:
         objective=resolved.objective,
         slo=resolved.slo,
         budget=resolved.budget,
+        deadlines=resolved.study.deadlines,
         baselines=baselines,
         launched_baselines=launched,
         engine=ref,
@@ -179,3 +182,21 @@ def open_session(question: Question, how: How) -> Session:
         proposer=make_proposer(how.sampler, context.space, context.slo, context.value_of),
         why_twin=why_twin,
     )
+
+
+def _check_room(resolved: Resolved, launched: Sequence[str]) -> None:
+    room = search_launches(resolved.budget, len(resolved.workloads))
+    if len(launched) > room:
+        raise BadInput(
+            f"--max-launches {resolved.budget.max_launches} leaves room for {room} launches before the confirmation, "
+            f"fewer than the {len(launched)} baselines {', '.join(launched)}: raise it, or ask for fewer."
+        )
+
+
+def _for_rescue(resolved: Resolved, question: Question, baselines: Sequence[Baseline], name: str) -> Resolved:
+    """The study of a rescue: the file is a point of the space, and the budget a small one unless more was said."""
+    config = baseline_named(name, baselines).config
+    assert config is not None
+    launches = question.max_launches or min(RESCUE_LAUNCHES, resolved.budget.max_launches)
+    budget = changed(resolved.budget, max_launches=launches)
+    return changed(resolved, space=widened(resolved.space, config), budget=budget)

@@ -44,6 +44,13 @@ def tune(
             rich_help_panel=opt.STUDY,
         ),
     ] = None,
+    rescue: Annotated[
+        str | None,
+        typer.Option(
+            help="A YAML file that crashes: find the nearest configuration that serves the workload, in few launches.",
+            rich_help_panel=opt.STUDY,
+        ),
+    ] = None,
     twin_world: opt.TwinWorld = 0,
     seed: opt.Seed = 0,
     max_launches: Annotated[
@@ -103,6 +110,7 @@ def tune(
         twin_world=twin_world,
         sampler=sampler,
         baselines=tuple(baseline or ()),
+        rescue=rescue,
         seed=seed,
         out=out,
         storage=storage,

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from numpy.typing import NDArray
 from pydantic import Field
 
+from advisor.domain.deadlines import Deadlines
 from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import (
     EffectiveSettings,
@@ -18,7 +19,7 @@ from advisor.domain.measurement import (
     Source,
     WorkloadOutcome,
 )
-from advisor.domain.outcome import Outcome, Phase
+from advisor.domain.outcome import Outcome
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel
 from advisor.domain.trial import PhaseTiming, Role, TrialRecord
@@ -33,30 +34,6 @@ class EngineIdentity(StrictModel):
     source: Source
     label: str = Field(description="`measured on ...` or `simulated by the twin ...`, as every file says it")
     memory_fraction_kind: Literal["of_free", "of_total", "bytes"] = "of_free"
-
-
-class Deadlines(StrictModel):
-    """Seconds that each phase of a launch may take before it counts as timed out; generous, a slow disk is no fault."""
-
-    launch_s: float = Field(default=600, gt=0, description="Until weights load: imports, MPI workers, NCCL")
-    load_s: float = Field(default=1800, gt=0)
-    kv_estimate_s: float = Field(default=900, gt=0, description="Autotuner, first capture of the graphs, profiling")
-    kv_allocate_s: float = Field(default=300, gt=0)
-    warm_up_s: float = Field(default=900, gt=0)
-    answer_s: float = Field(default=120, gt=0, description="From the port being open to the first token")
-    stop_s: float = Field(default=30, gt=0, description="From SIGTERM to SIGKILL")
-
-    def of(self, phase: Phase) -> float:
-        """Seconds for one phase of the log."""
-        own = {
-            "load": self.load_s,
-            "build": self.load_s,
-            "kv_estimate": self.kv_estimate_s,
-            "kv_allocate": self.kv_allocate_s,
-            "warm_up": self.warm_up_s,
-            "serve": self.answer_s,
-        }
-        return own.get(phase, self.launch_s)
 
 
 class LaunchSpec(StrictModel):
@@ -130,6 +107,10 @@ class RunningServer(Protocol):
     def memory(self) -> MemoryReport | None: ...
     def profiled(self) -> ProfiledMemory | None:
         """What the engine itself said of memory while it started, None where it says nothing."""
+        ...
+
+    def surprises(self) -> tuple[str, ...]:
+        """What the server really uses other than asked, in words."""
         ...
 
     def stats(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from advisor.domain.deadlines import Deadlines
 from advisor.domain.deployment import Deployment
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.serving_config import OptionValue
@@ -91,6 +92,7 @@ class Study(StrictModel):
     slo: Slo = Slo()
     baseline: str = Field(default="default", description="Baseline that trial 0 launches")
     budget: Budget = Budget()
+    deadlines: Deadlines = Deadlines()
     sources: tuple[str, ...] = Field(default=(), description="Where the fixed choices come from")
 
 

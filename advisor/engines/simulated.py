@@ -168,6 +168,10 @@ class SimulatedServer:
         """Nothing: no log is written."""
         return None
 
+    def surprises(self) -> tuple[str, ...]:
+        """Nothing: it does what the law says."""
+        return ()
+
     def stats(self) -> dict[str, Any]:
         """Nothing beyond what `effective` says."""
         return {}

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from advisor.app.rescue import RescueReport
 from advisor.app.results import BaselineEntry, PredictedRow, Result, ResultEntry, StudySummary
+from advisor.domain.measurement import Source
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
 from advisor.metrics.confidence import Interval
 from advisor.report.console import SHORT_NAMES, table, value_text
@@ -40,12 +42,16 @@ STOPPED = {
     "exhausted": "nothing is left to try in this space",
     "cancelled": "it was interrupted",
     "infrastructure": "the machine failed three times in a row",
+    "rescued": "a configuration serves the workload",
+    "no_remedy": "the failure is not one of memory, so no setting mends it",
 }
 
 
 def study_view(summary: StudySummary) -> RenderableType:
     """Everything a person reads at the end."""
     parts: list[RenderableType] = []
+    if summary.rescue is not None:
+        parts += [Text(), *rescue_view(summary.rescue, summary.source)]
     for result in summary.results:
         parts += [Text(), *result_view(result)]
     counts = summary.counts
@@ -61,6 +67,27 @@ def study_view(summary: StudySummary) -> RenderableType:
         ),
     ]
     return Group(*parts)
+
+
+def rescue_view(rescue: RescueReport, source: Source) -> list[RenderableType]:
+    """What was wrong with the file, what was changed, and what each change costs."""
+    parts: list[RenderableType] = [Text(f"As it is the file ends so: {rescue.outcome}.", style="bold")]
+    if rescue.rescued is None:
+        return [*parts, Text("Nothing that was tried serves the workload.", style="bold red")]
+    if not rescue.changes:
+        return [*parts, Text("It serves the workload, so nothing was changed.", style="bold green")]
+    launches = "1 launch" if rescue.n_launches == 1 else f"{rescue.n_launches} launches"
+    parts.append(Text(f"Rescued after {launches}; what was changed, cheapest first:", style="bold green"))
+    changes = table("setting", "file", "now", "frees, GiB per GPU", "costs (predicted)")
+    for change in rescue.changes:
+        cost = "unknown" if change.predicted_cost is None else f"{100 * max(0.0, change.predicted_cost):.1f} %"
+        title = SETTING_TITLES.get(change.setting, change.setting)
+        changes.add_row(title, value_text(change.before), value_text(change.after), f"{change.frees_gib:+.2f}", cost)
+    note = (
+        "Costs are shares of the objective as the twin predicts them: the file itself never ran. The numbers below are "
+        f"{source}."
+    )
+    return [*parts, changes, Text(note, style="dim")]
 
 
 def result_view(result: Result) -> list[RenderableType]:

@@ -143,6 +143,26 @@ def completed(space: SearchSpace, config: ServingConfig, deployment: Deployment)
     return changed(config, options={**config.options, **known}) if known else config
 
 
+def widened(space: SearchSpace, config: ServingConfig) -> SearchSpace:
+    """The space with a configuration's own values as further ladder steps, so that it is a point of the grid.
+
+    Raises:
+        BadInput: the configuration says nothing about one of the dimensions.
+    """
+    values = config.flat()
+    dimensions = []
+    for dimension in space.dimensions:
+        steps = dimension.values
+        if dimension.enabled and dimension.name not in values:
+            raise BadInput(f"The configuration leaves {dimension.name} open; search space {space.name!r} varies it.")
+        if dimension.enabled and values[dimension.name] not in steps:
+            steps = (*steps, values[dimension.name])
+            ordered = all(isinstance(step, (int, float)) and not isinstance(step, bool) for step in steps)
+            steps = tuple(sorted(steps, key=_number)) if ordered else steps
+        dimensions.append(changed(dimension, values=steps))
+    return checked(changed(space, dimensions=tuple(dimensions)))
+
+
 def all_configs(space: SearchSpace) -> tuple[ServingConfig, ...]:
     """Every distinct configuration, in ladder order."""
     return _grid(space).configs

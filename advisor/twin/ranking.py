@@ -46,6 +46,8 @@ def rank(
     configs: Sequence[ServingConfig],
     workload: Workload,
     waves: float = PREDICTION_WAVES,
+    *,
+    as_if_it_fitted: bool = False,
 ) -> Ranking:
     """Estimate every configuration under one workload.
 
@@ -55,6 +57,7 @@ def rank(
         configs: Any number; those with equal options are computed together.
         workload: One workload; ranged lengths count by their means.
         waves: Requests of the benchmark over its concurrency.
+        as_if_it_fitted: Estimate speed also where memory would run out.
     """
     groups: dict[tuple[tuple[str, object], ...], list[int]] = {}
     for i, config in enumerate(configs):
@@ -64,14 +67,19 @@ def rank(
     for members in groups.values():
         group = [configs[i] for i in members]
         out[:, members], kv_tokens[members] = _rank_alike(
-            twin, deployment.with_options(group[0].options), group, workload, waves
+            twin, deployment.with_options(group[0].options), group, workload, waves, as_if_it_fitted
         )
     output_tok_per_s, ttft_ms, tpot_ms, headroom_gib, probability = out
     return Ranking(output_tok_per_s, ttft_ms, tpot_ms, headroom_gib, probability, kv_tokens)
 
 
 def _rank_alike(
-    twin: Twin, deployed: Deployment, configs: Sequence[ServingConfig], workload: Workload, waves: float
+    twin: Twin,
+    deployed: Deployment,
+    configs: Sequence[ServingConfig],
+    workload: Workload,
+    waves: float,
+    as_if_it_fitted: bool,
 ) -> tuple[Array, NDArray[np.int64]]:
     batch = np.array([c.max_batch_size for c in configs], dtype=np.float64)
     tokens = np.array([c.max_num_tokens for c in configs], dtype=np.float64)
@@ -116,7 +124,7 @@ def _rank_alike(
     too_long = (budget.kv_tokens < workload.max_tokens_per_request) | (
         (tokens < workload.isl) & (not deployed.chunked_prefill)
     )
-    served = np.where(budget.fits & ~too_long, 1.0, np.nan)
+    served = np.where((budget.fits | as_if_it_fitted) & ~too_long, 1.0, np.nan)
     metrics = [served * estimate.output_tok_per_s, served * estimate.ttft_ms, served * estimate.tpot_ms]
     return np.stack([*metrics, budget.headroom_gib, p_fits(terms, settings, twin.constants, load)]), budget.kv_tokens
 

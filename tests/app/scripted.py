@@ -139,6 +139,9 @@ class ScriptedServer:
     def profiled(self) -> ProfiledMemory | None:
         return None
 
+    def surprises(self) -> tuple[str, ...]:
+        return ()
+
     def stats(self) -> dict[str, Any]:
         return {}
 

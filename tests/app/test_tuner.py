@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from advisor.app.results import Result
-from advisor.app.tuner import launches
+from advisor.app.trial_maker import launches
 from advisor.domain.outcome import Crashed, Infrastructure, OutOfMemory, Rejected
 from advisor.domain.ports import LaunchSpec
 from advisor.domain.serving_config import ServingConfig
