@@ -69,6 +69,7 @@ class ProfiledMemory(StrictModel):
     """
 
     weights: float | None = None
+    loaded_outside_torch: float | None = Field(default=None, description="Outside PyTorch before the profiling pass")
     activations: float | None = Field(default=None, description="Allocated during the profiling forward pass")
     outside_torch: float | None = None
     temporary_kv: float | None = None

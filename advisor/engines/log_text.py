@@ -1,22 +1,16 @@
-"""Raw log text to events, one pass, bounded memory: what wraps a line is taken off, then a table of rules is asked."""
+"""A line of a log without what wraps it, and the rows of the tables of rules that such lines are asked about."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from advisor.domain.outcome import Phase
-from advisor.memory.events import Kind, LogEvent, Meaning
+from advisor.memory.events import Kind, Meaning
 
 ANY_LEVEL = "DIWEP"
-MAX_EVIDENCE_CHARS = 400
-MAX_REMEMBERED_LINES = 10_000
-MAX_REMEMBERED_CHARS = 1_000
 
-_DIGITS = "0123456789"
-_NO_DIGITS = str.maketrans("", "", _DIGITS)
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _DATE = r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?"
 # What docker, Kubernetes, Slurm, Open MPI, torchrun, Ray, systemd and vLLM's own processes put before a line.
@@ -44,8 +38,8 @@ _WRAPPING = re.compile(
 )
 _LEVEL = re.compile(
     r"""\s*(?:
-      (?:\[\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d\]\s*)?\[(?:TRT-LLM|TRT|TensorRT-LLM)\]\s*(?:\[[^\]]{1,24}\]\s*)*?
-         \[(?P<trt>[A-Z])[A-Z]*\]
+      (?:\[\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d\]\s*)?\[(?:TRT-LLM|TRT|TensorRT-LLM)\]\s*
+         (?:\[RANK\s(?P<rank>\d+)\]\s*|\[[^\]]{1,24}\]\s*)*?\[(?P<trt>[A-Z])[A-Z]*\]
     | (?P<glog>[IWEF])\d{4}\s\d\d:\d\d:\d\d
     | (?:\[[^\]]{4,40}\]\s*)?(?P<word>DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|FATAL)\b
     | \S+\s\[\d+\]\sNCCL\s(?P<nccl>INFO|WARN)
@@ -196,6 +190,7 @@ class Line:
     body: str
     source: str
     level: str
+    rank: str
 
 
 def unwrapped(text: str) -> Line:
@@ -217,7 +212,8 @@ def unwrapped(text: str) -> Line:
     level = _LEVEL.match(body)
     letter = _LEVELS.get((level[level.lastgroup] or "P")[0], "P") if level and level.lastgroup else "P"
     head = _VLLM_HEAD.match(body)
-    return Line(body[head.end() :] if head else body, " ".join(ranks), letter)
+    source = " ".join(ranks)
+    return Line(body[head.end() :] if head else body, source, letter, (level and level["rank"]) or source)
 
 
 def _json_text(text: str) -> str:
@@ -230,80 +226,3 @@ def _json_text(text: str) -> str:
         if isinstance(entry.get(key), str):
             return str(entry[key]).rstrip("\r\n")
     return text
-
-
-class RuleBook:
-    """A table of rules, ready to read logs with: asked in their order, and several may match one line."""
-
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self._rules = tuple(rules)
-        words = sorted({word for each in rules for word in each.needs})
-        if any(char in _DIGITS for word in words for char in word):
-            raise ValueError("lines that differ in digits are taken for one: literals must have none")
-        self._by_word = [(word, [n for n, each in enumerate(rules) if word in each.needs]) for word in words]
-        self._is_routine = re.compile("|".join(each.regex.pattern for each in rules if each.routine)).search
-
-    def events(self, lines: Iterable[tuple[int, str]]) -> Iterator[LogEvent]:
-        """Events of a log in its order; text that repeats itself to the letter is read once.
-
-        Args:
-            lines: Line number from 1 and raw text. A long line may come in several pieces of one number.
-        """
-        read, void = _Remembered(), _Remembered()
-        previous, in_routine = "", False
-        for number, text in lines:
-            if text in read or (in_routine and self._is_routine(text)):
-                continue
-            shape = text.translate(_NO_DIGITS)
-            if shape in void:
-                previous = text
-                continue
-            asked = {n for word, numbers in self._by_word if word in text for n in numbers}
-            found = self._read(number, text, previous, sorted(asked)) if asked else []
-            yield from (event for _, event in found)
-            if found:
-                in_routine = found[-1][0].routine
-            if not asked:
-                void.add(shape)
-            elif not any(event.meaning.role in ("mark", "ready", "fact") for _, event in found):
-                read.add(text)
-            previous = text
-
-    def _read(self, number: int, text: str, previous: str, asked: Sequence[int]) -> list[tuple[Rule, LogEvent]]:
-        rules = [self._rules[n] for n in asked]
-        found = []
-        for part in text.rstrip("\r\n").split("\r"):
-            line = unwrapped(part)
-            events = ((each, _event(each, number, line, previous)) for each in rules)
-            found += [(each, event) for each, event in events if event is not None]
-        return found
-
-
-class _Remembered(set[str]):
-    """Texts already seen, within bounds of number and length."""
-
-    def add(self, text: str) -> None:
-        if len(text) <= MAX_REMEMBERED_CHARS:
-            if len(self) >= MAX_REMEMBERED_LINES:
-                self.clear()
-            super().add(text)
-
-
-def _event(asked: Rule, number: int, line: Line, previous: str) -> LogEvent | None:
-    """What a rule makes of a line, if anything."""
-    match = asked.regex.search(line.body) if line.level in asked.levels else None
-    if match is None:
-        return None
-    matches = [match, *(extra.search(line.body) for extra in asked.more)]
-    values = {name: value for each in matches if each for name, value in each.groupdict().items() if value}
-    if asked.with_previous:
-        values["previous"] = unwrapped(previous).body.strip()
-    return LogEvent(asked.meaning, number, _evidence(line.body, match), values, line.source)
-
-
-def _evidence(body: str, match: re.Match[str]) -> str:
-    """The line, or the part around what matched where it is long."""
-    if len(body) <= MAX_EVIDENCE_CHARS:
-        return body.strip()
-    start = max(0, min(match.start() - 80, len(body) - MAX_EVIDENCE_CHARS))
-    return ("..." if start else "") + body[start : start + MAX_EVIDENCE_CHARS].strip() + "..."

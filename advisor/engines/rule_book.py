@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advisor.engines.gpu_logs import GPU_RULES
 from advisor.engines.host_logs import HOST_RULES
-from advisor.engines.log_text import RuleBook
+from advisor.engines.log_reader import RuleBook
 from advisor.engines.trtllm.logs import TRTLLM_RULES
 from advisor.engines.vllm.logs import VLLM_RULES
 

@@ -7,20 +7,9 @@ from dataclasses import dataclass, field
 
 from advisor.domain.outcome import Phase
 from advisor.memory.events import Kind, LogEvent
+from advisor.memory.phases import STAGE_ORDER, Passes
 
 MAX_CANDIDATES = 200
-STAGE_ORDER: tuple[Phase, ...] = (
-    "configure",
-    "download",
-    "launch",
-    "connect",
-    "load",
-    "build",
-    "kv_estimate",
-    "kv_allocate",
-    "warm_up",
-    "serve",
-)
 
 # Whatever ends a server makes its peers fail too; the kinds are in the order in which one brings about the next.
 CAUSAL_ORDER: tuple[tuple[Kind, ...], ...] = (
@@ -105,7 +94,7 @@ class Case:
     facts: dict[str, LogEvent] = field(default_factory=dict)
     report: Report = field(default_factory=Report)
     marks: list[LogEvent] = field(default_factory=list)
-    budget_known: bool = False
+    passes: Passes = field(default_factory=Passes)
     stopping: bool = False
     _frames: dict[str, Place] = field(default_factory=dict)
     _seen: set[tuple[str, str, int | None]] = field(default_factory=set)
@@ -136,21 +125,19 @@ class Case:
                 self.facts[name] = event
 
     def _move(self, event: LogEvent) -> None:
-        """Marks tell the stage; the first pass of TensorRT-LLM's two is an estimate until the budget is known."""
+        """Marks tell the stage; a part that is slower than others does not take it back."""
         meaning = event.meaning
-        if meaning.name == "profiling":
-            self.budget_known = True
-        if meaning.stage == "launch":
-            self.stopping = False  # a new start in the same log
+        if meaning.stage == "launch":  # a new start in the same log
+            self.stopping = False
+            if self.ready or self.candidates:
+                self.passes = Passes()
+        stage = self.passes.phase_of(meaning)
         if self.place.stage in _POOL_STAGES and meaning.stage in ("connect", "load"):
             return  # a slower rank
         if meaning.role == "ready":
             self.ready = event
         if not self.marks or self.marks[-1].meaning.stage != meaning.stage:
             self.marks = [*self.marks[-11:], event]
-        stage = meaning.stage
-        if meaning.name == "pool_cap" and self.budget_known:
-            stage = "kv_allocate"
         self.place = Place(stage, meaning.detail)
         self._frames.pop(event.source, None)
 

@@ -31,6 +31,10 @@ class Diagnosis(StrictModel):
     phase_detail: str = ""
     component: str | None
     short_gib: float | None = Field(description="Allocation tried minus memory free, both from one message")
+    tried_gib: float | None = Field(default=None, description="The allocation that failed first")
+    free_gib: float | None = Field(
+        default=None, description="Free when it failed; for a KV pool what its budget left it, which may be below zero"
+    )
     summary: str = Field(description="The verdict in one sentence")
     evidence: tuple[Evidence, ...]
     remedies: tuple[Remedy, ...] = Field(description="Cheapest first")
@@ -76,7 +80,7 @@ def diagnose(case: Case, known: Known | None = None) -> Diagnosis:
         advice=cause.event.meaning.advice,
         cause=cause.event,
         tried_gib=source.size_gib("tried") if source else None,
-        free_gib=source.size_gib("free") if source else None,
+        free_gib=_free_gib(cause, source, case),
         total_gib=_total_gib(source, case),
         requested_gib=_requested_gib(cause, case),
         shared_gpu=_ranks_share_a_gpu(cause.event),
@@ -90,6 +94,8 @@ def diagnose(case: Case, known: Known | None = None) -> Diagnosis:
         phase_detail=place.detail,
         component=component,
         short_gib=short,
+        tried_gib=symptom.tried_gib,
+        free_gib=symptom.free_gib,
         summary=_sentence(cause.kind, place, component, short, cause.event),
         evidence=_evidence(cause, source, case),
         remedies=remedies(symptom, known),
@@ -168,6 +174,14 @@ def _shortfall(cause: Candidate, case: Case) -> tuple[float | None, LogEvent | N
         if tried is not None and free is not None:
             return max(0.0, round(tried - free, 4)), event
     return None, next((event for event in (cause.event, *alike) if event.size_gib("tried") is not None), None)
+
+
+def _free_gib(cause: Candidate, source: LogEvent | None, case: Case) -> float | None:
+    """From the message that states the allocation; of a pool that got nothing, from the budget."""
+    if source is not None:
+        return source.size_gib("free")
+    budget = case.facts.get("kv_budget")
+    return budget.size_gib("kv_budget") if budget and cause.kind == "insufficient_kv" else None
 
 
 def _total_gib(source: LogEvent | None, case: Case) -> float | None:

@@ -64,13 +64,18 @@ class Meaning:
 
 @dataclass(frozen=True)
 class LogEvent:
-    """A line that means something; `line` counts from 1, `source` names the process where a prefix tells it."""
+    """A line that means something.
+
+    `line` counts from 1, `source` is what a launcher put in front of the lines of one process, and `rank` the rank that
+    the program itself or its launcher names.
+    """
 
     meaning: Meaning
     line: int
     text: str
     values: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    rank: str = ""
 
     def number(self, name: str) -> float | None:
         """A value as a number, thousands separators allowed; None where the line does not say it."""

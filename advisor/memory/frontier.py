@@ -127,14 +127,16 @@ def sensitivities(law: Law, constants: MemoryConstants, stage: int | None = None
 def observed(record: TrialRecord, law: Law, constants: MemoryConstants) -> Observation | None:
     """What one trial says about the margin, or None when it was not launched or died of something else.
 
-    Out of memory in a stage of the law: its shortfall there. Elsewhere: at most that margin. Memory measured under
-    load: the headroom it left. A server that ran without such a reading: at least zero.
+    Out of memory in a stage of the law: its shortfall there, which a real log states only of the allocation that failed
+    first; the stage lacked at least that. Elsewhere: at most that margin. Memory measured under load: the headroom it
+    left. A server that ran without such a reading: at least zero.
     """
     outcome = record.outcome
     if isinstance(outcome, OutOfMemory):
         stage = next((i for i, s in enumerate(STAGES) if s == (outcome.phase, outcome.component)), None)
         predicted, J = sensitivities(law, constants, stage)
-        return Observation(J, float(predicted), -outcome.short_gib, "at_most" if stage is None else "exact")
+        whole = stage is not None and record.source == "simulated"
+        return Observation(J, float(predicted), -outcome.short_gib, "exact" if whole else "at_most")
     if not isinstance(outcome, (Measured, Unhealthy)):
         return None
     report = record.memory_measured_gib

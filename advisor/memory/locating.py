@@ -4,26 +4,41 @@ before it, or by the last stage the log had reached, in this order.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from advisor.domain.outcome import Phase
 from advisor.memory.case import Candidate, Case, Place
 from advisor.memory.events import LogEvent
 
+_TEMPORARY = "(temporary for KV cache size estimation)"
 # Friendly names of TensorRT-LLM's memory report and the internal ones of 1.2, in order of creation.
 _COMPONENTS: tuple[tuple[tuple[str, ...], Place], ...] = (
     (("model",), Place("load", "weight_load", "model weights")),
     (("draft model", "draft_model"), Place("load", "weight_load", "draft model weights")),
     (("guided decoder", "guided_decoder"), Place("load", "executor_init", "Guided Decoder")),
     (("sampler",), Place("load", "executor_init", "Sampler")),
-    (("initial kv cache", "_no_capture_init_kv_cache"), Place("kv_estimate", "kv_cache_estimation")),
-    (("speculative decoding", "spec_resource_manager"), Place("kv_estimate", "extra_resources")),
-    (("drafter",), Place("kv_estimate", "extra_resources")),
+    (
+        ("initial kv cache", "_no_capture_init_kv_cache"),
+        Place("kv_estimate", "kv_cache_estimation", f"Initial KV cache {_TEMPORARY}"),
+    ),
+    (
+        ("speculative decoding", "spec_resource_manager"),
+        Place("kv_estimate", "extra_resources", "Speculative decoding resources"),
+    ),
+    (("drafter",), Place("kv_estimate", "extra_resources", "Drafter")),
     (
         ("additional executor resources (temporary", "_no_capture_init_extra_resources"),
-        Place("kv_estimate", "extra_resources"),
+        Place("kv_estimate", "extra_resources", f"Additional executor resources {_TEMPORARY}"),
     ),
-    (("model resources created", "model_extra"), Place("kv_estimate", "kv_cache_estimation")),
+    (
+        ("model resources created", "model_extra"),
+        Place("kv_estimate", "kv_cache_estimation", "Model resources created during usage"),
+    ),
     (("kv cache", "kv_cache"), Place("kv_allocate", "kv_cache_alloc", "KV cache")),
-    (("additional executor resources", "executor_extra"), Place("warm_up", "post_kv_resources")),
+    (
+        ("additional executor resources", "executor_extra"),
+        Place("warm_up", "post_kv_resources", "Additional executor resources"),
+    ),
 )
 _AFTER_POOL = Place("warm_up", "post_kv_resources", "resources created after the KV pool")
 _USUAL_DETAIL: dict[Phase, str] = {
@@ -82,17 +97,17 @@ def _component_place(name: str, case: Case) -> Place:
     """The place of a component as the report names it."""
     place = _listed_place(name)
     if place.detail != "post_kv_resources":
-        weights = case.facts.get("weights")
-        fits = weights and case.report.before_gib and (weights.size_gib("weights") or 0) < case.report.before_gib
+        weights = case.facts.get("weights_gib")
+        fits = weights and case.report.before_gib and (weights.number("weights_gib") or 0) < case.report.before_gib
         if place.component == "model weights" and fits:
             return Place("load", "weight_post_load", "model weights (post-load pass, such as FP8 scale resmoothing)")
-        return Place(place.stage, place.detail, place.component or name)
+        return place
     listed = [row.lower() for row in case.report.rows]
     final_pool = any(row.startswith(("kv cache", "kv_cache")) for row in listed)
     first_pass = any("initial kv" in row or "init_kv" in row for row in listed) and not final_pool
     if not listed and case.report.before_gib and case.report.total_gib:
         first_pass = case.report.before_gib / case.report.total_gib > _MOST_LEFT_BESIDE_POOL
-    return Place("kv_estimate", "extra_resources", name) if first_pass else Place("warm_up", place.detail, name)
+    return replace(place, stage="kv_estimate", detail="extra_resources") if first_pass else place
 
 
 def _listed_place(name: str) -> Place:

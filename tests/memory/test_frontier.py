@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from advisor.domain.measurement import MemoryReport
+from advisor.domain.measurement import MemoryReport, Source
 from advisor.domain.outcome import Crashed, Infrastructure, Measured, Outcome, OutOfMemory, Rejected, Unhealthy
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
@@ -188,7 +188,7 @@ def test_on_drawn_truths_it_is_calibrated_and_learns() -> None:
         assert np.mean((p - fits) ** 2) < 0.5 * fits.mean() * (1 - fits.mean())
 
 
-def record(outcome: Outcome, headroom_gib: float | None = None) -> TrialRecord:
+def record(outcome: Outcome, headroom_gib: float | None = None, source: Source = "simulated") -> TrialRecord:
     report = None
     if headroom_gib is not None:
         report = MemoryReport(
@@ -201,7 +201,7 @@ def record(outcome: Outcome, headroom_gib: float | None = None) -> TrialRecord:
         config=ServingConfig(
             max_batch_size=64, max_num_tokens=4096, cuda_graph_max_batch_size=64, kv_cache_free_gpu_memory_fraction=0.9
         ),
-        source="simulated",
+        source=source,
         engine_label="simulated by the twin",
         seed=0,
         outcome=outcome,
@@ -220,6 +220,9 @@ def test_what_a_trial_says() -> None:
     assert known is not None
     assert (known.kind, known.observed_gib) == ("exact", -1.5)
     assert known.predicted_gib == pytest.approx(float(one(NOMINAL).margin_gib[4]))
+    real = observed(record(oom, source="measured"), one, NOMINAL)
+    assert real is not None
+    assert (real.kind, real.observed_gib, real.predicted_gib) == ("at_most", -1.5, known.predicted_gib)
     elsewhere = observed(record(OutOfMemory(phase="serve", component="?", short_gib=0.5)), one, NOMINAL)
     assert elsewhere is not None
     assert (elsewhere.kind, elsewhere.observed_gib) == ("at_most", -0.5)

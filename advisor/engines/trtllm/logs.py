@@ -25,13 +25,13 @@ MARKS: tuple[Rule, ...] = (
             "Loading safetensors",
             "Loading weights",
             "Model init total",
-            "Loaded engine size",
             "Prefetching",
             "LLM model loading",
         ),
         r"Use [\d.]+ GB for model weights|Loading safetensors|Loading weights\b|Model init total|"
-        "Loaded engine size|Prefetching .*(?:checkpoint|file)",
+        "Prefetching .*(?:checkpoint|file)",
     ),
+    mark("engine_file", "load", "weight_load", "Loaded engine size"),
     mark("load_balancer", "load", "weight_load", "moe_load_balancer"),
     mark(
         "engine_context",
@@ -43,13 +43,22 @@ MARKS: tuple[Rule, ...] = (
         "pool_cap",
         "kv_estimate",
         "kv_cache_estimation",
-        ("Both free_gpu_memory_fraction and max_tokens", "max_tokens is set by kv_cache_config.max_tokens"),
+        (
+            "Both free_gpu_memory_fraction and max_tokens",
+            "max_tokens is set by kv_cache_config.max_tokens",
+            "tokens and free_gpu_memory_fraction are set to",
+        ),
     ),
+    mark("profiling", "kv_estimate", "kv_cache_estimation", "Memory used after loading"),
     mark(
-        "profiling",
+        "profiled",
         "kv_estimate",
         "kv_cache_estimation",
-        ("in memory usage profiling", "Memory dynamically allocated during inference"),
+        (
+            "Memory dynamically allocated during inference",
+            "Memory used outside torch",
+            "Peak memory during memory usage profiling",
+        ),
     ),
     mark(
         "pool_budget",
@@ -60,16 +69,15 @@ MARKS: tuple[Rule, ...] = (
             "Estimated max tokens in KV cache",
             "Max KV cache pages per sequence",
             "Max KV cache blocks per sequence",
-            "tokens in paged KV cache.",
-            "Max tokens in paged KV cache",
         ),
     ),
+    mark("old_pool", "kv_allocate", "kv_cache_alloc", ("tokens in paged KV cache.", "Max tokens in paged KV cache")),
     mark(
         "pool",
         "warm_up",
         "post_kv_resources",
-        "for max tokens in paged KV cache",
-        r"Allocated [\d.]+ GiB for max tokens in paged KV cache",
+        ("for max tokens in paged KV cache", "device quota set to"),
+        r"Allocated [\d.]+ GiB for max tokens in paged KV cache|KV cache manager \w+ device quota set to",
     ),
     mark("autotuner", "warm_up", "autotuner_warmup", ("Autotuning process starts", "Running autotuner warmup")),
     mark("warm_up", "warm_up", "warmup", ("Autotuning process ends", "Run warmup ")),
@@ -100,14 +108,15 @@ MARKS: tuple[Rule, ...] = (
     ready("iterations", "serve", "serving", "iter = ", r"\biter = \d+, (?:global_rank|rank) = \d+", routine=True),
 )
 
+_GIB = r"(?P<{0}>-?[\d.]+) ?(?P<{0}_unit>GiB)"
 FACTS: tuple[Rule, ...] = (
     fact("version", "LLM version", r"TensorRT[- ]LLM version: (?P<version>\S+)"),
-    fact("weights", "for model weights", r"Use (?P<weights>[\d.]+) (?P<weights_unit>GB) for model"),
+    fact("weights", "for model weights", r"Use (?P<weights_gib>[\d.]+) GB for model"),  # GiB, whatever it says
     fact(
         "sizes",
         "max_num_requests=",
-        r"max_seq_len=(?P<max_seq_len>\d+), max_num_requests=\d+, max_num_tokens=(?P<max_num_tokens>\d+), "
-        r"max_batch_size=(?P<max_batch_size>\d+)",
+        r"max_seq_len=(?P<max_seq_len>\d+), max_num_requests=(?P<max_batch_size>\d+), "
+        r"max_num_tokens=(?P<max_num_tokens>\d+)",
     ),
     fact(
         "cpp_sizes",
@@ -118,34 +127,54 @@ FACTS: tuple[Rule, ...] = (
     fact(
         "fraction",
         "free_gpu_memory_fraction",
-        r"free_gpu_memory_fraction and max_tokens are set \(to (?P<kv_fraction>[\d.]+)",
+        r"free_gpu_memory_fraction and max_tokens are set \(to (?P<kv_fraction>[\d.]+) and (?P<capped_tokens>\d+)",
     ),
     fact(
-        "budget",
-        "available KV cache memory when calculating",
-        r"non-torch\): (?P<peak>[\d.]+) (?P<peak_unit>GiB), available KV cache memory when calculating "
-        r"max tokens: (?P<kv_budget>-?[\d.]+) (?P<kv_budget_unit>GiB), fraction is set "
-        r"(?P<kv_fraction>[\d.]+)",
-        r"kv size is (?P<kv_bytes>[\d.]+)",
-        r"device total memory (?P<total>[\d.]+) (?P<total_unit>GiB)",
+        "loaded",
+        "after loading",
+        r"Memory used after loading (?:model )?weights \(inside torch\).*: " + _GIB.format("loaded"),
+    ),
+    fact(
+        "loaded_outside",
+        "after loading",
+        r"Memory used after loading (?:model )?weights \(outside torch\).*: " + _GIB.format("loaded_outside"),
     ),
     fact(
         "activations",
         "Memory dynamically allocated during inference",
-        r"profiling: (?P<activations>[\d.]+) (?P<activations_unit>GiB)",
+        "profiling: " + _GIB.format("activations"),
+    ),
+    fact(
+        "outside",
+        "Memory used outside torch",
+        r"Memory used outside torch\b.* in memory usage profiling: " + _GIB.format("outside"),
+    ),
+    fact(
+        "budget",
+        "available KV cache memory when calculating",
+        r"non-torch\): "
+        + _GIB.format("peak")
+        + ", available KV cache memory when calculating max tokens: "
+        # Not before 0.21: the fraction, KV bytes; not before 1.0: the device's total, the temporary pool.
+        + _GIB.format("kv_budget"),
+        r"fraction is set (?P<kv_fraction>[\d.]+)",
+        r"kv size(?: per token)? is (?P<kv_bytes>\d+)",
+        "device total memory " + _GIB.format("total"),
+        "(?:tmp kv_mem|temporary kv cache memory during profiling) +" + _GIB.format("temporary"),
     ),
     fact(
         "pool",
         "for max tokens in paged KV cache",
-        r"Allocated (?P<kv_pool>[\d.]+) (?P<kv_pool_unit>GiB) for max tokens in paged KV cache "
-        r"\((?P<kv_tokens>\d+)\)",
+        "Allocated " + _GIB.format("kv_pool") + r" for max tokens in paged KV cache \((?P<kv_tokens>\d+)\)",
     ),
+    fact("quota", "device quota set to", r"KV cache manager \w+ device quota set to " + _GIB.format("kv_pool")),
     fact(
         "old_pool",
         "Max tokens in paged KV cache",
         r"Max tokens in paged KV cache: (?P<kv_tokens>\d+)\. Allocating (?P<kv_pool>\d+) "
         "(?P<kv_pool_unit>bytes)",
     ),
+    fact("block", "tokens per block", r"[Tt]okens per block[:=] ?(?P<tokens_per_block>\d+)"),
     fact(
         "context",
         "for execution context memory",
@@ -156,7 +185,17 @@ FACTS: tuple[Rule, ...] = (
         "exceeds upper bound",
         r"window size (?P<wanted_tokens>\d+) exceeds upper bound (?P<fitting_tokens>\d+)",
     ),
-    fact("graph_sizes", "CUDA graph warmup for batch size", r"batch size=(?P<graph_size>\d+)"),
+    fact("graph_count", "Creating CUDA graph instances", r"instances for (?P<graph_count>\d+) batch sizes"),
+    fact(
+        "graph_size",
+        "warmup for batch size",
+        r"(?:CUDA graph warmup for batch size=|Run warmup for batch size=(?=\d+\s*$))(?P<graph_size>\d+)",
+    ),
+    fact(
+        "torch_cap",
+        "Setting PyTorch memory fraction",
+        r"Setting PyTorch memory fraction to [\d.]+ \(" + _GIB.format("torch_cap"),
+    ),
 )
 
 WRAPPERS: tuple[Rule, ...] = (

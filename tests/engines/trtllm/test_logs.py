@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.engines.log_text import RuleBook, rule, unwrapped
+from advisor.engines.log_reader import RuleBook
+from advisor.engines.log_text import rule, unwrapped
 from advisor.engines.rule_book import RULES
 from advisor.memory.events import LogEvent, Meaning
 

@@ -1,0 +1,72 @@
+"""What an engine said of its memory, in the words of a report, and how far the memory law was from it."""
+
+from __future__ import annotations
+
+from advisor.domain.measurement import MemoryReport, ProfiledMemory
+
+
+def memory_report(
+    profiled: ProfiledMemory, capacity_gib: float | None = None, driver_peak_gib: float | None = None
+) -> MemoryReport | None:
+    """GiB of one GPU by component; None where the log does not say weights, activations and pool.
+
+    No line of TensorRT-LLM tells the memory of CUDA graphs: PyTorch keeps their pools, and the log counts them as
+    memory outside torch. So `cuda_graphs` is 0 here and `other` holds them, besides runtime, NCCL, fragmentation and
+    whatever other processes hold. `other` is what the driver saw at its peak beyond weights, activations and pool;
+    without a driver, what profiling found beyond weights, activations and the temporary pool.
+
+    Args:
+        profiled: As the log says it.
+        capacity_gib: Of the GPU, where it is known better than from the log.
+        driver_peak_gib: Most memory in use on that GPU, where somebody watched the driver.
+    """
+    weights, activations, pool = profiled.weights, profiled.activations, profiled.kv_pool
+    capacity, driver_peak = capacity_gib or profiled.total, driver_peak_gib or profiled.driver_peak
+    if weights is None or activations is None or pool is None or capacity is None:
+        return None
+    if driver_peak is not None:
+        other: float | None = driver_peak - weights - activations - pool
+    else:
+        other = beside_torch(profiled)
+    if other is None:
+        return None
+    return MemoryReport(
+        weights=weights,
+        activations=activations,
+        cuda_graphs=0.0,
+        kv_pool=pool,
+        other=max(0.0, other),
+        capacity=capacity,
+    )
+
+
+def beside_torch(profiled: ProfiledMemory) -> float | None:
+    """GiB outside PyTorch that stay: runtime, NCCL, graph pools, other processes; None where the log does not say."""
+    outside = profiled.outside_torch
+    if outside is None and None not in (profiled.peak, profiled.weights, profiled.activations):
+        assert profiled.peak is not None and profiled.weights is not None and profiled.activations is not None
+        outside = profiled.peak - profiled.weights - profiled.activations
+    return None if outside is None else outside - (profiled.temporary_kv or 0.0)
+
+
+def residuals(predicted: MemoryReport, measured: ProfiledMemory | MemoryReport) -> dict[str, float]:
+    """GiB measured minus predicted, by component; what was not measured is left out.
+
+    Where graphs were not measured on their own, they are compared within `other`. A log alone says nothing of the load:
+    `other` then lacks the sampling buffers and the fragmentation that the prediction has; with a driver's peak it has
+    them.
+    """
+    if isinstance(measured, ProfiledMemory):
+        report = memory_report(measured, capacity_gib=predicted.capacity)
+        found = {"weights": measured.weights, "activations": measured.activations, "kv_pool": measured.kv_pool}
+        found["other"] = report.other if report else beside_torch(measured)
+        graphs_apart = False
+    else:
+        found = {name: getattr(measured, name) for name in ("weights", "activations", "kv_pool", "other")}
+        graphs_apart = measured.cuda_graphs > 0.0
+        if graphs_apart:
+            found["cuda_graphs"] = measured.cuda_graphs
+    expected = predicted.model_dump()
+    if not graphs_apart:
+        expected["other"] += predicted.cuda_graphs
+    return {name: value - expected[name] for name, value in found.items() if value is not None}
