@@ -121,8 +121,8 @@ def gpu_key(name: str) -> str | None:
 def visible(gpus: Sequence[Gpu], env: Mapping[str, str]) -> tuple[Gpu, ...]:
     """The GPUs that CUDA programs see under an environment, in CUDA's order.
 
-    `CUDA_VISIBLE_DEVICES` names them by index, by the beginning of a UUID or by MIG device (then its GPU is given); an
-    entry that is none of them ends the list, and one that is named twice leaves nothing.
+    `CUDA_VISIBLE_DEVICES` names them by index, by the beginning of a UUID or by MIG device (then its GPU is given). An
+    entry that is none of them ends the list, and one that is named twice leaves nothing (as driver 580 does it).
     """
     wanted = env.get("CUDA_VISIBLE_DEVICES")
     if wanted is None:
@@ -139,14 +139,14 @@ def visible(gpus: Sequence[Gpu], env: Mapping[str, str]) -> tuple[Gpu, ...]:
 
 
 def _named(gpus: Sequence[Gpu], entry: str) -> Gpu | None:
-    if re.fullmatch(r"\d+", entry):
-        return next((gpu for gpu in gpus if gpu.index == int(entry)), None)
+    if number := re.match(r"\+?\d+", entry):  # as strtol reads it: what follows the digits does not count
+        return next((gpu for gpu in gpus if gpu.index == int(number[0])), None)
     if entry.startswith("MIG-GPU-"):  # MIG-GPU-<uuid>/<GPU instance>/<compute instance>, of drivers before 470
         return _named(gpus, entry.removeprefix("MIG-").partition("/")[0])
     if entry.startswith("MIG-"):
         meant = [gpu for gpu in gpus if any(uuid.startswith(entry) for uuid in gpu.mig_uuids)]
     else:
-        meant = [gpu for gpu in gpus if entry.startswith("GPU-") and gpu.uuid.startswith(entry)]
+        meant = [gpu for gpu in gpus if len(entry) > len("GPU-") and gpu.uuid.startswith(entry)]
     return meant[0] if len(meant) == 1 else None
 
 
@@ -179,7 +179,7 @@ def wait_until_free(
     Args:
         devices: GPU indices.
         before: GiB in use by index, as `used_gib` told before the start.
-        timeout_s: How long to wait; a driver frees a killed process's memory within seconds.
+        timeout_s: How long to wait. A driver frees a killed process's memory while that ends: 2 GiB in 0.2 s.
         tolerance_gib: What may be more than before.
 
     Returns:

@@ -49,7 +49,7 @@ def holder(gpus: FakeGpus, index: int, n_gib: float) -> Iterator[subprocess.Pope
 def test_what_the_driver_tells(gpus: FakeGpus) -> None:
     gpus.hold(1, 5 * GIB)
     reading = find_gpus()
-    assert (reading.missing, reading.driver_version, reading.cuda_version) == (None, "570.86.15", "12.8")
+    assert (reading.missing, reading.driver_version, reading.cuda_version) == (None, "580.159.04", "12.8")
     idle, used = reading.gpus
     assert (idle.index, idle.key, idle.mig, idle.compute_capability, idle.nvlinks) == (0, "h100_sxm", False, (9, 0), 18)
     assert idle.uuid != used.uuid
@@ -102,7 +102,7 @@ def test_a_machine_without_the_library_and_one_where_it_is_found_by_path(gpus: F
     absent = str(found(LD_LIBRARY_PATH="")["missing"])
     assert "libnvidia-ml.so.1 is not found" in absent
     assert "--gpus all" in absent
-    assert found(**gpus.env(nvml_library))["driver_version"] == "570.86.15"
+    assert found(**gpus.env(nvml_library))["driver_version"] == "580.159.04"
 
 
 def test_a_gpu_that_shares_memory_with_its_host_is_named(gpus: FakeGpus) -> None:
@@ -186,12 +186,17 @@ FOUR = (a_gpu(0), a_gpu(1), a_gpu(2), a_gpu(3, mig=True, mig_uuids=("MIG-77-a", 
         ("0,9,1", [0]),
         ("-1,0", []),
         ("0,,1", [0]),
-        ("GPU-,0", []),  # means several
+        ("GPU-,0", []),
+        ("GPU", []),
         ("none", []),
         ("MIG-77-a", [3]),
         ("MIG-GPU-2abc2/7/0", [2]),
         ("MIG-7", [3]),
         ("1,1", []),
+        ("+2", [2]),
+        ("0x", [0]),
+        ("1 2", [1]),
+        ("00", [0]),
         ("0,0,9", []),
     ],
 )

@@ -34,7 +34,7 @@ class Product:
 PRODUCTS = {
     "a100_sxm": Product("NVIDIA A100-SXM4-80GB", 81_920 << 20, 569 << 20, "8.0", nvlinks=12),
     "b200_sxm": Product("NVIDIA B200", 183_359 << 20, 730 << 20, "10.0", nvlinks=18),
-    "h100_sxm": Product("NVIDIA H100 80GB HBM3", 81_559 << 20, 552 << 20, "9.0", nvlinks=18),
+    "h100_sxm": Product("NVIDIA H100 80GB HBM3", 81_559 << 20, 480 << 20, "9.0", nvlinks=18),
     "h200_sxm": Product("NVIDIA H200", 143_771 << 20, 615 << 20, "9.0", nvlinks=18),
     "l40s": Product("NVIDIA L40S", 46_068 << 20, 590 << 20, "8.9", has_mig=False),
 }
@@ -78,7 +78,7 @@ class FakeGpus:
         self.home = home
 
     @classmethod
-    def build(cls, home: Path, n_gpus: int = 1, product: str = "h100_sxm", driver: str = "570.86.15") -> FakeGpus:
+    def build(cls, home: Path, n_gpus: int = 1, product: str = "h100_sxm", driver: str = "580.159.04") -> FakeGpus:
         """Install a driver and GPUs with nothing on them."""
         gpus = cls(home)
         facts = PRODUCTS[product]
