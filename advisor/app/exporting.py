@@ -20,7 +20,8 @@ from advisor.domain.workload import Workload
 from advisor.engines.trtllm.command import as_mapping, flag_words, to_argv, to_yaml
 from advisor.engines.trtllm.dialects import Dialect, dialect, dialects
 from advisor.engines.trtllm.documents import flatten
-from advisor.engines.trtllm.identify import Identity, identify
+from advisor.engines.trtllm.environment import asked_environment
+from advisor.engines.trtllm.identify import Identity, identify, remarks
 from advisor.engines.trtllm.migrate import Change, migrate
 from advisor.engines.trtllm.precedence import switched
 from advisor.engines.trtllm.rules import adjustments, validate
@@ -48,6 +49,9 @@ class Export(StrictModel):
     yaml: str = Field(description="The new YAML as text, with comments")
     flags: tuple[str, ...] = Field(description="Words that the command line needs besides the YAML")
     command_line: tuple[str, ...] = Field(description="All of it where the deployment is known, else empty")
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="Variables without which the result is another one"
+    )
     upstream: UpstreamVerdict | None = Field(
         description="What the installed tensorrt_llm says, if it is of that release"
     )
@@ -106,6 +110,7 @@ def _file(path: Path, engine_version: str, spoken: Dialect, from_version: str | 
     notes = list(migration.notes)
     if from_version is None:
         notes += _doubts(identity, leaves, old)
+    notes += remarks(spoken, flatten(migration.document))
     flags = flag_words(migration.flags)
     head = [f"Spelled by advisor for TensorRT-LLM {engine_version}, from {path.name} ({old.release})."]
     if flags:
@@ -197,14 +202,17 @@ def _result(folder: Path, engine_version: str, spoken: Dialect) -> Export:
         notes.append(
             f"Found for TensorRT-LLM {old.release}: measure it again on {engine_version} before you rely on it."
         )
+    environment = asked_environment(spoken, config)
+    assigned = [f"{name}={value}" for name, value in environment.items()]
     head = [
         f"Tuned by advisor: {result.label}.",
         *(["No GPU was used: measure it before you rely on it."] if result.source != "measured" else []),
         f"Study {result.study}, workload {result.workload_name}, model {deployment.model}, found for TensorRT-LLM "
         f"{result.engine_version}, spelled for {engine_version}.",
-        f"Serve with: {shlex.join(argv)}",
+        f"Serve with: {shlex.join([*(('env', *assigned) if assigned else ()), *argv])}",
     ]
     document = as_mapping(entries)
+    notes += remarks(spoken, flatten(document))
     return Export(
         source=str(folder),
         engine_version=engine_version,
@@ -218,6 +226,7 @@ def _result(folder: Path, engine_version: str, spoken: Dialect) -> Export:
         yaml=yaml_text(document, {".".join(entry.path): entry.note for entry in entries if entry.note}, head),
         flags=argv[2:],
         command_line=argv,
+        environment=environment,
         upstream=None,
     )
 

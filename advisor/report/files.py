@@ -18,6 +18,7 @@ from advisor.domain.workload import Workload
 from advisor.engines.trtllm.benchmark import benchmark_argv, random_lengths
 from advisor.engines.trtllm.command import YamlEntry, to_argv, to_yaml
 from advisor.engines.trtllm.dialects import Dialect
+from advisor.engines.trtllm.environment import asked_environment
 from advisor.engines.trtllm.yaml_text import one_line, scalar
 from advisor.report.shell import command, script
 
@@ -114,6 +115,10 @@ def config_text(
             f"they must stand on the command line, as in serve.sh ({config.max_batch_size}, {config.max_num_tokens}, "
             f"{max_seq_len})."
         )
+    asked = asked_environment(spoken, config)
+    if asked:
+        variables = ", ".join(f"{name}={value}" for name, value in asked.items())
+        notes.append(f"Must stand in the environment, as in serve.sh: {variables}.")
     told = story.model_copy(update={"notes": tuple(notes)})
     return extra_llm_api_config_text(told, to_yaml(spoken, deployment, config, max_seq_len), origin)
 
@@ -121,7 +126,8 @@ def config_text(
 def serve_sh(story: Story, spoken: Dialect, deployment: Deployment, config: ServingConfig, max_seq_len: int) -> str:
     """`serve.sh`: the guide's `trtllm-serve` command line, next to its YAML wherever the folder is moved.
 
-    HOST and PORT override the address; further arguments are handed on.
+    HOST and PORT override the address; further arguments are handed on. What the configuration asks of the environment
+    is exported.
     """
     argv = to_argv(spoken, deployment, config, max_seq_len, host="127.0.0.1", port=8000, config_path=CONFIG_NAME)
     live = {
@@ -129,9 +135,9 @@ def serve_sh(story: Story, spoken: Dialect, deployment: Deployment, config: Serv
         spoken.flags["host"]: '"$HOST"',
         spoken.flags["port"]: '"$PORT"',
     }
-    return script(
-        _comments(story), 'HOST="${HOST:-127.0.0.1}"\nPORT="${PORT:-8000}"', f'exec {command(argv, live)} "$@"'
-    )
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in asked_environment(spoken, config).items()]
+    settings = "\n".join(['HOST="${HOST:-127.0.0.1}"', 'PORT="${PORT:-8000}"', *exports])
+    return script(_comments(story), settings, f'exec {command(argv, live)} "$@"')
 
 
 def benchmark_sh(story: Story, deployment: Deployment, workload: Workload) -> str:

@@ -23,6 +23,8 @@ from advisor.engines.trtllm.dialects import (
     kv_dtype_refusal,
     silence_is_not,
 )
+from advisor.engines.trtllm.documents import flatten
+from advisor.engines.trtllm.identify import objections
 
 YamlValue = OptionValue | None
 
@@ -99,7 +101,7 @@ def to_yaml(spoken: Dialect, deployment: Deployment, config: ServingConfig, max_
     """Every entry of the YAML: fixed options and settings, in a stable order.
 
     Raises:
-        BadInput: an option that the release cannot express.
+        BadInput: an option that the release cannot express, or refuses.
     """
     deployment = deployment.with_options(config.options)
     sizes: dict[str, YamlValue] = {}
@@ -139,8 +141,11 @@ def to_yaml(spoken: Dialect, deployment: Deployment, config: ServingConfig, max_
     note = "without it /metrics stays empty; costs a little, and advisor measures with it on"
     entries.append(_entry(spoken, "enable_iter_perf_stats", True, note))
     for name, option in extra_options(spoken, config).items():
-        if not spoken.option_paths[name].startswith("--"):
+        if not spoken.option_paths[name].startswith(("--", "$")):
             entries.append(_written(spoken, name, spoken.option_paths[name], option))
+    illegal = [each.why for each in objections(spoken, flatten(as_mapping(entries))) if each.kind == "illegal"]
+    if illegal:
+        raise BadInput(" ".join(illegal))
     return tuple(entries)
 
 

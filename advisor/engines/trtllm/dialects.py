@@ -63,7 +63,7 @@ class Dialect(StrictModel):
     explicit_flag_wins: bool
     graphs_by_default: bool
     graph_ladder: LadderRule
-    graph_sizes_with_max: Literal["ladder", "largest"]
+    graph_sizes_with_max: Literal["never", "ladder", "largest"]
     backend_flag: bool
     kv_cache_dtypes: dict[str, str]
     moe_backend_default: str
@@ -75,7 +75,9 @@ class Dialect(StrictModel):
     graphs_off: dict[str, bool | None] = Field(description="YAML entries that switch CUDA graphs off")
     moe_backends: tuple[str, ...] = Field(description="Empty: any word is accepted until the model is loaded")
     options: dict[str, OptionType] = Field(description="Further options of one value, usable as dimensions")
-    option_paths: dict[str, str] = Field(description="Where each of them stands, in the YAML or as a flag")
+    option_paths: dict[str, str] = Field(
+        description="Where each of them stands: in the YAML, as a `--flag` or `$VARIABLE`"
+    )
     structured: tuple[str, ...] = Field(description="Further top-level keys of more than one value")
 
     @property
@@ -118,7 +120,7 @@ def _derived(release: str, names: dict[str, str]) -> dict[str, Any]:
         "structured": sorted(
             path
             for path, option in column.items()
-            if path[0] not in "-_"
+            if path[0] not in "-_$"
             and "." not in path
             and path not in own
             and not option.ignored
@@ -128,10 +130,14 @@ def _derived(release: str, names: dict[str, str]) -> dict[str, Any]:
 
 
 def _further(column: dict[str, Option], own: set[str]) -> Iterator[tuple[str, str]]:
-    """(name, path) of every single value that can be set, named as at the top level of this release or of others."""
+    """(name, path) of every single value that can be set, named as at the top level of this release or of others.
+
+    Environment variables are named as they are.
+    """
+    yield from ((path.removeprefix("$"), path) for path in column if path.startswith("$"))
     translated = {path for row in spellings().equal for path, _ in row}
     for name in sorted(every_option()):
-        if "." in name or name.startswith(("-", "_")) or name in own:
+        if "." in name or name.startswith(("-", "_", "$")) or name in own:
             continue
         path = name if name in column and not column[name].ignored else None
         if path is None and name not in translated and name == ways_to_say(name)[0]:
@@ -204,7 +210,7 @@ def check_option(spoken: Dialect, name: str, value: OptionValue) -> None:
     """Refuse an option that is neither a field of the deployment nor a further key of the release.
 
     Raises:
-        BadInput: the release has no such key, or the value has the wrong type.
+        BadInput: the release has no such key, or does not take the value.
     """
     if name in OPTION_FIELDS:
         refused = silence_is_not(spoken, name, value)
@@ -220,6 +226,9 @@ def check_option(spoken: Dialect, name: str, value: OptionValue) -> None:
         )
     if not isinstance(value, _TYPES[wanted]) or (isinstance(value, bool) and wanted != "bool"):
         raise BadInput(f"Option {name!r} of TensorRT-LLM {spoken.release} takes a {wanted}, not {value!r}.")
+    refusal = spoken.table[spoken.option_paths[name]].refusal(value)
+    if refusal is not None:
+        raise BadInput(f"Option {name!r} of TensorRT-LLM {spoken.release}: {refusal}.")
 
 
 def silence_is_not(spoken: Dialect, name: str, value: OptionValue) -> str | None:

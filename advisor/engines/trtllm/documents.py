@@ -44,7 +44,7 @@ def in_yaml(path: str) -> str:
 def _leaves(document: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in document.items():
         path = f"{prefix}{key}"
-        if key.startswith("-") or "." in key or "[" in key:
+        if key.startswith(("-", "$")) or "." in key or "[" in key:
             raise BadInput(f"{key!r} is no key of TensorRT-LLM: nest what stands behind a dot, and type flags instead.")
         if not isinstance(value, Mapping) or not value or path not in every_mapping():
             yield path, value

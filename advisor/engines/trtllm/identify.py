@@ -13,11 +13,15 @@ from advisor.engines.trtllm.dialects import Dialect, dialects
 from advisor.engines.trtllm.documents import in_yaml
 from advisor.engines.trtllm.options import ancestors, every_option, table
 from advisor.engines.trtllm.spellings import obeyed, spelled, ways_to_say
+from advisor.engines.trtllm.validators import findings
 from advisor.twin.graphs import ladder
 
 
 class Objection(StrictModel):
-    """What a release has against one key: it refuses to start, ignores the key silently, or nobody here knows."""
+    """What a release has against one key: it refuses to start, ignores the key silently, or nobody here knows.
+
+    The path of what keys do together may name a mapping: then all of it is to blame.
+    """
 
     path: str
     kind: Literal["illegal", "ignored", "unchecked"]
@@ -45,16 +49,36 @@ def objection(spoken: Dialect, path: str, value: Any) -> Objection | None:
     option, release = spoken.table.get(path), f"TensorRT-LLM {spoken.release}"
     if option is None:
         return _unknown(spoken, path)
-    if option.ignored:
-        return Objection(path=path, kind="ignored", why=f"{release} accepts it without any effect.")
     refusal = option.refusal(value)
+    if option.ignored and (refusal is None or not option.choices):  # what is dropped unread may hold anything
+        return Objection(path=path, kind="ignored", why=f"{release} accepts it without any effect.")
     return Objection(path=path, kind="illegal", why=f"{release} refuses the value: {refusal}.") if refusal else None
 
 
 def objections(spoken: Dialect, leaves: Mapping[str, Any]) -> tuple[Objection, ...]:
-    """Everything a release has against a file, key by key."""
+    """Everything a release has against a file: key by key, then what keys do together."""
     found = [objection(spoken, path, value) for path, value in leaves.items()]
-    return tuple(each for each in (*found, _sizes_with_max(spoken, leaves)) if each is not None)
+    found.append(_sizes_with_max(spoken, leaves))
+    for path, validator in findings(spoken.release, leaves):
+        if validator.severity == "error":
+            why = f'TensorRT-LLM {spoken.release} refuses {validator.condition}: "{validator.message}"'
+            found.append(Objection(path=path, kind="illegal", why=why))
+    return tuple(each for each in found if each is not None)
+
+
+def remarks(spoken: Dialect, leaves: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a release says about a file that it starts with all the same, in words."""
+    release = f"TensorRT-LLM {spoken.release}"
+    said = [
+        f'{release} warns of {validator.condition}: "{validator.message}"'
+        for _, validator in findings(spoken.release, leaves)
+        if validator.severity == "warning"
+    ]
+    tops = dict.fromkeys(path.partition(".")[0].partition("[")[0] for path in leaves)
+    unstable = [top for top in tops if top in spoken.table and spoken.table[top].status]
+    if unstable:
+        said.append(f"{release} calls these beta or prototype, which may change, and says so: {', '.join(unstable)}.")
+    return tuple(said)
 
 
 def identify(leaves: Mapping[str, Any]) -> Identity:
@@ -100,7 +124,9 @@ def _unknown(spoken: Dialect, path: str) -> Objection:
 
 @cache
 def _hint(release: str, path: str) -> str:
-    return did_you_mean(in_yaml(path), {in_yaml(known) for known in table()[release] if not known.startswith("--")})
+    return did_you_mean(
+        in_yaml(path), {in_yaml(known) for known in table()[release] if not known.startswith(("--", "$"))}
+    )
 
 
 def _sizes_with_max(spoken: Dialect, leaves: Mapping[str, Any]) -> Objection | None:
@@ -112,10 +138,12 @@ def _sizes_with_max(spoken: Dialect, leaves: Mapping[str, Any]) -> Objection | N
     if not all(isinstance(size, int) for size in sizes):
         return None
     padding = leaves.get(spoken.keys["graph_padding"], False) is True
-    if spoken.graph_sizes_with_max == "largest":
-        allowed, rule = max(sizes) == largest, "unless the maximum is the largest of the sizes"
+    if spoken.graph_sizes_with_max == "never":
+        allowed, rule = False, ""
+    elif spoken.graph_sizes_with_max == "largest":
+        allowed, rule = max(sizes) == largest, " unless the maximum is the largest of the sizes"
     else:
         generated = ladder(largest, padding=padding, rule=spoken.graph_ladder)
-        allowed, rule = sorted(sizes) == list(generated), "unless the sizes are the ones it would choose itself"
-    why = f"TensorRT-LLM {spoken.release} refuses CUDA-graph sizes together with their maximum {rule}."
+        allowed, rule = sorted(sizes) == list(generated), " unless the sizes are the ones it would choose itself"
+    why = f"TensorRT-LLM {spoken.release} refuses CUDA-graph sizes together with their maximum{rule}."
     return None if allowed else Objection(path=path, kind="illegal", why=why)

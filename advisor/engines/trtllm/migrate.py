@@ -69,9 +69,7 @@ def migrate(leaves: Mapping[str, Any], old: Dialect, new: Dialect) -> Migration:
     spoken.update({change.to: change.new_value for change in added if change.to is not None})
     changes = [each.change for each in placed.values() if each.change is not None] + added
     in_file = flatten(nested({path: value for path, value in spoken.items() if not path.startswith("--")}))
-    for each in objections(new, in_file):  # what keys break together, and members of a mapping that moved as a whole
-        if each.kind != "unchecked":
-            changes.append(_without("dropped", each.path, in_file.pop(each.path), each.why))
+    changes += _refused(in_file, leaves, old, new)
     flags = {path: value for path, value in spoken.items() if path.startswith("--") and value is not False}
     return Migration(
         document=nested(in_file),
@@ -79,6 +77,18 @@ def migrate(leaves: Mapping[str, Any], old: Dialect, new: Dialect) -> Migration:
         changes=tuple(changes),
         notes=tuple(_notes(spoken, leaves, old, new)),
     )
+
+
+def _refused(in_file: dict[str, Any], leaves: Mapping[str, Any], old: Dialect, new: Dialect) -> Iterator[Change]:
+    """Take out what keys break together, and members of a mapping that moved as a whole, until the rest is legal."""
+    before = {each.path for each in objections(old, leaves) if each.kind == "illegal"}
+    while against := [each for each in objections(new, in_file) if each.kind != "unchecked"]:
+        for each in against:
+            kind: ChangeKind = "illegal" if each.path in before else "dropped"
+            for path in [
+                path for path in in_file if path == each.path or path.startswith((f"{each.path}.", f"{each.path}["))
+            ]:
+                yield _without(kind, path, in_file.pop(path), each.why)
 
 
 def _place(path: str, value: Any, leaves: Mapping[str, Any], old: Dialect, new: Dialect) -> _Placed:

@@ -2,16 +2,20 @@
 
 A cell holds the types that the release takes, and is empty where it has no such option; `=` repeats the cell on its
 left. `{forbid}`, `{ignore}` and `{open}` are mappings, named by what becomes of a member that is not in the table
-(`open`: not known here). Choices stand in brackets, a range behind a space. A leading `~` means accepted without any
-effect, a trailing ` ?` that the option was not read in a file of that very release. Options with `--` are flags.
+(`open`: not known here). Choices stand in brackets, a range behind a space: `>0`, `0..1`, `>0..<1` without its ends.
+`beta` and `prototype` are the release's own marks, of which it warns. A leading `~` means accepted without any effect,
+a trailing ` ?` that the option was not read in a file of that very release. Options with `--` are flags, with `$`
+environment variables.
 
 Facts of NVIDIA TensorRT-LLM (github.com/NVIDIA/TensorRT-LLM), Copyright (c) NVIDIA CORPORATION & AFFILIATES,
-Apache-2.0, read from the published pages of each release (`llm_args`, `trtllm-serve`) and, for 1.3.0rc, its source.
+Apache-2.0, read from the published pages of each release (`llm_args`, `trtllm-serve`; for 1.3.0rc24 `trtllm-serve` and
+`telemetry`) and, for 1.3.0rc and main, from the source.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -21,9 +25,12 @@ from typing import Any, Literal
 from advisor.domain.strict import StrictModel, parse
 
 UnknownKeys = Literal["forbid", "ignore", "open"]
-Range = Literal[">0", ">=0", ">=1", "0..1"]
+Status = Literal["beta", "prototype"]
 
-_CELL = re.compile(r"(?P<ignored>~)?(?P<types>.+?)(?: (?P<range>>0|>=0|>=1|0\.\.1))?(?P<unconfirmed> \?)?")
+_RANGE = re.compile(r"(?P<low_sign>>=?)?(?P<low>-?\d+)(?:\.\.(?P<high_sign><)?(?P<high>\d+))?")
+_CELL = re.compile(
+    r"(?P<ignored>~)?(?P<types>.+?)(?: (?P<range>[>\d][^ )]*))?(?: (?P<status>beta|prototype))?(?P<unconfirmed> \?)?"
+)
 _TYPE = re.compile(r"\{(?P<unknown>\w+)\}|(?P<name>\w+)(?:\((?P<choices>[^)]*)\))?")
 _PYTHON: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -39,8 +46,9 @@ class Option(StrictModel):
 
     types: tuple[str, ...]
     choices: tuple[str, ...] = ()
-    range: Range | None = None
+    range: str | None = None
     unknown_keys: UnknownKeys | None = None
+    status: Status | None = None
     ignored: bool = False
     unconfirmed: bool = False
 
@@ -52,8 +60,11 @@ class Option(StrictModel):
             return None if {"bool", "flag"} & set(self.types) else f"it takes {self.said}, not {value!r}"
         if not any(isinstance(value, _PYTHON.get(name, ())) for name in self.types):
             return f"it takes {self.said}, not {value!r}"
-        if isinstance(value, str) and self.choices and value not in self.choices:
+        if isinstance(value, list) and self.choices and not set(map(str, value)) <= set(self.choices):
             return f"it takes {', '.join(self.choices)}, not {value!r}"
+        if isinstance(value, str) and self.choices and value not in self.choices:
+            same = next((choice for choice in self.choices if choice.lower() == value.lower()), None)
+            return f"it takes {', '.join(self.choices)}, not {value!r}" + (f": write {same}" if same else "")
         if isinstance(value, (int, float)) and not self._in_range(value):
             return f"it takes {self.said}, not {value!r}"
         return None
@@ -66,11 +77,12 @@ class Option(StrictModel):
         return f"{said} {self.range.replace('..', ' to ')}" if self.range else said
 
     def _in_range(self, value: float) -> bool:
-        if self.range == "0..1":
-            return 0 <= value <= 1
-        if self.range == ">0":
-            return value > 0
-        return value >= {">=0": 0, ">=1": 1, None: float("-inf")}[self.range]
+        match = _RANGE.fullmatch(self.range or "")
+        if match is None:
+            return not math.isnan(value)
+        low, high = float(match["low"]), float(match["high"] or "inf")
+        above = value > low if match["low_sign"] == ">" else value >= low
+        return above and (value < high if match["high_sign"] else value <= high)
 
 
 Options = Mapping[str, Option]
@@ -126,6 +138,7 @@ def _option(cell: str) -> Option:
             "choices": choices.split(),
             "range": match["range"],
             "unknown_keys": unknown,
+            "status": match["status"],
             "ignored": bool(match["ignored"]),
             "unconfirmed": bool(match["unconfirmed"]),
         },

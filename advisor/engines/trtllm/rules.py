@@ -8,10 +8,11 @@ from typing import Literal
 from pydantic import Field
 
 from advisor.domain.deployment import Deployment
+from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel, did_you_mean
 from advisor.domain.workload import Workload
-from advisor.engines.trtllm.command import not_in_release
+from advisor.engines.trtllm.command import not_in_release, to_yaml
 from advisor.engines.trtllm.dialects import Dialect, kv_dtype_can_be_had, kv_dtype_refusal
 from advisor.twin.graphs import captured_sizes
 
@@ -67,6 +68,11 @@ def validate(
         )
         excess = config.max_batch_size / config.max_num_tokens - 1
         found.append(_violation("max_batch_size_above_max_num_tokens", message, excess, "warning"))
+    if all(each.severity == "warning" for each in found):
+        try:
+            to_yaml(spoken, deployment, config, max_seq_len)
+        except BadInput as refusal:
+            found.insert(0, _violation("release", str(refusal)))
     return tuple(found)
 
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from advisor.domain.deployment import Deployment
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import changed
+from advisor.engines.trtllm.dialects import dialect
 
 DATA = Path(__file__).parents[2] / "data" / "trtllm"
 FACTS: dict[str, Any] = json.loads((DATA / "schema_facts.json").read_text(encoding="utf-8"))["releases"]
-FACTS["main"] = FACTS["1.3.0rc"]  # nobody published main's; what is known to differ has tests of its own
-RELEASES = ("1.0.0", "1.1.0", "1.2.0", "1.3.0rc", "main")
+WITH_FACTS = tuple(FACTS)
+RELEASES = ("1.0.0", "1.1.0", "1.2.0", "1.3.0rc", "1.3.0rc24", "main")
+EXPLICIT_FLAG_WINS = ("1.3.0rc24", "main")
 WITHOUT_STREAM_INTERVAL = ("0.20.0", "0.21.0")
-WITH_FACTS = (*WITHOUT_STREAM_INTERVAL, *RELEASES)
 EVERY_RELEASE = (*WITHOUT_STREAM_INTERVAL, "1.0.0rc1", *RELEASES)
 
 MAVERICK = Deployment(
@@ -77,6 +78,9 @@ deployments = st.builds(
 
 def sayable(release: str, deployment: Deployment, asked: ServingConfig) -> tuple[Deployment, ServingConfig]:
     """Deployment and configuration without what the release has no word for."""
+    backends = dialect(release).moe_backends
+    if backends and deployment.moe_backend not in (None, *backends):
+        deployment = changed(deployment, moe_backend=None)
     if release not in WITHOUT_STREAM_INTERVAL:
         return deployment, asked
     options = {name: value for name, value in asked.options.items() if name != "stream_interval"}
