@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from advisor.engines.trtllm.identify import Identity, identify, remarks
 from advisor.engines.trtllm.migrate import Change, migrate
 from advisor.engines.trtllm.precedence import switched
 from advisor.engines.trtllm.rules import adjustments, validate
-from advisor.engines.trtllm.upstream import UpstreamVerdict, judged_upstream
+from advisor.engines.trtllm.upstream import UpstreamJudge, UpstreamVerdict
 from advisor.engines.trtllm.yaml_text import yaml_text
 from advisor.store.yaml_files import load_yaml, read_text
 
@@ -99,7 +99,13 @@ def export(path: Path, engine_version: str, from_version: str | None = None) -> 
         exported = _result(path if path.is_dir() else path.parent, engine_version, spoken)
     else:
         exported = _file(path, engine_version, spoken, from_version)
-    return changed(exported, upstream=_judged(exported.document, spoken))
+    return changed(exported, upstream=_judged(exported, spoken))
+
+
+def shell_line(environment: Mapping[str, str], argv: Sequence[str]) -> str:
+    """A command with its variables, as a shell wants it."""
+    assigned = [f"{name}={value}" for name, value in environment.items()]
+    return shlex.join([*(("env", *assigned) if assigned else ()), *argv])
 
 
 def _file(path: Path, engine_version: str, spoken: Dialect, from_version: str | None) -> Export:
@@ -203,13 +209,12 @@ def _result(folder: Path, engine_version: str, spoken: Dialect) -> Export:
             f"Found for TensorRT-LLM {old.release}: measure it again on {engine_version} before you rely on it."
         )
     environment = asked_environment(spoken, config)
-    assigned = [f"{name}={value}" for name, value in environment.items()]
     head = [
         f"Tuned by advisor: {result.label}.",
         *(["No GPU was used: measure it before you rely on it."] if result.source != "measured" else []),
         f"Study {result.study}, workload {result.workload_name}, model {deployment.model}, found for TensorRT-LLM "
         f"{result.engine_version}, spelled for {engine_version}.",
-        f"Serve with: {shlex.join([*(('env', *assigned) if assigned else ()), *argv])}",
+        f"Serve with: {shell_line(environment, argv)}",
     ]
     document = as_mapping(entries)
     notes += remarks(spoken, flatten(document))
@@ -241,13 +246,12 @@ def _read(model: type[ModelT], path: Path) -> ModelT:
     return parse(model, data, str(path))
 
 
-def _judged(document: Mapping[str, Any], spoken: Dialect) -> UpstreamVerdict | None:
+def _judged(exported: Export, spoken: Dialect) -> UpstreamVerdict | None:
     """The verdict of the installed tensorrt_llm, if it is of the release that was asked for."""
-    verdict = judged_upstream(document)
-    if verdict is None:
-        return None
+    with UpstreamJudge() as judge:
+        verdict = judge.verdict(exported.command_line, exported.document)
     try:
-        same = dialect(verdict.version).release == spoken.release
+        same = verdict.version is not None and dialect(verdict.version).release == spoken.release
     except BadInput:
         return None
     return verdict if same else None

@@ -39,6 +39,8 @@ def export(
 
 def _notes(exported: Export) -> list[str]:
     """What happened, for a person; the YAML alone is on stdout."""
+    from advisor.app.exporting import shell_line
+
     lines = [*exported.warnings]
     identity = exported.identity
     if identity is not None:
@@ -57,10 +59,10 @@ def _notes(exported: Export) -> list[str]:
             lines.append("  every key stays as it is")
     lines += [f"Note: {note}" for note in exported.notes]
     if exported.upstream is not None:
-        verdict = "; ".join(exported.upstream.errors) or "accepts it"
+        verdict = "; ".join(exported.upstream.errors) or exported.upstream.reason or "accepts it"
         lines.append(f"The installed tensorrt_llm {exported.upstream.version}: {verdict}.")
     if exported.command_line:
-        lines.append(f"Serve with: {shlex.join(exported.command_line)}")
+        lines.append(f"Serve with: {shell_line(exported.environment, exported.command_line)}")
     elif exported.flags:
         lines.append(f"Add to the command line: {shlex.join(exported.flags)}")
     return lines
