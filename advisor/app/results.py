@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from advisor.app.rescue import RescueReport
 from advisor.app.trial_maker import launches
 from advisor.app.tuner import comparison
 from advisor.domain.deployment import Deployment
-from advisor.domain.measurement import LimitedBy, MemoryReport, Metrics, Source
+from advisor.domain.measurement import LimitedBy, MemoryReport, Metrics, RefereeReport, Source
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import ServingConfig
@@ -119,7 +119,7 @@ class Result(StrictModel):
     top: tuple[ResultEntry, ...]
     predicted_baselines: tuple[PredictedRow, ...]
     confidence: Confidence
-    referee: dict[str, Any] = Field(
+    referee: dict[Literal["best", "baseline"], RefereeReport] = Field(
         default_factory=dict, description="The engine's own benchmark beside ours; empty on the twin"
     )
     counts: Counts
@@ -223,11 +223,26 @@ def result(
         top=tuple(_entry(context, s, repeats) for s in ([] if best is None else [best]) + others[: top_n - 1]),
         predicted_baselines=_predicted(context, workload),
         confidence=confidence,
+        referee=_referees(records, workload, best, base),
         counts=count(records),
         stopped_by=stopped_by,
         seed=context.seed,
         sampler=context.sampler,
     )
+
+
+def _referees(
+    records: Sequence[TrialRecord], workload: Workload, best: Standing | None, base: Standing | None
+) -> dict[Literal["best", "baseline"], RefereeReport]:
+    """What the engine's own benchmark said of winner and baseline, where it ran."""
+    contenders: dict[Literal["best", "baseline"], Standing | None] = {"best": best, "baseline": base}
+    found: dict[Literal["best", "baseline"], RefereeReport] = {}
+    for name, standing in contenders.items():
+        for record in records:
+            outcome = record.workload(workload.name)
+            if standing is not None and record.config == standing.config and outcome and outcome.referee:
+                found[name] = outcome.referee
+    return found
 
 
 def _same(table: Sequence[Standing], chosen: Standing | None) -> Standing | None:

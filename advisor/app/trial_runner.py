@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from advisor.app.engines import load_engine
 from advisor.domain.errors import BadInput, EngineFailed
-from advisor.domain.measurement import EffectiveSettings, MemoryReport, WorkloadOutcome
+from advisor.domain.measurement import EffectiveSettings, MemoryReport, ProfiledMemory, WorkloadOutcome
 from advisor.domain.outcome import RETRIED_ONCE, BadConfig, Evidence, Infrastructure, Measured, Outcome, Unhealthy
 from advisor.domain.ports import (
     Engine,
@@ -17,10 +19,11 @@ from advisor.domain.ports import (
     TrialEvent,
     TrialRequest,
 )
-from advisor.domain.strict import StrictModel
+from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import PhaseTiming, TrialRecord
 from advisor.domain.workload import Workload
 
+REFEREE_SEED = 499  # beyond any number of workloads, within what two trials are apart
 OUTSIDE = (EngineFailed, OSError)
 """What a launch or a client raises when something beside the configuration is broken: a port, a socket, a driver."""
 
@@ -53,8 +56,8 @@ def run_trial(
     engine = engine or load_engine(request.engine)
     evidence = evidence or NoEvidence()
     launch = _launch(request, engine, stop, on_event, evidence)
-    n_attempts = 1
-    if isinstance(launch.outcome, RETRIED_ONCE) and request.max_attempts > 1:
+    n_attempts = int(launch.started)
+    if launch.is_worth_another and request.max_attempts > 1:
         launch, n_attempts = _launch(request, engine, stop, on_event, evidence), 2
     identity = engine.identity()
     return TrialRecord(
@@ -67,18 +70,27 @@ def run_trial(
         seed=request.spec.seed,
         memory_predicted_gib=request.memory_predicted_gib,
         n_attempts=n_attempts,
-        **{name: getattr(launch, name) for name in _Launch.model_fields},
+        **{name: getattr(launch, name) for name in _Launch.model_fields if name != "started"},
     )
 
 
 class _Launch(StrictModel):
-    """What one process start showed."""
+    """What one process start showed; `started` is False where nothing was."""
 
     outcome: Outcome
+    started: bool = True
     workloads: tuple[WorkloadOutcome, ...] = ()
     phases: tuple[PhaseTiming, ...] = ()
     effective: EffectiveSettings | None = None
     memory_measured_gib: MemoryReport | None = None
+    profiled_gib: ProfiledMemory | None = None
+    surprises: tuple[str, ...] = ()
+
+    @property
+    def is_worth_another(self) -> bool:
+        """True when a second start may end otherwise: after a crash, a timeout or a port lost in a race."""
+        transient = isinstance(self.outcome, Infrastructure) and self.outcome.transient
+        return transient or isinstance(self.outcome, RETRIED_ONCE)
 
 
 def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: EvidenceStore) -> _Launch:
@@ -86,7 +98,7 @@ def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent
     try:
         prepared = engine.prepare(spec)
     except BadInput as error:
-        return _Launch(outcome=BadConfig(reason=str(error)))
+        return _Launch(outcome=BadConfig(reason=str(error)), started=False)
     evidence.write_launch(prepared.argv, prepared.config_text)
     try:
         started = prepared.start(on_event, evidence)
@@ -95,14 +107,20 @@ def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent
     with started as server:
         outcome = server.failure() or unhealthy(server.effective(), spec)
         measured: tuple[WorkloadOutcome, ...] = ()
+        loads: list[PhaseTiming] = []
         if outcome is None and spec.fidelity == "full":
+            began_s = time.monotonic()
             measured, outcome = _measure(server, request, engine, stop, on_event, evidence)
+            if server.endpoint is not None:  # real time passed, which only we can tell
+                loads.append(PhaseTiming(name="serve", duration_s=time.monotonic() - began_s))
         return _Launch(
             outcome=outcome or Measured(),
             workloads=measured,
-            phases=server.phases(),
+            phases=(*server.phases(), *loads),
             effective=server.effective(),
             memory_measured_gib=server.memory(),
+            profiled_gib=server.profiled(),
+            surprises=server.surprises(),
         )
 
 
@@ -154,6 +172,9 @@ def _measure(
         try:
             done[place] = measurer.measure(server, workload, seed, stop, on_event, evidence)
             trouble = judged(done[place])
+            if trouble is None and request.referee:
+                report = measurer.referee(server, workload, seed + REFEREE_SEED, evidence)
+                done[place] = changed(done[place], referee=report)
         except OUTSIDE as error:
             trouble = Infrastructure(reason=f"{workload.name}: {_text(error)}")
         # The server is asked first: an OOM under load is an OOM, not a broken benchmark.

@@ -116,8 +116,8 @@ class Tuner:
                 self.trials.reject(asked, refusal)
                 rejected += 1
                 continue
-            self.trials.run(asked)
-            rejected = 0
+            record = self.trials.run(asked)
+            rejected = 0 if record.n_attempts else rejected + 1
 
     def _exhausted(self) -> bool:
         space = self.context.space
@@ -129,7 +129,7 @@ class Tuner:
     # -- confirmation --------------------------------------------------------------------------------------------
 
     def _confirm(self) -> None:
-        """Winner and baseline again, alternately, each on a fresh start."""
+        """Winner and baseline again, alternately, each on a fresh start; each meets the engine's own benchmark once."""
         for config, origin in self._confirmations():
             if (
                 self.cancel.cancelled
@@ -138,7 +138,8 @@ class Tuner:
                 or self.trials.hours_left() <= 0
             ):
                 return
-            self.trials.launch("confirmation", Proposal(config=config, origin=origin))
+            met = any(w.referee for r in self.ledger.records() if r.config == config for w in r.workloads)
+            self.trials.launch("confirmation", Proposal(config=config, origin=origin), referee=not met)
 
     def _confirmations(self) -> list[tuple[ServingConfig, str]]:
         records = self.ledger.records()

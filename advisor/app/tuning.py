@@ -121,7 +121,8 @@ class Session:
             ending = rescuer.run()
             return changed(self.summary(ledger.records(), ending), rescue=rescuer.report(ledger.records()))
         tuner = Tuner(trials=trials, admission=self.gate, starts=self.starts, cancel=cancel)
-        return self.summary(ledger.records(), tuner.run())
+        stopped_by = tuner.run()
+        return self.summary(ledger.records(), stopped_by)
 
     def summary(self, records: Sequence[TrialRecord], stopped_by: str) -> StudySummary:
         """The study as its records tell it."""

@@ -85,6 +85,7 @@ class Infrastructure(_Ending):
 
     kind: Literal["infrastructure"] = "infrastructure"
     reason: str
+    transient: bool = Field(default=False, description="True when a second start may do, as after a lost port")
 
 
 Outcome = Annotated[

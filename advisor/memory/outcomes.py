@@ -87,7 +87,7 @@ def _refused(found: Diagnosis, death: Death) -> Outcome:
 
 
 def _outside(found: Diagnosis, death: Death) -> Outcome:
-    return Infrastructure(reason=found.summary, evidence=found.evidence)
+    return Infrastructure(reason=found.summary, transient=found.verdict == "port", evidence=found.evidence)
 
 
 def _refused_unless(condition: Callable[[Diagnosis], bool]) -> Callable[[Diagnosis, Death], Outcome]:
