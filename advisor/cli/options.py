@@ -77,6 +77,17 @@ Engine = Annotated[
         rich_help_panel=DEPLOYMENT,
     ),
 ]
+ContainerImage = Annotated[
+    str | None,
+    typer.Option(help="Launch trtllm-serve in this image, with docker or podman.", rich_help_panel=DEPLOYMENT),
+]
+LaunchPrefix = Annotated[
+    str | None,
+    typer.Option(
+        help='Words before the command, such as "srun -N2 --mpi=pmix trtllm-llmapi-launch".',
+        rich_help_panel=DEPLOYMENT,
+    ),
+]
 EngineVersion = Annotated[
     str | None, typer.Option(help="TensorRT-LLM release that the files are for.", rich_help_panel=DEPLOYMENT)
 ]
