@@ -2,7 +2,7 @@
 
 Every process of a launch carries two variables: `ADVISOR_RUN`, the run folder, and `ADVISOR_LAUNCH`, the launch and the
 advisor that made it. So an advisor that finds them later knows whether their own one lives. A process that wiped its
-environment (a changed process title does) is found by its session or its parents.
+environment (a changed process title does) is found by what it shares with one that did not.
 
 What a launch has elsewhere (a container, a job step) is no process here: the commands that end it are kept in a file of
 the run folder until they have run.
@@ -87,18 +87,34 @@ def carriers(run: str) -> list[Carrier]:
     return found
 
 
-def members(marked: Collection[int], among: Mapping[int, Task]) -> set[int]:
-    """Processes that belong to a launch with some of its processes: their sessions and descendants.
+def members(marked: Collection[int], among: Mapping[int, Task], pipes: Collection[str] = ()) -> set[int]:
+    """Processes of a launch, some of whose processes are known: those that share a session, a parent or the output.
 
     Never this process, one above it, or one of its own session (a shell may have inherited the mark).
+
+    Args:
+        marked: Pids that are known.
+        among: All live processes.
+        pipes: Pipes, as `outputs` tells them, that only this launch writes to.
     """
     above, pid = {os.getpid()}, os.getppid()
     while pid in among and pid not in above:
         above.add(pid)
         pid = among[pid].parent
     sessions = {among[pid].session for pid in marked if pid in among} - {0, os.getsid(0)}
-    together = {*marked, *(each.pid for each in among.values() if each.session in sessions)} - above
+    written = {*pipes, *(pipe for pid in marked for pipe in outputs(pid))} - outputs(os.getpid())
+    kin = {each.pid for each in among.values() if each.session in sessions or outputs(each.pid) & written}
+    together = {*marked, *kin} - above
     return (together | descendants(list(together), dict(among))) - above
+
+
+def outputs(pid: int) -> set[str]:
+    """Pipes that are a process's stdout and stderr, by the kernel's name for them."""
+    found = set()
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))  # noqa: PTH115 - asked of every process
+    return {name for name in found if name.startswith("pipe:")}
 
 
 def end_all(find: Callable[[], set[int]]) -> tuple[set[int], set[int]]:

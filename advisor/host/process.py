@@ -273,7 +273,8 @@ class ServerProcess:
         """Live processes of the launch, found without the guardian."""
         among = tasks()
         marked = {each.task.pid for each in carriers(self._run) if each.mark == self._mark and not each.is_guardian}
-        return members(marked | {each.pid for each in among.values() if each.session == self.pid}, among)
+        marked |= {each.pid for each in among.values() if each.session == self.pid}
+        return members(marked, among, [str(Path(f"/proc/self/fd/{self._pipe}").readlink())])
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         data = json.dumps(message).encode() + b"\n"

@@ -13,7 +13,7 @@ from typing import Any
 
 from advisor.host.guardian import task
 from advisor.host.marks import carriers
-from advisor.host.process import Launch
+from advisor.host.process import Launch, end_leftovers
 from tests.end_to_end.command import environment
 from tests.host.waiting import until
 
@@ -58,7 +58,7 @@ class Advisor:
 
 @contextmanager
 def an_advisor(run: Path, *steps: str, on_end: str = "") -> Iterator[Advisor]:
-    """An advisor whose server has said `ready`; killed in the end."""
+    """An advisor whose server has said `ready`; killed with all it left in the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", ADVISOR, str(run), on_end, *steps],
         env=environment(),
@@ -73,6 +73,7 @@ def an_advisor(run: Path, *steps: str, on_end: str = "") -> Iterator[Advisor]:
     finally:
         process.kill()
         process.communicate()
+        end_leftovers(str(run))
 
 
 def lives(pid: int) -> bool:
