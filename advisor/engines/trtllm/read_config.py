@@ -131,7 +131,7 @@ def _note_fixed(said: Mapping[str, Said], deployment: Deployment, notes: list[st
 
 def _further(leaves: Mapping[str, Any], typed: Mapping[str, Said], spoken: Dialect, notes: list[str]) -> dict[str, Any]:
     """Further options of the release; everything else is noted."""
-    named = {path: name for name, path in spoken.option_paths.items()}
+    named = {path: name for name, path in spoken.option_paths.items() if not path.startswith("$")}
     understood = {way for path in spoken.names.values() for way in ways_to_say(path)}
     understood |= {"cuda_graph_config", *spellings().switches["cuda_graph_config"], *COMMAND_LINE_ONLY}
     further: dict[str, Any] = {}
