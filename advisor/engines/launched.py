@@ -70,6 +70,7 @@ class LaunchedServer:
         self._up = self._closed = False
         self._news = threading.Event()
         self._doomed_since_s: float | None = None
+        self._undo_last: list[Callable[[], object]] = []
         self._asked_health_s = time.monotonic()
         with contextlib.ExitStack() as undo:
             self.live = LiveLog(start.log, self._observe)
@@ -129,6 +130,10 @@ class LaunchedServer:
                     self._failure = self._explained(said=trouble)
         return self._failure
 
+    def after_close(self, undo: Callable[[], object]) -> None:
+        """Call this too once everything has ended."""
+        self._undo_last.append(undo)
+
     def close(self) -> None:
         """End every process of the launch and wait until the GPUs are as they were."""
         if self._closed:
@@ -143,6 +148,8 @@ class LaunchedServer:
                 holders = ", ".join(f"{each.name} (process {each.pid})" for each in left.holders) or "nobody"
                 said = f"GPU {left.index}: {left.gib:.1f} GiB did not come back, held by {holders}"
                 self._on_event(TrialEvent(kind="memory", phase="stop", detail=said))
+        for undo in self._undo_last:
+            undo()
 
     # -- coming up -------------------------------------------------------------------------------------------------
 

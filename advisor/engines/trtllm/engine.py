@@ -111,7 +111,7 @@ class TrtllmEngine:
         if argv is not None:
             on_event(TrialEvent(kind="phase", phase="download", detail=model))
             redactor = Redactor(env, argv)
-            fetch(Launch(argv=argv, env=env, cwd=None, run=run), BoundedLog(log_path, redactor.bytes))
+            fetch(Launch(argv=argv, env=env, cwd=None, run=run), BoundedLog(str(log_path), redactor.bytes))
         self._fetched.add(model)
 
 
@@ -151,26 +151,26 @@ class TrtllmLaunch:
             folder = evidence.file("")
             if folder is None:
                 folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="advisor-"))
-            server = self._started(Path(folder), on_event)
-            server.also_undo(undo.pop_all())
+            server = self._started(Path(folder), evidence.run_folder() or folder, on_event)
+            server.after_close(undo.pop_all().close)
         server.come_up()
         return server
 
-    def _started(self, folder: Path, on_event: OnEvent) -> TrtllmServer:
+    def _started(self, folder: Path, run: str, on_event: OnEvent) -> TrtllmServer:
         spec, placement = self.spec, self.engine.placement
         deployed = spec.deployment.with_options(spec.config.options)
-        write_atomic(folder / CONFIG, self.config_text)
         env = {**os.environ, **to_environment(self.spoken, spec.deployment, spec.config)}
         gpus = self._gpus()
         if gpus:
             env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(str(gpu.index) for gpu in gpus)}
-        self.engine.ensure_checkpoint(deployed.model, env, str(folder), str(folder / "download.log"), on_event)
+        self.engine.ensure_checkpoint(deployed.model, env, run, folder / "download.log", on_event)
+        write_atomic(folder / CONFIG, self.config_text)
         placed = placement.placed(
             self._command(str(folder / CONFIG)), folder=folder, model=deployed.model, port=self.port, gpus=gpus, env=env
         )
         check_clean(gpus)
         start = Start(
-            launch=Launch(argv=placed.argv, env=env, cwd=None, run=str(folder), on_end=placed.on_end),
+            launch=Launch(argv=placed.argv, env=env, cwd=None, run=run, on_end=placed.on_end),
             base_url=f"http://{placement.reach_host(env)}:{self.port}",
             log=BoundedLog(str(_free_name(folder, "server", ".log")), Redactor(env, placed.argv).bytes),
             deadlines=spec.deadlines,
