@@ -231,8 +231,8 @@ class Run:
                 explain.refused(self.log, message)
             else:
                 self.log.raw(
-                    f"ERROR:    [Errno {error.errno}] error while attempting to bind on address ('{s.host}', {s.port}): "
-                    f"{reason.lower()}"
+                    f"ERROR:    [Errno {error.errno}] error while attempting to bind on address "
+                    f"('{s.host}', {s.port}): {reason.lower()}"
                 )
                 self.log.raw("INFO:     Waiting for application shutdown.\nINFO:     Application shutdown complete.")
             return False

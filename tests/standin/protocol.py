@@ -6,12 +6,15 @@ import json
 import re
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 WORD = " token"
 """The text of every token: what a model would say is not played."""
+
+
+Prompt: TypeAlias = str | list[int]
 
 
 class _Body(BaseModel):
@@ -72,13 +75,12 @@ class CompletionRequest(_Sampling):
     disaggregated_params: dict[str, Any] | None = None
 
     @property
-    def prompts(self) -> list[str] | list[list[int]]:
+    def prompts(self) -> Sequence[Prompt]:
         """One entry a choice."""
         if isinstance(self.prompt, str):
             return [self.prompt]
-        if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]
-        return self.prompt
+        texts = [each for each in self.prompt if not isinstance(each, int)]
+        return texts or [[each for each in self.prompt if isinstance(each, int)]]
 
 
 class ChatCompletionRequest(_Sampling):
@@ -97,7 +99,7 @@ class ChatCompletionRequest(_Sampling):
     disaggregated_params: dict[str, Any] | None = None
 
     @property
-    def prompts(self) -> list[str] | list[list[int]]:
+    def prompts(self) -> Sequence[Prompt]:
         """The one prompt that the messages make."""
         if self.prompt_token_ids is not None:
             return [self.prompt_token_ids]
@@ -123,7 +125,7 @@ def error_body(message: str) -> dict[str, Any]:
     return {"object": "error", "message": message, "type": "BadRequestError", "param": None, "code": 400}
 
 
-def tokens_of(prompt: str | Sequence[int], add_special_tokens: bool) -> list[int]:
+def tokens_of(prompt: Prompt, add_special_tokens: bool) -> list[int]:
     """Token ids of a prompt. Text becomes one token a word of up to six characters, two where it is longer: not what
     the client meant, as with any tokenizer that did not write the text.
     """

@@ -143,7 +143,7 @@ class Scheduler:
         return lost
 
     def step(self) -> Iteration | None:
-        """Run one iteration; None where nothing can run. What `check_rows` raises leaves every request to be aborted."""
+        """Run one iteration; None where nothing can run. Where `check_rows` raises, every request can be aborted."""
         self._drop_cancelled()
         self._admit()
         waiting = sum(map(len, self.context))
