@@ -1,0 +1,270 @@
+"""TEST EQUIPMENT: the program `trtllm-serve` as the tests have it. `main` is one launch, from argv to exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from advisor.domain.errors import BadInput
+from advisor.domain.outcome import Phase
+from advisor.store import catalog
+from advisor.twin.constants import STARTUP
+from advisor.twin.predict import Twin
+from advisor.twin.worlds import draw_world
+from tests.standin import explain
+from tests.standin.command_line import USAGE_EXIT, UsageError, help_text, parse
+from tests.standin.dial import HOME_VARIABLE, LAUNCHES, Dial, Faults, Launch, begin, read_dial
+from tests.standin.fake_gpus import FakeGpus
+from tests.standin.log import Log
+from tests.standin.memory import Law, RankMemory
+from tests.standin.releases import RELEASES, Release
+from tests.standin.serve import Serving
+from tests.standin.settings import ConfigRefused, Settings, read_document, understand
+from tests.standin.startup import Started, StartFailed, Startup
+from tests.standin.workers import Workers
+
+BANNER = "advisor test equipment: this is a stand-in for trtllm-serve, not TensorRT-LLM; no number here is measured."
+_FAILED = 1
+
+
+def main(argv: list[str]) -> int:
+    """One launch. Returns the exit code."""
+    home = Path(os.environ[HOME_VARIABLE])
+    dial = read_dial(home)
+    release = RELEASES[dial.release]
+    if {"--help", "-h"} & set(argv):
+        sys.stdout.write(help_text(release.key) + "\n")
+        return 0
+    try:
+        line = parse(release.key, argv)
+        document = read_document(line.options.get("--extra_llm_api_options") or line.options.get("--config"))
+        settings = understand(release, line, document)
+    except (UsageError, ConfigRefused) as error:
+        launch, _ = begin(home / LAUNCHES, dial, argv, None)
+        return _refused(error, release, launch)
+    launch, faults = begin(home / LAUNCHES, dial, argv, settings.record())
+    return Run(settings, dial, faults, launch, line.options.get("--backend")).run()
+
+
+def _refused(error: Exception, release: Release, launch: Launch) -> int:
+    log = Log()
+    if isinstance(error, UsageError):
+        log.raw(str(error))
+        launch.note("end", outcome="usage error", exit_code=USAGE_EXIT)
+        return USAGE_EXIT
+    log.raw(BANNER)
+    log.version(release.version)
+    explain.refused(log, str(error))
+    launch.note("end", outcome="refused", exit_code=_FAILED)
+    return _FAILED
+
+
+class Run:
+    """A launch whose configuration was understood."""
+
+    def __init__(self, settings: Settings, dial: Dial, faults: Faults, launch: Launch, backend: str | None) -> None:
+        self.settings, self.dial, self.faults, self.launch, self.backend = settings, dial, faults, launch, backend
+        self.release = settings.release
+        self.log = Log(settings.log_level, settings.n_ranks)
+        self.workers: Workers | None = None
+        self.ranks: list[RankMemory] = []
+
+    def run(self) -> int:
+        """Start and serve; whatever happens is printed and recorded."""
+        if self.faults.get("ignore_sigterm"):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        outcome, code = "interrupted", _FAILED
+        try:
+            outcome, code = self._run()
+        except StartFailed as failure:
+            outcome = str(failure)
+        except KeyboardInterrupt:
+            self.log.raw("\nAborted!")
+        finally:
+            self._leave(outcome, code)
+        return code
+
+    def _run(self) -> tuple[str, int]:
+        self._banner()
+        if self.backend != "pytorch" and (self.release.needs_backend or self.backend is not None):
+            return self._engine_path()
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self.release.binds_first and not self._bind(listener):
+                return "port taken", _FAILED
+            twin = self._twin()
+            started = self._start(twin)
+            serving = Serving(self.settings, started, twin, self.dial, self.faults, self.log, self.ranks, self.workers)
+            if not self.release.binds_first:
+                self._uvicorn_lines()
+                if not self._bind(listener):
+                    return "port taken", _FAILED
+            else:
+                self._uvicorn_lines()
+            return self._serve(serving, listener)
+
+    # -- before ------------------------------------------------------------------------------------------------------
+
+    def _banner(self) -> None:
+        self.log.raw(BANNER)
+        self.log.version(self.release.version)
+        if self.faults.get("echo_secrets"):
+            self.log.raw(f"environment: HF_TOKEN={os.environ.get('HF_TOKEN', '')}")
+        for letter, text in self.settings.notes:
+            self.log.say(letter, text)
+
+    def _engine_path(self) -> tuple[str, int]:
+        """The C++ path wants an engine directory, or builds one; neither is played."""
+        model = self.settings.model
+        self.log.info("Using LLM with TensorRT backend")
+        explain.refused(self.log, f"ValueError: Failed to infer model format because no config.json exists in {model}")
+        return "engine path", _FAILED
+
+    def _twin(self) -> Twin:
+        """The twin that knows sizes and times; an unknown model fails as the hub answers."""
+        s = self.settings
+        self.log.info("Using LLM with PyTorch backend")
+        try:
+            facts = catalog.model_facts(s.model)
+            twin = Twin(
+                facts, catalog.step_tables, constants=draw_world(self.dial.world), ladder_rule=self.release.ladder
+            )
+            twin.times(s.deployment(self.dial.gpu))
+        except BadInput as error:
+            explain.refused(
+                self.log,
+                f"OSError: {s.model} is not a local folder and is not a valid model identifier listed on "
+                f"'https://huggingface.co/models'\n(stand-in: {error})",
+            )
+            raise StartFailed("model unknown") from None
+        return twin
+
+    def _visible(self, gpus: FakeGpus) -> list[int]:
+        """Indices of the GPUs that `CUDA_VISIBLE_DEVICES` leaves."""
+        folder = gpus.home / "gpus"
+        present = sorted(int(each.name) for each in folder.iterdir()) if folder.is_dir() else []
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if named is None:
+            return present
+        by_uuid = {(gpus.folder(index) / "uuid").read_text().strip(): index for index in present}
+        wanted = [by_uuid.get(word, int(word) if word.isdigit() else -1) for word in named.split(",") if word]
+        return [index for index in wanted if index in present]
+
+    def _start(self, twin: Twin) -> Started:
+        s = self.settings
+        gpus = FakeGpus(Path(os.environ.get("FAKE_NVML_HOME", "/nonexistent")))
+        visible = self._visible(gpus)
+        if len(visible) < s.n_ranks:
+            message = (
+                "ValueError: No GPU devices found on the node"
+                if not visible
+                else f"RuntimeError: Only {len(visible)} GPUs are available, but {s.n_ranks} are required."
+            )
+            explain.refused(self.log, message)
+            raise StartFailed("GPUs missing")
+        if s.n_ranks > 1:
+            self.log.info(f"start MpiSession with {s.n_ranks} workers")
+        self.log.raw("rank 0 using MpiPoolSession to spawn MPI processes")
+        self.workers = Workers(s.n_ranks, orphaning=bool(self.faults.get("orphaning")))
+        self.launch.note("workers", worker_pids=self.workers.pids)
+        self.ranks = [
+            RankMemory(gpus, rank, gpu, pid)
+            for rank, (gpu, pid) in enumerate(zip(visible, self.workers.pids, strict=False))
+        ]
+        law = Law(twin.memory_terms(s.deployment(self.dial.gpu)), s, twin.constants)
+        window = twin.facts.max_position or 8192
+        return Startup(s, law, self.ranks, self.log, self._pause, self.faults, window).run()
+
+    # -- time and faults of a start ----------------------------------------------------------------------------------
+
+    def _pause(self, phase: Phase, share: float) -> None:
+        """Time of a phase passes; what is to go wrong in it does."""
+        assert self.workers is not None
+        for fault in self.faults.of_phase(phase):
+            self._strike(fault, self.workers)
+        weights, graphs = 15.0, len(self.settings.graph_sizes)
+        whole = STARTUP.total_s(weights, graphs)
+        time.sleep(self.dial.start_s * share * STARTUP.seconds(phase, weights, graphs) / whole)
+        if self.workers.dead():
+            explain.worker_died(self.log)
+            raise StartFailed("worker died")
+
+    def _strike(self, fault: Mapping[str, object], workers: Workers) -> None:
+        kind = fault["kind"]
+        if kind == "hang":
+            while True:
+                signal.pause()
+        elif kind == "slow":
+            time.sleep(float(str(fault["s"])))
+        elif kind == "kill_worker":
+            workers.kill(int(str(fault.get("rank", 0))))
+        elif kind == "host_kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif kind == "flood":
+            self._flood(int(str(fault.get("mib", 140))))
+
+    def _flood(self, mib: int) -> None:
+        """What a crash in a C++ loop prints: the same lines, over and over."""
+        line = b"[TensorRT-LLM][ERROR] CUDA runtime error in cudaEventSynchronize(get()): unspecified launch failure\n"
+        block = line * (2**20 // len(line))
+        for _ in range(mib):
+            self.log.bytes(block)
+
+    # -- serving -----------------------------------------------------------------------------------------------------
+
+    def _bind(self, listener: socket.socket) -> bool:
+        s = self.settings
+        try:
+            if self.faults.get("port_taken"):
+                raise OSError(98, "Address already in use")
+            listener.bind((s.host, s.port))
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            if self.release.binds_first:
+                message = f"RuntimeError: Failed to bind socket to {s.host}:{s.port}: [Errno {error.errno}] {reason}"
+                explain.refused(self.log, message)
+            else:
+                self.log.raw(
+                    f"ERROR:    [Errno {error.errno}] error while attempting to bind on address "
+                    f"('{s.host}', {s.port}): {reason.lower()}"
+                )
+                self.log.raw("INFO:     Waiting for application shutdown.\nINFO:     Application shutdown complete.")
+            return False
+        return True
+
+    def _uvicorn_lines(self) -> None:
+        self.log.raw(f"INFO:     Started server process [{os.getpid()}]")
+        self.log.raw("INFO:     Waiting for application startup.")
+        self.log.raw("INFO:     Application startup complete.")
+
+    def _serve(self, serving: Serving, listener: socket.socket) -> tuple[str, int]:
+        s = self.settings
+        listening = f"Uvicorn running on http://{s.host}:{s.port} (Press CTRL+C to quit)"
+
+        def ready() -> None:
+            self.log.raw(f"INFO:     {listening}")
+            self.launch.note("ready")
+
+        ended = asyncio.run(serving.run(listener, ready))
+        return ended.outcome, ended.exit_code
+
+    def _leave(self, outcome: str, code: int) -> None:
+        leak = self.faults.get("leak")
+        for rank in self.ranks if leak else ():
+            rank.gpus.leak(rank.gpu, int(leak["gib"] * 2**30) if leak else 0, str(os.getpid()))
+        self.launch.note("end", outcome=outcome, exit_code=code)
+        if self.workers is not None:
+            self.workers.end()
+        if code < 0:  # the signal that was handled is raised again, and now nobody handles it
+            signal.signal(-code, signal.SIG_DFL)
+            signal.raise_signal(-code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
