@@ -7,6 +7,7 @@ One thread, one event loop, one connection per lane. Everything on the hot path 
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import sys
 from collections.abc import Callable
@@ -175,7 +176,7 @@ class _Run:
             text = f"no answer within {self.target.silence_timeout_s:g} s"
             raise EngineFailed(f"No connection to {host}:{port}: {text}. Is the server up?") from None
         except OSError as error:
-            text = error.strerror or str(error)
+            text = os.strerror(error.errno) if error.errno else str(error)
             raise EngineFailed(f"No connection to {host}:{port}: {text}. Is the server up?") from None
         self.connections.add(connection)
         return connection

@@ -32,10 +32,11 @@ class SseFraming:
         Raises:
             ValueError: a line longer than any event of a completion.
         """
-        if self._after_cr and piece[:1] == b"\n":
-            piece = piece[1:]  # the second half of a CRLF that two reads cut in two
         if not piece:
             return []
+        if self._after_cr and piece[:1] == b"\n":  # the second half of a CRLF that two reads cut in two
+            self._after_cr = False
+            return self.feed(piece[1:])
         self._after_cr = piece[-1:] == b"\r"
         lines = (self._line + piece).splitlines(keepends=True)
         self._line = b"" if lines[-1][-1:] in (b"\n", b"\r") else lines.pop()

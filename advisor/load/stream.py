@@ -57,7 +57,7 @@ class Connection(asyncio.BufferedProtocol):
         self._has_length = False
         self._heard = False
         self._headers_done = False
-        self._complete = False
+        self._complete = self._kept_alive = False
 
     @property
     def reusable(self) -> bool:
@@ -108,7 +108,7 @@ class Connection(asyncio.BufferedProtocol):
             self._answered(record, reusable=False)
             return
         if self._complete:
-            self._answered(record, reusable=self._parser.should_keep_alive())
+            self._answered(record, reusable=self._kept_alive)
 
     def eof_received(self) -> None:
         """The server will send no more; the transport closes and `connection_lost` says the rest."""
@@ -144,7 +144,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
-        self._complete = True
+        self._complete, self._kept_alive = True, self._parser.should_keep_alive()
 
     # --------------------------------------------------------------------------------------------------------------
 
