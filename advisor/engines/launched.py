@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from typing_extensions import Self
+
 from advisor.domain.deadlines import Deadlines
 from advisor.domain.errors import EngineFailed
 from advisor.domain.outcome import Crashed, Infrastructure, Outcome, OutOfMemory, Phase
@@ -39,7 +41,8 @@ _FATAL_UNDER_LOAD: tuple[Kind, ...] = ("oom", "host_oom", "insufficient_kv", "ke
 class Start:
     """What is started, where it answers, and how long it may take.
 
-    `used_before_gib` is what was in use on its GPUs before, by index; empty where the driver tells nothing.
+    `used_before_gib` is what was in use on its GPUs before, by index; empty where the driver tells nothing. `passed` are
+    the phases that are over when the process starts, such as a download.
     """
 
     launch: Launch
@@ -47,6 +50,7 @@ class Start:
     log: BoundedLog
     deadlines: Deadlines
     used_before_gib: dict[int, float]
+    passed: tuple[PhaseTiming, ...] = ()
 
 
 class LaunchedServer:
@@ -65,7 +69,7 @@ class LaunchedServer:
     def __init__(self, start: Start, observe: Callable[[LogEvent], None], on_event: OnEvent) -> None:
         self.start, self.model = start, ""
         self._observe_also, self._on_event = observe, on_event
-        self._tracker, self._clock = PhaseTracker(), _PhaseClock(on_event)
+        self._tracker, self._clock = PhaseTracker(), _PhaseClock(on_event, start.passed)
         self._failure: Outcome | None = None
         self._up = self._closed = False
         self._news = threading.Event()
@@ -81,7 +85,7 @@ class LaunchedServer:
             self.watch = undo.enter_context(GpuWatch(tuple(start.used_before_gib), self.process.pids))
             self._undo = undo.pop_all()
 
-    def __enter__(self) -> LaunchedServer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -246,9 +250,9 @@ class LaunchedServer:
 class _PhaseClock:
     """How long each phase took; phases pass in the order of a start and never come back."""
 
-    def __init__(self, on_event: OnEvent) -> None:
+    def __init__(self, on_event: OnEvent, passed: tuple[PhaseTiming, ...]) -> None:
         self._on_event = on_event
-        self._done: list[PhaseTiming] = []
+        self._done = [*passed]
         self.phase: Phase = "launch"
         self._began_s: float | None = None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from advisor.engines.rule_book import RULES
-from advisor.host.output import BoundedLog, LineReader
+from advisor.host.output import BoundedLog, Lines
 from advisor.memory.case import Case
 from advisor.memory.events import LogEvent
 
@@ -24,15 +24,14 @@ class LiveLog:
 
     def __init__(self, log: BoundedLog, observe: Callable[[LogEvent], None]) -> None:
         self._log, self._observe = log, observe
-        self._lines, self._reader, self._case = LineReader(), RULES.reader(), Case()
+        self._lines, self._reader, self._case = Lines(), RULES.reader(), Case()
         self._lock = threading.Lock()
         self._closed = False
 
     def take(self, chunk: bytes) -> None:
         """Keep and read more output."""
         with self._lock:
-            self._log.write(chunk)
-            self._read(self._lines.feed(chunk))
+            self._read(self._lines.feed(self._log.write(chunk)))
 
     def look(self, at: Callable[[Case], T]) -> T:
         """The answer of a function of the case as far as it is read; the function must not keep the case."""
@@ -44,8 +43,8 @@ class LiveLog:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._read(self._lines.finish())
-                self._log.close()
+                self._read(self._lines.feed(self._log.close()))
+                self._read(self._lines.close())
 
     def _read(self, lines: Iterable[tuple[int, str]]) -> None:
         for number, text in lines:

@@ -85,7 +85,7 @@ def memory_table(memory: MemoryReport) -> RenderableType:
     grid = table("GiB per GPU", "", "")
     grid.columns[2].justify = "left"
     for name in ("weights", "activations", "cuda_graphs", "kv_pool", "other"):
-        size = getattr(memory, name)
+        size = getattr(memory, name) or 0.0
         grid.add_row(name.replace("_", " "), f"{size:.2f}", "#" * round(40 * max(0.0, size) / memory.capacity))
     grid.add_row("left free", f"{memory.headroom:.2f}", f"of {memory.capacity:.1f}")
     return grid

@@ -14,6 +14,7 @@ from advisor.memory.case import Case
 from advisor.memory.diagnosis import Diagnosis, diagnose
 
 FETCHERS = ("hf", "huggingface-cli")  # the second is its name before huggingface_hub 0.34
+POLL_S = 1.0
 LEFT_OUT = "original/**/*"  # Meta's own copy of the weights, which nobody here reads; upstream leaves it out too
 
 
@@ -43,8 +44,8 @@ def fetch(launch: Launch, log: BoundedLog) -> None:
     live = LiveLog(log, lambda event: None)
     try:
         with ServerProcess(launch, live.take) as process:
-            process.wait(None)
-            exit_code = process.poll()
+            while (exit_code := process.wait(POLL_S)) is None:
+                pass
     finally:
         live.close()
     if exit_code:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput, EngineFailed
+from advisor.domain.measurement import RefereeReport
 from advisor.domain.ports import EngineIdentity, EvidenceStore, LaunchSpec, Measurer, OnEvent, RunningServer, TrialEvent
+from advisor.domain.trial import PhaseTiming
+from advisor.domain.workload import Workload
 from advisor.engines.launched import Start
+from advisor.engines.trtllm.benchmark import benchmark_argv
 from advisor.engines.trtllm.checkpoint import fetch, fetch_command
 from advisor.engines.trtllm.command import as_mapping, to_argv, to_yaml
 from advisor.engines.trtllm.dialects import dialect
@@ -26,10 +31,12 @@ from advisor.host.ports import free_port
 from advisor.host.process import Launch
 from advisor.host.secrets import Redactor
 from advisor.load.measurer import HttpMeasurer
+from advisor.load.referee import RefereeCall, run_referee
 from advisor.store import catalog
 from advisor.store.trial_folder import CONFIG
 from advisor.store.yaml_files import dump_yaml, write_atomic
 
+REFEREE_TIMEOUT_S = 3600.0
 CLEAN_GIB = 1.0  # what others may hold of a GPU before a launch: a display, a monitor, no server
 
 
@@ -99,20 +106,51 @@ class TrtllmEngine:
 
     def measurer(self) -> Measurer:
         """advisor's own load client, with the engine's own benchmark as referee."""
-        return TrtllmMeasurer(self)
+        return HttpMeasurer(self._referee)
+
+    def _referee(self, server: RunningServer, workload: Workload, seed: int, evidence: EvidenceStore) -> RefereeReport:
+        """`benchmark_serving` of the release, with the flags of the guide."""
+        assert isinstance(server, TrtllmServer)
+        with contextlib.ExitStack() as undo:
+            folder = evidence.file("") or undo.enter_context(tempfile.TemporaryDirectory(prefix="advisor-"))
+            name = f"referee-{workload.name}"
+            argv = benchmark_argv(
+                server.deployment,
+                workload,
+                host=server.target.host,
+                port=server.target.port,
+                seed=seed,
+                result_dir=folder,
+                result_filename=f"{name}.json",
+            )
+            installed = self.installed()
+            call = RefereeCall(
+                argv=(installed.interpreter if installed else argv[0], *argv[1:]),
+                cwd=folder,
+                env=dict(os.environ),
+                result_path=str(Path(folder) / f"{name}.json"),
+                output_path=str(Path(folder) / f"{name}.log"),
+                timeout_s=REFEREE_TIMEOUT_S,
+            )
+            return run_referee(call, workload)
 
     def ensure_checkpoint(
-        self, model: str, env: Mapping[str, str], run: str, log_path: str | None, on_event: OnEvent
-    ) -> None:
-        """Make the checkpoint local, once."""
-        if model in self._fetched:
-            return
-        argv = fetch_command(model, env)
+        self, model: str, env: Mapping[str, str], run: str, log_path: Path, on_event: OnEvent
+    ) -> tuple[PhaseTiming, ...]:
+        """Make the checkpoint local, once; the time that it took, if it had to be asked for.
+
+        Raises:
+            BadInput: a folder that is no checkpoint.
+            EngineFailed: it cannot be fetched.
+        """
+        argv = None if model in self._fetched else fetch_command(model, env)
+        began_s = time.monotonic()
         if argv is not None:
             on_event(TrialEvent(kind="phase", phase="download", detail=model))
-            redactor = Redactor(env, argv)
-            fetch(Launch(argv=argv, env=env, cwd=None, run=run), BoundedLog(str(log_path), redactor.bytes))
+            log = BoundedLog(str(log_path), Redactor(env, argv).bytes)
+            fetch(Launch(argv=argv, env=env, cwd=None, run=run), log)
         self._fetched.add(model)
+        return () if argv is None else (PhaseTiming(name="download", duration_s=time.monotonic() - began_s),)
 
 
 class TrtllmLaunch:
@@ -132,7 +170,7 @@ class TrtllmLaunch:
             self.document["load_format"] = "dummy"
         self.config_text = dump_yaml(self.document)
         self.port = free_port()
-        self.argv = Redactor(os.environ, ()).argv(self._command(CONFIG))
+        self.argv = tuple(Redactor(os.environ).argv(self._command(CONFIG)))
 
     def _command(self, config_path: str) -> tuple[str, ...]:
         return to_argv(
@@ -163,7 +201,7 @@ class TrtllmLaunch:
         gpus = self._gpus()
         if gpus:
             env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(str(gpu.index) for gpu in gpus)}
-        self.engine.ensure_checkpoint(deployed.model, env, run, folder / "download.log", on_event)
+        passed = self.engine.ensure_checkpoint(deployed.model, env, run, folder / "download.log", on_event)
         write_atomic(folder / CONFIG, self.config_text)
         placed = placement.placed(
             self._command(str(folder / CONFIG)), folder=folder, model=deployed.model, port=self.port, gpus=gpus, env=env
@@ -175,6 +213,7 @@ class TrtllmLaunch:
             log=BoundedLog(str(_free_name(folder, "server", ".log")), Redactor(env, placed.argv).bytes),
             deadlines=spec.deadlines,
             used_before_gib=used_gib([gpu.index for gpu in gpus]) if gpus else {},
+            passed=passed,
         )
         return TrtllmServer(spec, self.spoken, catalog.model_facts(deployed.model).vocab_size, start, on_event)
 
@@ -212,11 +251,3 @@ def _free_name(folder: Path, stem: str, suffix: str) -> Path:
     """`server.log`, and `server-2.log` for the second start of a trial."""
     names = [f"{stem}{suffix}", *(f"{stem}-{number}{suffix}" for number in range(2, 100))]
     return next(folder / name for name in names if not (folder / name).exists())
-
-
-class TrtllmMeasurer(HttpMeasurer):
-    """advisor's client, and `benchmark_serving` beside it."""
-
-    def __init__(self, engine: TrtllmEngine) -> None:
-        super().__init__()
-        self._engine = engine
