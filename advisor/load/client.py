@@ -182,12 +182,11 @@ class _Run:
         return connection
 
     def send_first(self) -> None:
-        if self.load.send_ms is None:
-            lanes, self.idle = self.idle, []
-            for connection in lanes:
-                self.send_next(connection)
-        else:
+        if self.load.send_ms is not None:
             self.send_due()
+            return
+        for _ in range(self.load.nominal_open):  # a lane that was lost meanwhile is opened again
+            self.send_next(self.idle.pop() if self.idle else None)
 
     def send_next(self, connection: Connection | None) -> None:
         """Send the next request, on this connection if it still serves, else on a new one."""

@@ -31,7 +31,7 @@ from advisor.metrics.definitions import compute
 
 RUNS_PER_SEED = 8  # the measurement, up to five rounds before it, and the question whether the server still answers
 STILL_THERE_S = 30.0
-OPEN_LOOP_BATCHES = 10
+OPEN_LOOP_BATCHES, OPEN_LOOP_BATCH = 10, 4  # how many, and least requests of one
 
 
 @runtime_checkable
@@ -164,7 +164,7 @@ class _Benchmark:
     def ci95(self) -> tuple[float, float] | None:
         """Of output tok/s, by batches of one wave each."""
         samples = self.run.samples()
-        per_batch = self.workload.concurrency or max(1, self.load.n_requests // OPEN_LOOP_BATCHES)
+        per_batch = self.workload.concurrency or max(OPEN_LOOP_BATCH, self.load.n_requests // OPEN_LOOP_BATCHES)
         interval = batch_means_interval(samples["sent_ms"], samples["done_ms"], samples["n_output"], per_batch)
         return (interval.low, interval.high) if interval else None
 

@@ -22,7 +22,7 @@ class Target(StrictModel):
     block_reuse: bool = Field(description="True when KV blocks of equal prefixes are reused")
     kv_block_tokens: int = Field(default=KV_BLOCK_TOKENS, ge=1)
     request_timeout_s: float = Field(default=3600, gt=0, description="One request, from its sending to its last byte")
-    silence_timeout_s: float = Field(default=120, gt=0, description="No byte on any connection while requests are open")
+    silence_timeout_s: float = Field(default=300, gt=0, description="No byte on any connection while requests are open")
 
     @field_validator("base_url")
     @classmethod

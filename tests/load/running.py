@@ -39,6 +39,9 @@ class Served:
     def profiled(self) -> ProfiledMemory | None:
         return None
 
+    def surprises(self) -> tuple[str, ...]:
+        return ()
+
     def stats(self) -> dict[str, Any]:
         return self._stats.pop(0) if len(self._stats) > 1 else self._stats[0]
 
