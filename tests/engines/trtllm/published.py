@@ -39,11 +39,9 @@ def published() -> Iterator[tuple[str, dict[str, Any]]]:
 def document(row: dict[str, str]) -> dict[str, Any]:
     """A row as a file in the spelling of its time."""
     other = json.loads(row["other"] or "{}")
-    found = {
-        name.removeprefix("top_level_"): value for name, value in other.items() if name not in NOT_IN_A_FILE
-    }  # fmt: skip
+    found = {name.removeprefix("top_level_"): value for name, value in other.items() if name not in NOT_IN_A_FILE}
     for column, path in PATHS.items():
-        if row[column]:
+        if row[column] and not (column == "kv_fraction" and "top_level_kv_cache_free_gpu_memory_fraction" in other):
             top, _, member = path.partition(".")
             value = row[column] if column in ("kv_dtype", "moe_backend") else json.loads(row[column])
             if member:

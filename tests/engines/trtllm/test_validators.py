@@ -143,6 +143,7 @@ EXAMPLES = {
     "ngram_without_draft_len": ("speculative_config: {decoding_type: NGram, is_keep_all: true}", "speculative_config: {decoding_type: NGram, max_draft_len: 1}"),
     "draft_target_without_draft_len": ("speculative_config: {decoding_type: Draft_Target, speculative_model: a}", "speculative_config: {decoding_type: Draft_Target, max_draft_len: 1}"),
     "draft_target_without_model": ("speculative_config: {decoding_type: Draft_Target, max_draft_len: 1}", "speculative_config: {decoding_type: Draft_Target, speculative_model: a}"),
+    "mtp_layers_for_draft_len": ("speculative_config: {decoding_type: MTP, num_nextn_predict_layers: 1}", "speculative_config: {decoding_type: MTP, max_draft_len: 1}"),
     "mtp_two_models": ("speculative_config: {decoding_type: MTP, mtp_eagle_one_model: false}", "speculative_config: {decoding_type: MTP, mtp_eagle_one_model: true}"),
     "pard_draft_len": ("speculative_config: {decoding_type: PARD, max_draft_len: 0}", "speculative_config: {decoding_type: PARD, max_draft_len: 1}"),
     "mtp_draft_len": ("speculative_config: {decoding_type: MTP, max_draft_len: 0}", "speculative_config: {decoding_type: MTP, max_draft_len: 1}"),
