@@ -41,8 +41,8 @@ _FATAL_UNDER_LOAD: tuple[Kind, ...] = ("oom", "host_oom", "insufficient_kv", "ke
 class Start:
     """What is started, where it answers, and how long it may take.
 
-    `used_before_gib` is what was in use on its GPUs before, by index; empty where the driver tells nothing. `passed` are
-    the phases that are over when the process starts, such as a download.
+    `used_before_gib` is what was in use on its GPUs before, by index; empty where the driver tells nothing. Phases that
+    are over when the process starts, such as a download, have `passed`.
     """
 
     launch: Launch
@@ -72,6 +72,7 @@ class LaunchedServer:
         self._tracker, self._clock = PhaseTracker(), _PhaseClock(on_event, start.passed)
         self._failure: Outcome | None = None
         self._up = self._closed = False
+        self._up_line: int | None = None
         self._news = threading.Event()
         self._doomed_since_s: float | None = None
         self._undo_last: list[Callable[[], object]] = []
@@ -106,7 +107,7 @@ class LaunchedServer:
     @property
     def dying(self) -> bool:
         """True when the process has ended or its log says that it is dead inside; costs nothing."""
-        return self._failure is not None or self.process.poll() is not None or self.live.look(doomed)
+        return self._failure is not None or self.process.poll() is not None or self._doomed()
 
     def phases(self) -> tuple[PhaseTiming, ...]:
         """Seconds of every phase of the start so far."""
@@ -196,6 +197,7 @@ class LaunchedServer:
                 self._news.wait(10 * TICK_S)
         self._up = trouble is None
         if self._up:
+            self._up_line = self.live.look(lambda case: case.ready.line if case.ready else 0)
             self._clock.end()
         else:
             late = deadline_s if time.monotonic() >= until_s else None
@@ -210,9 +212,12 @@ class LaunchedServer:
 
     # -- dying -----------------------------------------------------------------------------------------------------
 
+    def _doomed(self) -> bool:
+        return self.live.look(lambda case: doomed(case, self._up_line))
+
     def _last_words_spoken(self) -> bool:
         """True some time after a line that means the end."""
-        if self._doomed_since_s is None and self.live.look(doomed):
+        if self._doomed_since_s is None and self._doomed():
             self._doomed_since_s = time.monotonic()
         return self._doomed_since_s is not None and time.monotonic() - self._doomed_since_s > LAST_WORDS_S
 
@@ -279,14 +284,17 @@ class _PhaseClock:
         return (*self._done, *running)
 
 
-def doomed(case: Case) -> bool:
+def doomed(case: Case, up_line: int | None) -> bool:
     """True when the log holds a line after which this server will never serve again.
 
     While it starts only lines that report the end count: what looks like a cause may be an attempt that is recovered
     from. Once it serves, an error of a step or of its loop is the end, although `/health` goes on saying 200.
+
+    Args:
+        case: The log so far.
+        up_line: Where in the log it began to serve; None while it starts.
     """
-    ready_line = 0 if case.ready is None else case.ready.line
-    if any(event.line > ready_line for event in case.wrappers.values()):
+    if any(event.line > (up_line or 0) for event in case.wrappers.values()):
         return True
-    cause = root_cause(case) if case.ready is not None else None
-    return cause is not None and cause.event.line > ready_line and cause.kind in _FATAL_UNDER_LOAD
+    cause = root_cause(case) if up_line is not None else None
+    return cause is not None and cause.event.line > (up_line or 0) and cause.kind in _FATAL_UNDER_LOAD

@@ -23,13 +23,18 @@ from advisor.load.target import Target
 
 LOOKS = 50  # times that a run tells where it stands, if its requests end evenly
 LOOK_INTERVAL_S = 10.0  # and at least so often
+ASK_INTERVAL_S = 0.1
 MAX_CONNECTING = 256  # at once; a server's backlog is finite
 SPARE_FILES = 64
 MOST_WRONG = 64  # answers that are wrong in good order, until the rest is not worth sending
 
 
 def run_load(
-    target: Target, load: Load, stop: Stop, on_progress: Callable[[PartialResult], None] = lambda partial: None
+    target: Target,
+    load: Load,
+    stop: Stop,
+    on_progress: Callable[[PartialResult], None] = lambda partial: None,
+    is_dead: Callable[[], bool] = lambda: False,
 ) -> LoadRun:
     """Send all requests of a load and wait for their answers.
 
@@ -38,12 +43,14 @@ def run_load(
         load: What to send; a closed loop keeps `concurrency` requests in flight, an open loop sends on time.
         stop: Sees partial results a few dozen times; True ends the run and closes what is open.
         on_progress: Sees the same.
+        is_dead: Asked ten times a second, so that nobody waits for a server of which more is known here than it says.
 
     Raises:
-        EngineFailed: the server cannot be reached, hangs up, or falls silent. The first such trouble ends the run.
+        EngineFailed: the server cannot be reached, hangs up, falls silent, or is dead. The first such trouble ends the
+            run.
     """
     allow_open_files(must=load.nominal_open, may=load.n_requests)
-    return asyncio.run(_Run(target, load, stop, on_progress).run())
+    return asyncio.run(_Run(target, load, stop, on_progress, is_dead).run())
 
 
 def allow_open_files(must: int, may: int) -> None:
@@ -67,8 +74,15 @@ def allow_open_files(must: int, may: int) -> None:
 class _Run:
     """State of one run. `heard`, `on_answer` and `on_lost` are called by its connections."""
 
-    def __init__(self, target: Target, load: Load, stop: Stop, on_progress: Callable[[PartialResult], None]) -> None:
-        self.target, self.load, self.stop, self.on_progress = target, load, stop, on_progress
+    def __init__(
+        self,
+        target: Target,
+        load: Load,
+        stop: Stop,
+        on_progress: Callable[[PartialResult], None],
+        is_dead: Callable[[], bool],
+    ) -> None:
+        self.target, self.load, self.stop, self.on_progress, self.is_dead = target, load, stop, on_progress, is_dead
         self.records = tuple(StreamRecord() for _ in load.requests)
         self.shortfalls: dict[int, str] = {}
         self.read_buffer = memoryview(bytearray(READ_BYTES))
@@ -83,7 +97,7 @@ class _Run:
         self.ended_by: str | None = None
         self.trouble: EngineFailed | None = None
         self.closing = False
-        self.heard_ms = self.looked_ms = 0.0
+        self.heard_ms = self.looked_ms = self.asked_ms = 0.0
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -95,7 +109,7 @@ class _Run:
         try:
             await self.connect_lanes()
             self.start_s = self.loop.time()
-            self.heard_ms = self.looked_ms = self.accounted_ms = 0.0
+            self.heard_ms = self.looked_ms = self.asked_ms = self.accounted_ms = 0.0
             pulse.restart()
             self.send_first()
             await self.watch()
@@ -280,6 +294,11 @@ class _Run:
             self.wake.set()
         if not self.in_flight:
             return
+        if now_ms - self.asked_ms > ASK_INTERVAL_S * 1e3:
+            self.asked_ms = now_ms
+            if self.is_dead():
+                self.end("The server has died.")
+                return
         open_ms = now_ms - self.records[next(iter(self.in_flight.values()))].sent_ms  # the oldest: dicts keep order
         if now_ms - self.heard_ms > self.target.silence_timeout_s * 1e3:
             self.end(

@@ -40,6 +40,11 @@ class HttpServer(Protocol):
 
     @property
     def target(self) -> Target: ...
+    @property
+    def dying(self) -> bool:
+        """True when it is known to be dead, whatever it answers; asked often."""
+        ...
+
     def stats(self) -> dict[str, Any]:
         """What the server counted since the last call; `kv_cache_hit_rate` and `limited_by` are read if it tells."""
         ...
@@ -94,17 +99,21 @@ class HttpMeasurer:
         on_event(TrialEvent(kind="phase", phase="serve", detail=workload.name))
         load = make_load(target, workload, n_requests=workload.requests(), seed=seed, run=runs[0])
         rounds, broken = warm_up(
-            target, workload, runs[1 : 1 + MAX_ROUNDS], lambda place: progress(0.0, f"warm-up round {place + 1}")
+            target,
+            workload,
+            runs[1 : 1 + MAX_ROUNDS],
+            lambda place: progress(0.0, f"warm-up round {place + 1}"),
+            lambda: server.dying,
         )
         if broken is not None:
-            _ask_again(target, workload, broken, runs[-1])
+            _ask_again(server, workload, broken, runs[-1])
             return _fell_short(workload, seed, broken, rounds, "while warming up, ")
         server.stats()
-        run = run_load(target, load, stop, on_progress)
+        run = run_load(target, load, stop, on_progress, lambda: server.dying)
         told = server.stats()
         evidence.write_samples(workload.name, run.samples())
         if run.shortfalls:
-            _ask_again(target, workload, run, runs[-1])
+            _ask_again(server, workload, run, runs[-1])
             return _fell_short(workload, seed, run, rounds)
         outcome = _outcome(_Benchmark(target, workload, seed, load, run, rounds), told, self._limits)
         if outcome.metrics is not None:
@@ -120,7 +129,7 @@ class HttpMeasurer:
         return compared(self._referee(server, workload, seed, evidence), self._measured.get(workload.name))
 
 
-def _ask_again(target: Target, workload: Workload, run: LoadRun, number: int) -> None:
+def _ask_again(server: HttpServer, workload: Workload, run: LoadRun, number: int) -> None:
     """After an answer that looks like a dying server, ask for one more token; any answer says that it lives.
 
     Raises:
@@ -128,13 +137,13 @@ def _ask_again(target: Target, workload: Workload, run: LoadRun, number: int) ->
     """
     if not run.alarmed:
         return
+    target, told = server.target, shortfall_note(run.shortfalls.values(), len(run.records))
     patience_s = min(STILL_THERE_S, target.silence_timeout_s)
     impatient = changed(target, silence_timeout_s=patience_s, request_timeout_s=patience_s)
     load = make_load(impatient, changed(workload, osl=1, osl_min=None), n_requests=1, seed=number, run=number)
     try:
-        run_load(impatient, load, lambda partial: False)
+        run_load(impatient, load, lambda partial: False, is_dead=lambda: server.dying)
     except EngineFailed as error:
-        told = shortfall_note(run.shortfalls.values(), len(run.records))
         raise EngineFailed(f"{told}; asked again, it did not answer: {error}") from None
 
 
@@ -209,6 +218,8 @@ def _outcome(benchmark: _Benchmark, told: dict[str, Any], limits: ClientLimits) 
     )
     hit_rate: float | None = told.get("kv_cache_hit_rate")
     limited_by: LimitedBy | None = told.get("limited_by")
+    if limited_by is None and told.get("n_iterations"):  # nothing waited inside the server, so the load is the limit
+        limited_by = "request_rate" if workload.request_rate_per_s is not None else "concurrency"
     troubles = [
         f"stopped early after {run.n_finished:,} of {load.n_requests:,} requests" if stopped else None,
         f"the client was the limit: {', '.join(reasons)}" if reasons else None,

@@ -39,7 +39,11 @@ def settled(output_tok_per_s: tuple[float, ...]) -> bool:
 
 
 def warm_up(
-    target: Target, workload: Workload, runs: range, on_round: Callable[[int], None]
+    target: Target,
+    workload: Workload,
+    runs: range,
+    on_round: Callable[[int], None],
+    is_dead: Callable[[], bool] = lambda: False,
 ) -> tuple[WarmUp, LoadRun | None]:
     """Serve rounds until two in a row agree.
 
@@ -48,6 +52,7 @@ def warm_up(
         workload: What will be measured.
         runs: Numbers of the rounds on this launch, one each; also the most rounds there may be.
         on_round: Called before each round with its place, from 0.
+        is_dead: See `run_load`.
 
     Returns:
         The rounds, and the run of one in which answers fell short: then there is nothing to warm up for.
@@ -60,7 +65,7 @@ def warm_up(
     for place, run in enumerate(runs):
         on_round(place)
         load = make_load(target, wave, n_requests=wave.requests(), seed=run, run=run)
-        served = run_load(target, load, lambda partial: False)
+        served = run_load(target, load, lambda partial: False, is_dead=is_dead)
         if served.shortfalls:
             return WarmUp(output_tok_per_s=rates, stable=False), served
         rates = (*rates, float(load.osl.sum()) / served.duration_s)

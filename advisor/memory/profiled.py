@@ -62,7 +62,9 @@ def residuals(predicted: MemoryReport, measured: ProfiledMemory | MemoryReport) 
         found = {"weights": measured.weights, "activations": measured.activations, "kv_pool": measured.kv_pool}
         found["other"] = report.other if report else beside_torch(measured)
     else:
-        found = {name: getattr(measured, name) for name in ("weights", "activations", "cuda_graphs", "kv_pool", "other")}
+        found = {
+            name: getattr(measured, name) for name in ("weights", "activations", "cuda_graphs", "kv_pool", "other")
+        }
     expected = predicted.model_dump()
     if found.get("cuda_graphs") is None:
         expected["other"] += predicted.cuda_graphs or 0.0

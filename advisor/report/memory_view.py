@@ -65,10 +65,7 @@ def memory_chart(result: Result, bars: Sequence[tuple[str, MemoryReport]]) -> Ht
 def memory_table(result: Result, entries: Sequence[tuple[str, ResultEntry]]) -> Html:
     """GiB by component; the legend and the text alternative of the memory chart."""
     reports = [entry.memory_gib for _, entry in entries if entry.memory_gib is not None]
-    rows = [
-        [swatch(key, f"{title}, GiB"), *(_said(report, key, 2) for report in reports)]
-        for key, title in COMPONENTS
-    ]
+    rows = [[swatch(key, f"{title}, GiB"), *(_said(report, key, 2) for report in reports)] for key, title in COMPONENTS]
     rows.append(["GPU capacity, GiB", *(f"{report.capacity:.2f}" for report in reports)])
     caption = f"Memory of the fullest GPU by component, {result.source}."
     return table(caption, ["component", *(name for name, _ in entries)], rows)

@@ -42,6 +42,10 @@ class Served:
     def surprises(self) -> tuple[str, ...]:
         return ()
 
+    @property
+    def dying(self) -> bool:
+        return False
+
     def stats(self) -> dict[str, Any]:
         return self._stats.pop(0) if len(self._stats) > 1 else self._stats[0]
 

@@ -19,8 +19,8 @@ from advisor.engines.asking import TROUBLE, get
 
 QUEUED_SHARE = 0.5  # of the iterations, as the twin judges it
 NEARLY_FULL = 0.95
-POLL_S = 0.2
-PATIENCE_S = 0.4
+POLL_S = 0.25
+PATIENCE_S = 0.5
 TIMEOUT_S = 3.0  # without any iteration the answer takes two seconds
 
 
