@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from tests.standin.dial import Faults
+from tests.standin.dial import Fault, Faults
 from tests.standin.log import Log
 from tests.standin.memory import OutOfMemory
 from tests.standin.scheduler import Iteration, Request, Scheduler
@@ -31,7 +31,7 @@ class Engine:
         log: Log,
         faults: Faults,
         on_death: Callable[[OutOfMemory], None],
-        on_crash: Callable[[], None],
+        on_crash: Callable[[Fault], None],
     ) -> None:
         self.settings, self.scheduler, self.speed, self.log = settings, scheduler, speed, log
         self.on_death, self.on_crash = on_death, on_crash
@@ -40,7 +40,8 @@ class Engine:
         self.dead = False
         self._work = asyncio.Event()
         self._n_tokens = 0
-        self._crash, self._dead_loop = faults.get("segfault"), faults.get("dead_loop")
+        self._crash = faults.get("segfault") or faults.get("host_kill", phase="serve")
+        self._dead_loop = faults.get("dead_loop")
         slow = faults.get("slow_first")
         if slow:
             scheduler.slowdown_left, scheduler.slowdown = slow["requests"], slow.get("factor", 1.2)
@@ -80,7 +81,7 @@ class Engine:
         if self.settings.iter_log:
             self.log.info(self._iter_line(iteration))
         if self._crash and self._n_tokens >= self._crash.get("after_tokens", 1):
-            self.on_crash()
+            self.on_crash(self._crash)
         if self._dead_loop and self.scheduler.n_finished >= self._dead_loop.get("after_requests", 0):
             self.dead = True
             if not self._dead_loop.get("silent"):

@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from advisor.domain.errors import BadInput
 from advisor.domain.outcome import Phase
 from advisor.store import catalog
@@ -131,11 +133,15 @@ class Run:
         s = self.settings
         self.log.info("Using LLM with PyTorch backend")
         try:
+            deployment = s.deployment(self.dial.gpu)
             facts = catalog.model_facts(s.model)
             twin = Twin(
                 facts, catalog.step_tables, constants=draw_world(self.dial.world), ladder_rule=self.release.ladder
             )
-            twin.times(s.deployment(self.dial.gpu))
+            twin.times(deployment)
+        except ValidationError:
+            explain.refused(self.log, "ValueError: moe_tp_size * moe_ep_size should equal to tp_size")
+            raise StartFailed("layout impossible") from None
         except BadInput as error:
             explain.refused(
                 self.log,

@@ -13,7 +13,7 @@ from advisor.twin.predict import Twin
 from advisor.twin.scheduler import SchedulerSettings
 from tests.standin import explain
 from tests.standin.api import Api
-from tests.standin.dial import Dial, Faults
+from tests.standin.dial import Dial, Fault, Faults
 from tests.standin.engine import Engine
 from tests.standin.http import Connection
 from tests.standin.log import Log
@@ -95,7 +95,8 @@ class Serving:
         s = self.settings
         deployment = s.deployment(self.dial.gpu)
         law = Law(self.twin.memory_terms(deployment), s, self.twin.constants)
-        memory = LoadMemory(law, self.ranks, each_its_own=s.attention_dp)
+        forced = self.faults.get("oom", stage="serve")
+        memory = LoadMemory(law, self.ranks, each_its_own=s.attention_dp, forced=forced)
         scheduler = Scheduler(
             self.twin.times(deployment),
             SchedulerSettings(
@@ -113,7 +114,7 @@ class Serving:
             reuse=s.block_reuse and os.environ.get("FORCE_DETERMINISTIC") != "1",
             check_rows=memory.check,
         )
-        return Engine(s, scheduler, self.dial.speed, self.log, self.faults, self._out_of_memory, self._segfault)
+        return Engine(s, scheduler, self.dial.speed, self.log, self.faults, self._out_of_memory, self._crash)
 
     def _end(self, ended: Ended) -> None:
         if self.ended is not None and not self.ended.done():
@@ -142,8 +143,10 @@ class Serving:
         if self.settings.release.dies_with_loop:
             self._end(Ended("out of memory: serve", 1))
 
-    def _segfault(self) -> None:
+    def _crash(self, fault: Fault) -> None:
         """The process is gone in the middle of whatever it was sending."""
+        if fault["kind"] == "host_kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         self.log.raw(f"[{os.uname().nodename}:{os.getpid()}] *** Process received signal ***")
         self.log.raw(f"[{os.uname().nodename}:{os.getpid()}] Signal: Segmentation fault (11)")
         os._exit(SEGFAULT_EXIT)
