@@ -13,11 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tests.standin.dial import Dial, Faults
+from tests.standin.context import Context
 from tests.standin.engine import Engine
 from tests.standin.http import Exchange
 from tests.standin.limits import Room
-from tests.standin.log import Log
 from tests.standin.protocol import (
     ChatCompletionRequest,
     CompletionRequest,
@@ -26,7 +25,6 @@ from tests.standin.protocol import (
     tokens_of,
 )
 from tests.standin.scheduler import Request
-from tests.standin.settings import Settings
 from tests.standin.startup import Started
 from tests.standin.streams import Answer, ChatAnswer, CompletionAnswer
 
@@ -36,17 +34,9 @@ _HEALTH_TIMEOUT_S = 60.0
 class Api:
     """Answers requests for one server."""
 
-    def __init__(
-        self, settings: Settings, started: Started, engine: Engine, dial: Dial, log: Log, faults: Faults
-    ) -> None:
-        self.settings, self.started, self.engine, self.dial, self.log, self.faults = (
-            settings,
-            started,
-            engine,
-            dial,
-            log,
-            faults,
-        )
+    def __init__(self, context: Context, started: Started, engine: Engine) -> None:
+        self.settings, self.started, self.engine = context.settings, started, engine
+        self.dial, self.log, self.faults = context.dial, context.log, context.faults
         self._created = int(time.time())
         self._ids = itertools.count(1)
         self._n_generations = 0
@@ -54,7 +44,7 @@ class Api:
         self._routes: dict[tuple[str, str], Callable[[Exchange], None]] = {
             ("GET", "/health"): lambda exchange: exchange.respond(),
             ("GET", "/health_generate"): self._health_generate,
-            ("GET", "/version"): lambda exchange: exchange.json({"version": settings.release.version}),
+            ("GET", "/version"): lambda exchange: exchange.json({"version": self.settings.release.version}),
             ("GET", "/v1/models"): self._models,
             ("GET", "/metrics"): lambda exchange: self._later(self._metrics(exchange)),
             ("GET", "/perf_metrics"): lambda exchange: exchange.json([]),

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from tests.standin.dial import Fault, Faults
-from tests.standin.log import Log
+from tests.standin.context import Context
+from tests.standin.dial import Fault
 from tests.standin.memory import OutOfMemory
 from tests.standin.scheduler import Iteration, Request, Scheduler
-from tests.standin.settings import Settings
 
 MAX_STATS = 1000
 """Iterations whose statistics are kept for `/metrics`."""
@@ -25,15 +24,13 @@ class Engine:
 
     def __init__(
         self,
-        settings: Settings,
+        context: Context,
         scheduler: Scheduler,
-        speed: float,
-        log: Log,
-        faults: Faults,
         on_death: Callable[[OutOfMemory], None],
         on_crash: Callable[[Fault], None],
     ) -> None:
-        self.settings, self.scheduler, self.speed, self.log = settings, scheduler, speed, log
+        self.settings, self.scheduler = context.settings, scheduler
+        self.speed, self.log, faults = context.dial.speed, context.log, context.faults
         self.on_death, self.on_crash = on_death, on_crash
         self.stats: deque[dict[str, Any]] = deque(maxlen=MAX_STATS)
         self.new_stats = asyncio.Event()

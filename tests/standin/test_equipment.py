@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.workload import Workload
+from advisor.engines.trtllm.upstream import judged_upstream
 from advisor.store import catalog
 from advisor.twin.predict import Twin
 from advisor.twin.worlds import draw_world
@@ -86,6 +90,15 @@ def test_the_package_says_what_it_is_and_judges_by_the_schema(make_standin: Make
     old = run(make_standin("0.21.0"), "python", "-m", MODULE, "--model", "m")
     assert old.returncode == 1
     assert "ModuleNotFoundError" in old.stderr
+
+
+def test_advisor_asks_the_package_for_its_judgement(make_standin: MakeStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (make_standin("1.2.0").env()["PYTHONPATH"]).split(os.pathsep)[:2]:
+        monkeypatch.syspath_prepend(folder)
+    verdict = judged_upstream({"max_batch_size": 64, "cuda_graph_config": {"padding_enabled": True}})
+    assert verdict is not None
+    assert verdict.version == "1.2.0+standin"
+    assert verdict.errors == ("cuda_graph_config.padding_enabled: Extra inputs are not permitted",)
 
 
 def test_a_download_succeeds_fails_and_is_recorded(make_standin: MakeStandIn, tmp_path: Path) -> None:

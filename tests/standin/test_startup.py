@@ -25,7 +25,8 @@ from advisor.store import catalog
 from advisor.twin.predict import Twin
 from advisor.twin.worlds import draw_world
 from tests.standin.command_line import parse
-from tests.standin.dial import Faults
+from tests.standin.context import Context
+from tests.standin.dial import Dial, Faults
 from tests.standin.equipment import MODEL
 from tests.standin.fake_gpus import FakeGpus
 from tests.standin.log import Log
@@ -78,12 +79,13 @@ class Bench:
         self.twin = Twin(catalog.model_facts(MODEL), catalog.step_tables, constants=draw_world(1))
         self.law = Law(self.twin.memory_terms(deployment), self.settings, self.twin.constants)
         self.ranks = [RankMemory(self.gpus, rank, rank, os.getpid()) for rank in range(self.settings.n_ranks)]
-        self.log, self.faults = Paper(self.settings.n_ranks), Faults(faults or {})
+        self.log = Paper(self.settings.n_ranks)
+        self.context = Context(self.settings, Dial(), Faults(faults or {}), self.log)
 
     def start(self) -> Started:
         """All phases, without their time."""
         paused = lambda phase, share: None  # noqa: E731
-        return Startup(self.settings, self.law, self.ranks, self.log, paused, self.faults, 131_072).run()
+        return Startup(self.context, self.law, self.ranks, paused, 131_072).run()
 
     def law_says(self, load: MemoryLoad | None = None) -> MemoryBudget:
         """The whole law at once, on the GPU that is there."""
