@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tests.standin.dial import Dial, Faults
+from tests.standin.context import Context
 from tests.standin.engine import Engine
 from tests.standin.http import Exchange
-from tests.standin.log import Log
+from tests.standin.limits import Room
 from tests.standin.protocol import (
     ChatCompletionRequest,
     CompletionRequest,
@@ -25,7 +25,6 @@ from tests.standin.protocol import (
     tokens_of,
 )
 from tests.standin.scheduler import Request
-from tests.standin.settings import Settings
 from tests.standin.startup import Started
 from tests.standin.streams import Answer, ChatAnswer, CompletionAnswer
 
@@ -35,17 +34,9 @@ _HEALTH_TIMEOUT_S = 60.0
 class Api:
     """Answers requests for one server."""
 
-    def __init__(
-        self, settings: Settings, started: Started, engine: Engine, dial: Dial, log: Log, faults: Faults
-    ) -> None:
-        self.settings, self.started, self.engine, self.dial, self.log, self.faults = (
-            settings,
-            started,
-            engine,
-            dial,
-            log,
-            faults,
-        )
+    def __init__(self, context: Context, started: Started, engine: Engine) -> None:
+        self.settings, self.started, self.engine = context.settings, started, engine
+        self.dial, self.log, self.faults = context.dial, context.log, context.faults
         self._created = int(time.time())
         self._ids = itertools.count(1)
         self._n_generations = 0
@@ -53,7 +44,7 @@ class Api:
         self._routes: dict[tuple[str, str], Callable[[Exchange], None]] = {
             ("GET", "/health"): lambda exchange: exchange.respond(),
             ("GET", "/health_generate"): self._health_generate,
-            ("GET", "/version"): lambda exchange: exchange.json({"version": settings.release.version}),
+            ("GET", "/version"): lambda exchange: exchange.json({"version": self.settings.release.version}),
             ("GET", "/v1/models"): self._models,
             ("GET", "/metrics"): lambda exchange: self._later(self._metrics(exchange)),
             ("GET", "/perf_metrics"): lambda exchange: exchange.json([]),
@@ -133,6 +124,16 @@ class Api:
             answer.add(index, prompt, n_output, finish)
         answer.start()
 
+    def _output_length(self, n_prompt: int, max_tokens: int | None) -> int:
+        room = Room(self.settings, self.started.max_seq_len, n_prompt)
+        try:
+            length = room.output_length(max_tokens)
+        finally:
+            for letter, text in room.notes:
+                self.log.say(letter, text)
+        clamp = self.faults.get("clamp")
+        return min(length, clamp["tokens"]) if clamp else length
+
     def submit(self, request: Request) -> None:
         """Hand a request to the engine."""
         self.engine.submit(request)
@@ -146,42 +147,6 @@ class Api:
 
     def next_id(self) -> int:
         return next(self._ids)
-
-    def _output_length(self, n_prompt: int, max_tokens: int | None) -> int:
-        """Tokens that a request may make: as asked, or silently as many as `max_seq_len` leaves.
-
-        Raises:
-            ValueError: the prompt is too long; the text is upstream's.
-        """
-        s, release = self.settings, self.settings.release
-        if n_prompt > s.max_num_tokens and not s.chunked_prefill and release.checks_prompt:
-            raise ValueError(
-                f"The sum of prompt length ({float(n_prompt)}), query length (0) should not exceed max_num_tokens "
-                f"({s.max_num_tokens})"
-            )
-        room = self.started.max_seq_len - n_prompt
-        terms = (
-            f"`default_max_tokens` ({room}) = max_seq_len ({self.started.max_seq_len}) - `splited_prompt_len` "
-            f"({n_prompt}) - `query_token_len` (0)"
-        )
-        if room <= 0:
-            if release.refuses_long_prompt:
-                raise ValueError(f"`default_max_tokens` ({room}) must be greater than 0, {terms}")
-            self.log.warning(f"`default_max_tokens` ({room}) should be greater than 0, {terms}")
-            message = "[TensorRT-LLM][ERROR] Assertion failed: mMaxNewTokens > 0"
-            self.log.error(f"submit request failed: {message}")
-            raise ValueError(message)
-        if max_tokens is None:
-            return room
-        if max_tokens <= 0:
-            raise ValueError(f"`max_tokens` ({max_tokens}) must be greater than 0")
-        if max_tokens > room:
-            self.log.warning(
-                f"User-specified `max_tokens` ({max_tokens}) is greater than deduced `default_max_tokens` ({room}), "
-                "using default_max_tokens instead."
-            )
-        clamp = self.faults.get("clamp")
-        return min(max_tokens, room, clamp["tokens"] if clamp else room)
 
 
 def _end(prompt: list[int], limit: int, min_tokens: int) -> tuple[int, str]:

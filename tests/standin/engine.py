@@ -9,11 +9,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from tests.standin.dial import Faults
-from tests.standin.log import Log
+from tests.standin.context import Context
+from tests.standin.dial import Fault
 from tests.standin.memory import OutOfMemory
 from tests.standin.scheduler import Iteration, Request, Scheduler
-from tests.standin.settings import Settings
 
 MAX_STATS = 1000
 """Iterations whose statistics are kept for `/metrics`."""
@@ -25,22 +24,21 @@ class Engine:
 
     def __init__(
         self,
-        settings: Settings,
+        context: Context,
         scheduler: Scheduler,
-        speed: float,
-        log: Log,
-        faults: Faults,
         on_death: Callable[[OutOfMemory], None],
-        on_crash: Callable[[], None],
+        on_crash: Callable[[Fault], None],
     ) -> None:
-        self.settings, self.scheduler, self.speed, self.log = settings, scheduler, speed, log
+        self.settings, self.scheduler = context.settings, scheduler
+        self.speed, self.log, faults = context.dial.speed, context.log, context.faults
         self.on_death, self.on_crash = on_death, on_crash
         self.stats: deque[dict[str, Any]] = deque(maxlen=MAX_STATS)
         self.new_stats = asyncio.Event()
         self.dead = False
         self._work = asyncio.Event()
         self._n_tokens = 0
-        self._crash, self._dead_loop = faults.get("segfault"), faults.get("dead_loop")
+        self._crash = faults.get("segfault") or faults.get("host_kill", phase="serve")
+        self._dead_loop = faults.get("dead_loop")
         slow = faults.get("slow_first")
         if slow:
             scheduler.slowdown_left, scheduler.slowdown = slow["requests"], slow.get("factor", 1.2)
@@ -80,7 +78,7 @@ class Engine:
         if self.settings.iter_log:
             self.log.info(self._iter_line(iteration))
         if self._crash and self._n_tokens >= self._crash.get("after_tokens", 1):
-            self.on_crash()
+            self.on_crash(self._crash)
         if self._dead_loop and self.scheduler.n_finished >= self._dead_loop.get("after_requests", 0):
             self.dead = True
             if not self._dead_loop.get("silent"):

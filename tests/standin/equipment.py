@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,14 @@ class StandIn:
         """Every call of the download program so far."""
         return recorded(self.home / DOWNLOADS)
 
-    def leftovers(self) -> list[int]:
-        """Processes of this stand-in that are still alive."""
+    def leftovers(self, patience_s: float = 0.0) -> list[int]:
+        """Processes of this stand-in that are still alive; those that are just ending may have a moment."""
+        deadline = time.monotonic() + patience_s
+        while (left := self._alive()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return left
+
+    def _alive(self) -> list[int]:
         mark = f"{HOME_VARIABLE}={self.home}".encode()
         found = []
         for folder in Path("/proc").iterdir():

@@ -14,7 +14,8 @@ class Log:
     """Writes whole lines at once. A reader that went away is no error: a server goes on without one."""
 
     def __init__(self, level: str = "info", n_ranks: int = 1) -> None:
-        self.level = _LEVELS.index(os.environ.get("TLLM_LOG_LEVEL", level).lower())
+        wanted = os.environ.get("TLLM_LOG_LEVEL", "").lower()
+        self.level = _LEVELS.index(wanted if wanted in _LEVELS else level)
         self.n_ranks = n_ranks
 
     def raw(self, text: str) -> None:

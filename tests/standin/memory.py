@@ -7,9 +7,10 @@ co-tenants and leaks count.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from advisor.domain.units import from_gib, gib
 from advisor.memory.law import (
@@ -248,8 +249,10 @@ def pool_tokens(asked: int, ranks: list[RankMemory], law: Law) -> int:
 class LoadMemory:
     """What serving takes beyond the start: sampling buffers of the most rows seen, and fragmentation."""
 
-    def __init__(self, law: Law, ranks: list[RankMemory], *, each_its_own: bool) -> None:
-        self.law, self.ranks, self.each_its_own = law, ranks, each_its_own
+    def __init__(
+        self, law: Law, ranks: list[RankMemory], *, each_its_own: bool, forced: Mapping[str, Any] | None = None
+    ) -> None:
+        self.law, self.ranks, self.each_its_own, self.forced = law, ranks, each_its_own, forced
         self.most_rows = [0] * len(ranks)
 
     def check(self, queue: int, rows: int) -> None:
@@ -262,5 +265,8 @@ class LoadMemory:
             if rows > self.most_rows[number]:
                 rank, sizes = self.ranks[number], self.law.sizes
                 need = self.law.logits_gib(rows) + sizes.fragments - sizes.captured_fragments
-                rank.take("load", need - rank.held.get("load", 0.0), "serve")
+                more = need - rank.held.get("load", 0.0)
+                if self.forced and rows >= self.forced.get("rows", 1):
+                    more = rank.free_gib + self.forced.get("short_gib", 0.5)
+                rank.take("load", more, "serve")
                 self.most_rows[number] = rows

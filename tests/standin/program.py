@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -10,6 +11,8 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from advisor.domain.errors import BadInput
 from advisor.domain.outcome import Phase
@@ -19,18 +22,20 @@ from advisor.twin.predict import Twin
 from advisor.twin.worlds import draw_world
 from tests.standin import explain
 from tests.standin.command_line import USAGE_EXIT, UsageError, help_text, parse
-from tests.standin.dial import HOME_VARIABLE, LAUNCHES, Dial, Faults, Launch, begin, read_dial
+from tests.standin.context import Context
+from tests.standin.dial import HOME_VARIABLE, LAUNCHES, Launch, begin, read_dial
 from tests.standin.fake_gpus import FakeGpus
 from tests.standin.log import Log
 from tests.standin.memory import Law, RankMemory
 from tests.standin.releases import RELEASES, Release
 from tests.standin.serve import Serving
-from tests.standin.settings import ConfigRefused, Settings, read_document, understand
-from tests.standin.startup import Started, StartFailed, Startup
+from tests.standin.settings import ConfigRefused, read_document, understand
+from tests.standin.startup import StartFailed, Startup
 from tests.standin.workers import Workers
 
 BANNER = "advisor test equipment: this is a stand-in for trtllm-serve, not TensorRT-LLM; no number here is measured."
 _FAILED = 1
+_USUAL_CONTEXT_TOKENS = 8192
 
 
 def main(argv: list[str]) -> int:
@@ -49,7 +54,8 @@ def main(argv: list[str]) -> int:
         launch, _ = begin(home / LAUNCHES, dial, argv, None)
         return _refused(error, release, launch)
     launch, faults = begin(home / LAUNCHES, dial, argv, settings.record())
-    return Run(settings, dial, faults, launch, line.options.get("--backend")).run()
+    context = Context(settings, dial, faults, Log(settings.log_level, settings.n_ranks))
+    return Run(context, launch, line.options.get("--backend")).run()
 
 
 def _refused(error: Exception, release: Release, launch: Launch) -> int:
@@ -68,10 +74,10 @@ def _refused(error: Exception, release: Release, launch: Launch) -> int:
 class Run:
     """A launch whose configuration was understood."""
 
-    def __init__(self, settings: Settings, dial: Dial, faults: Faults, launch: Launch, backend: str | None) -> None:
-        self.settings, self.dial, self.faults, self.launch, self.backend = settings, dial, faults, launch, backend
-        self.release = settings.release
-        self.log = Log(settings.log_level, settings.n_ranks)
+    def __init__(self, context: Context, launch: Launch, backend: str | None) -> None:
+        self.context, self.launch, self.backend = context, launch, backend
+        self.settings, self.dial, self.faults, self.log = context.settings, context.dial, context.faults, context.log
+        self.release = self.settings.release
         self.workers: Workers | None = None
         self.ranks: list[RankMemory] = []
 
@@ -93,21 +99,24 @@ class Run:
     def _run(self) -> tuple[str, int]:
         self._banner()
         if self.backend != "pytorch" and (self.release.needs_backend or self.backend is not None):
-            return self._engine_path()
+            self._engine_path()
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if self.release.binds_first and not self._bind(listener):
-                return "port taken", _FAILED
-            twin = self._twin()
-            started = self._start(twin)
-            serving = Serving(self.settings, started, twin, self.dial, self.faults, self.log, self.ranks, self.workers)
+            if self.release.binds_first:
+                self._bind(listener)
+            serving = self._start(self._twin())
+            for line in (f"Started server process [{os.getpid()}]", "Waiting for application startup."):
+                self.log.raw(f"INFO:     {line}")
+            self.log.raw("INFO:     Application startup complete.")
             if not self.release.binds_first:
-                self._uvicorn_lines()
-                if not self._bind(listener):
-                    return "port taken", _FAILED
-            else:
-                self._uvicorn_lines()
-            return self._serve(serving, listener)
+                self._bind(listener)
+            ended = asyncio.run(serving.run(listener, self._ready))
+        return ended.outcome, ended.exit_code
+
+    def _ready(self) -> None:
+        s = self.settings
+        self.log.raw(f"INFO:     Uvicorn running on http://{s.host}:{s.port} (Press CTRL+C to quit)")
+        self.launch.note("ready")
 
     # -- before ------------------------------------------------------------------------------------------------------
 
@@ -119,23 +128,27 @@ class Run:
         for letter, text in self.settings.notes:
             self.log.say(letter, text)
 
-    def _engine_path(self) -> tuple[str, int]:
+    def _engine_path(self) -> None:
         """The C++ path wants an engine directory, or builds one; neither is played."""
         model = self.settings.model
         self.log.info("Using LLM with TensorRT backend")
         explain.refused(self.log, f"ValueError: Failed to infer model format because no config.json exists in {model}")
-        return "engine path", _FAILED
+        raise StartFailed("engine path")
 
     def _twin(self) -> Twin:
         """The twin that knows sizes and times; an unknown model fails as the hub answers."""
         s = self.settings
         self.log.info("Using LLM with PyTorch backend")
         try:
+            deployment = s.deployment(self.dial.gpu)
             facts = catalog.model_facts(s.model)
             twin = Twin(
                 facts, catalog.step_tables, constants=draw_world(self.dial.world), ladder_rule=self.release.ladder
             )
-            twin.times(s.deployment(self.dial.gpu))
+            twin.times(deployment)
+        except ValidationError:
+            explain.refused(self.log, "ValueError: moe_tp_size * moe_ep_size should equal to tp_size")
+            raise StartFailed("layout impossible") from None
         except BadInput as error:
             explain.refused(
                 self.log,
@@ -156,7 +169,7 @@ class Run:
         wanted = [by_uuid.get(word, int(word) if word.isdigit() else -1) for word in named.split(",") if word]
         return [index for index in wanted if index in present]
 
-    def _start(self, twin: Twin) -> Started:
+    def _start(self, twin: Twin) -> Serving:
         s = self.settings
         gpus = FakeGpus(Path(os.environ.get("FAKE_NVML_HOME", "/nonexistent")))
         visible = self._visible(gpus)
@@ -177,9 +190,11 @@ class Run:
             RankMemory(gpus, rank, gpu, pid)
             for rank, (gpu, pid) in enumerate(zip(visible, self.workers.pids, strict=False))
         ]
-        law = Law(twin.memory_terms(s.deployment(self.dial.gpu)), s, twin.constants)
-        window = twin.facts.max_position or 8192
-        return Startup(s, law, self.ranks, self.log, self._pause, self.faults, window).run()
+        deployment = s.deployment(self.dial.gpu)
+        law = Law(twin.memory_terms(deployment), s, twin.constants)
+        window = twin.facts.max_position or _USUAL_CONTEXT_TOKENS
+        started = Startup(self.context, law, self.ranks, self._pause, window).run()
+        return Serving(self.context, started, twin.times(deployment), law, self.ranks, self.workers)
 
     # -- time and faults of a start ----------------------------------------------------------------------------------
 
@@ -216,43 +231,24 @@ class Run:
         for _ in range(mib):
             self.log.bytes(block)
 
-    # -- serving -----------------------------------------------------------------------------------------------------
+    # -- the port, and the end ---------------------------------------------------------------------------------------
 
-    def _bind(self, listener: socket.socket) -> bool:
+    def _bind(self, listener: socket.socket) -> None:
         s = self.settings
         try:
             if self.faults.get("port_taken"):
-                raise OSError(98, "Address already in use")
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
             listener.bind((s.host, s.port))
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
             if self.release.binds_first:
-                message = f"RuntimeError: Failed to bind socket to {s.host}:{s.port}: [Errno {error.errno}] {reason}"
-                explain.refused(self.log, message)
+                explain.refused(self.log, f"RuntimeError: Failed to bind socket to {s.host}:{s.port}: {error}")
             else:
                 self.log.raw(
                     f"ERROR:    [Errno {error.errno}] error while attempting to bind on address "
-                    f"('{s.host}', {s.port}): {reason.lower()}"
+                    f"('{s.host}', {s.port}): {str(error.strerror).lower()}"
                 )
                 self.log.raw("INFO:     Waiting for application shutdown.\nINFO:     Application shutdown complete.")
-            return False
-        return True
-
-    def _uvicorn_lines(self) -> None:
-        self.log.raw(f"INFO:     Started server process [{os.getpid()}]")
-        self.log.raw("INFO:     Waiting for application startup.")
-        self.log.raw("INFO:     Application startup complete.")
-
-    def _serve(self, serving: Serving, listener: socket.socket) -> tuple[str, int]:
-        s = self.settings
-        listening = f"Uvicorn running on http://{s.host}:{s.port} (Press CTRL+C to quit)"
-
-        def ready() -> None:
-            self.log.raw(f"INFO:     {listening}")
-            self.launch.note("ready")
-
-        ended = asyncio.run(serving.run(listener, ready))
-        return ended.outcome, ended.exit_code
+            raise StartFailed("port taken") from None
 
     def _leave(self, outcome: str, code: int) -> None:
         leak = self.faults.get("leak")

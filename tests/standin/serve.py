@@ -9,17 +9,16 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from advisor.twin.predict import Twin
 from advisor.twin.scheduler import SchedulerSettings
+from advisor.twin.step_times import StepTimes
 from tests.standin import explain
 from tests.standin.api import Api
-from tests.standin.dial import Dial, Faults
+from tests.standin.context import Context
+from tests.standin.dial import Fault
 from tests.standin.engine import Engine
 from tests.standin.http import Connection
-from tests.standin.log import Log
 from tests.standin.memory import Law, LoadMemory, OutOfMemory, RankMemory
 from tests.standin.scheduler import Scheduler
-from tests.standin.settings import Settings
 from tests.standin.startup import Started
 from tests.standin.workers import Workers
 
@@ -40,18 +39,10 @@ class Serving:
     """One server, up."""
 
     def __init__(
-        self,
-        settings: Settings,
-        started: Started,
-        twin: Twin,
-        dial: Dial,
-        faults: Faults,
-        log: Log,
-        ranks: list[RankMemory],
-        workers: Workers | None,
+        self, context: Context, started: Started, times: StepTimes, law: Law, ranks: list[RankMemory], workers: Workers
     ) -> None:
-        self.settings, self.started, self.twin, self.dial = settings, started, twin, dial
-        self.faults, self.log, self.ranks, self.workers = faults, log, ranks, workers
+        self.context, self.started, self.times, self.law = context, started, times, law
+        self.ranks, self.workers, self.log = ranks, workers, context.log
         self.ended: asyncio.Future[Ended] | None = None
         self.n_signals = 0
 
@@ -60,7 +51,7 @@ class Serving:
         loop = asyncio.get_running_loop()
         self.ended = loop.create_future()
         engine = self._engine()
-        api = Api(self.settings, self.started, engine, self.dial, self.log, self.faults)
+        api = Api(self.context, self.started, engine)
         connections: set[Connection] = set()
         server = await loop.create_server(
             lambda: Connection(api.route, self.log.raw, connections), sock=listener, backlog=2048
@@ -71,6 +62,7 @@ class Serving:
         loop.add_signal_handler(signal.SIGCHLD, self._child_ended)
         steps = loop.create_task(engine.run())
         steps.add_done_callback(self._loop_ended)
+        self._child_ended()  # one may have ended before anybody listened
         ready()
         ended = await self.ended
         server.close()
@@ -92,12 +84,11 @@ class Serving:
         self.log.raw(f"INFO:     Application shutdown complete.\nINFO:     Finished server process [{os.getpid()}]")
 
     def _engine(self) -> Engine:
-        s = self.settings
-        deployment = s.deployment(self.dial.gpu)
-        law = Law(self.twin.memory_terms(deployment), s, self.twin.constants)
-        memory = LoadMemory(law, self.ranks, each_its_own=s.attention_dp)
+        s = self.context.settings
+        forced = self.context.faults.get("oom", stage="serve")
+        memory = LoadMemory(self.law, self.ranks, each_its_own=s.attention_dp, forced=forced)
         scheduler = Scheduler(
-            self.twin.times(deployment),
+            self.times,
             SchedulerSettings(
                 max_batch_size=s.max_batch_size,
                 max_num_tokens=s.max_num_tokens,
@@ -113,7 +104,7 @@ class Serving:
             reuse=s.block_reuse and os.environ.get("FORCE_DETERMINISTIC") != "1",
             check_rows=memory.check,
         )
-        return Engine(s, scheduler, self.dial.speed, self.log, self.faults, self._out_of_memory, self._segfault)
+        return Engine(self.context, scheduler, self._out_of_memory, self._crash)
 
     def _end(self, ended: Ended) -> None:
         if self.ended is not None and not self.ended.done():
@@ -126,7 +117,7 @@ class Serving:
         self._end(Ended(f"stopped by {signal.Signals(number).name}", code, number))
 
     def _child_ended(self) -> None:
-        dead = self.workers.dead() if self.workers else []
+        dead = self.workers.dead()
         if dead:
             self.log.raw("-" * 74)
             self.log.raw(f"mpirun noticed that process rank {dead[0]} exited on signal 9 (Killed).\n{'-' * 74}")
@@ -139,11 +130,13 @@ class Serving:
 
     def _out_of_memory(self, error: OutOfMemory) -> None:
         explain.loop_died(self.log, error)
-        if self.settings.release.dies_with_loop:
+        if self.context.settings.release.dies_with_loop:
             self._end(Ended("out of memory: serve", 1))
 
-    def _segfault(self) -> None:
+    def _crash(self, fault: Fault) -> None:
         """The process is gone in the middle of whatever it was sending."""
+        if fault["kind"] == "host_kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         self.log.raw(f"[{os.uname().nodename}:{os.getpid()}] *** Process received signal ***")
         self.log.raw(f"[{os.uname().nodename}:{os.getpid()}] Signal: Segmentation fault (11)")
         os._exit(SEGFAULT_EXIT)

@@ -11,10 +11,8 @@ from advisor.domain.outcome import Phase
 from advisor.domain.units import gib
 from advisor.twin.constants import STARTUP
 from tests.standin import explain
-from tests.standin.dial import Faults
-from tests.standin.log import Log
+from tests.standin.context import Context
 from tests.standin.memory import Law, OutOfMemory, Profile, RankMemory, asked_tokens, pool_tokens
-from tests.standin.settings import Settings
 
 Pause = Callable[[Phase, float], None]
 """Called where time passes: the phase, and the share of its time."""
@@ -36,19 +34,11 @@ class Started:
 class Startup:
     """One start of all ranks, in TensorRT-LLM's order (two passes)."""
 
-    def __init__(
-        self, settings: Settings, law: Law, ranks: list[RankMemory], log: Log, pause: Pause, faults: Faults, window: int
-    ) -> None:
-        self.settings, self.law, self.ranks, self.log, self.pause, self.faults = (
-            settings,
-            law,
-            ranks,
-            log,
-            pause,
-            faults,
-        )
-        self.release, self.sizes = settings.release, law.sizes
-        self.window = settings.max_seq_len or window
+    def __init__(self, context: Context, law: Law, ranks: list[RankMemory], pause: Pause, window: int) -> None:
+        self.settings, self.log, self.faults = context.settings, context.log, context.faults
+        self.law, self.ranks, self.pause = law, ranks, pause
+        self.release, self.sizes = self.settings.release, law.sizes
+        self.window = self.settings.max_seq_len or window
 
     def run(self) -> Started:
         """Go through all phases.

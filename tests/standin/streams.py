@@ -31,6 +31,7 @@ class Answer:
         self.keeps_id = api.settings.release.dies_with_loop
         self.cut, self.error = _every(api.faults.get("cut_streams"), n), _every(api.faults.get("error_in_stream"), n)
         self.number = api.next_id()
+        self._rests: dict[tuple[int, str, str | None], bytes] = {}
 
     def add(self, index: int, prompt: Sequence[int], n_output: int, finish: str) -> None:
         """One more choice."""
@@ -166,13 +167,19 @@ class CompletionAnswer(Answer):
         if not self.asked.stream:
             choice["disaggregated_params"] = None
         if not self.api.settings.release.friendly_names:
-            choice["avg_decoded_tokens_per_iter"] = 1.0 if self.requests[index].n_done > 1 else None
+            choice["avg_decoded_tokens_per_iter"] = 1.0
         return choice
 
     def chunk(self, index: int, text: str, finish: str | None) -> bytes:
-        return event(
-            {**self.head(), "choices": [self._choice(index, text, finish)], "usage": self._running_usage(index)}
-        )
+        """Events differ in their id alone, unless they count: the rest is written once."""
+        rest = self._rests.get((index, text, finish))
+        if rest is None:
+            head = {key: value for key, value in self.head().items() if key != "id"}
+            running = self._running_usage(index)
+            rest = dump({**head, "choices": [self._choice(index, text, finish)], "usage": running})[1:]
+            if running is None:
+                self._rests[index, text, finish] = rest
+        return b'data: {"id":"%b",%b\n\n' % (self.id().encode(), rest)
 
     def usage_chunk(self) -> bytes:
         """Upstream builds it from the chat model: id and object say so."""
