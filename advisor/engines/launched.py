@@ -51,6 +51,10 @@ class Start:
     deadlines: Deadlines
     used_before_gib: dict[int, float]
     passed: tuple[PhaseTiming, ...] = ()
+    other_pids: Callable[[], frozenset[int]] = frozenset
+    """Processes of the launch that are no children of it here, such as those of a container."""
+    launcher_trouble: Callable[[str], str | None] = lambda text: None
+    """What the words of whatever launches the server mean, where they are about the launch itself."""
 
 
 class LaunchedServer:
@@ -83,7 +87,7 @@ class LaunchedServer:
             self._clock.begin("launch")
             self.process = ServerProcess(start.launch, self.live.take)
             undo.callback(self.process.stop, 0.0)
-            self.watch = undo.enter_context(GpuWatch(tuple(start.used_before_gib), self.process.pids))
+            self.watch = undo.enter_context(GpuWatch(tuple(start.used_before_gib), self._pids))
             self._undo = undo.pop_all()
 
     def __enter__(self) -> Self:
@@ -155,6 +159,9 @@ class LaunchedServer:
                 self._on_event(TrialEvent(kind="memory", phase="stop", detail=said))
         for undo in self._undo_last:
             undo()
+
+    def _pids(self) -> frozenset[int]:
+        return self.process.pids() | self.start.other_pids()
 
     # -- coming up -------------------------------------------------------------------------------------------------
 
@@ -233,6 +240,9 @@ class LaunchedServer:
         self.live.close()
         phase: Phase = "serve" if self._up else self._clock.phase
         outcome = outcome_of(self.live.look(diagnose), Death(phase=phase, exit_code=exit_code, deadline_s=deadline_s))
+        trouble = None if self._up else self.start.launcher_trouble(self.live.beginning)
+        if isinstance(outcome, Crashed) and trouble is not None:
+            return Infrastructure(reason=trouble, evidence=outcome.evidence)
         if isinstance(outcome, Crashed) and said is not None:
             outcome = changed(outcome, reason=f"{outcome.reason} Asked for one token, it answered: {said}")
         if isinstance(outcome, OutOfMemory) and not self._up:

@@ -12,6 +12,7 @@ from advisor.memory.case import Case
 from advisor.memory.events import LogEvent
 
 T = TypeVar("T")
+BEGINNING_CHARS = 16_384
 
 
 class LiveLog:
@@ -27,6 +28,8 @@ class LiveLog:
         self._lines, self._reader, self._case = Lines(), RULES.reader(), Case()
         self._lock = threading.Lock()
         self._closed = False
+        self.beginning = ""
+        """The first lines, where whatever launches the server speaks."""
 
     def take(self, chunk: bytes) -> None:
         """Keep and read more output."""
@@ -48,6 +51,8 @@ class LiveLog:
 
     def _read(self, lines: Iterable[tuple[int, str]]) -> None:
         for number, text in lines:
+            if len(self.beginning) < BEGINNING_CHARS:
+                self.beginning += text
             for event in self._reader.take(number, text):
                 self._case.take(event)
                 self._observe(event)

@@ -73,7 +73,7 @@ class TrtllmEngine:
     def missing(self, deployment: Deployment | None) -> str | None:
         """What is not here to launch the deployment."""
         if self.placement.image:
-            trouble = self.placement.missing()
+            trouble = self.placement.missing(os.environ)
             if trouble is not None:
                 return trouble
         elif self.installed() is None:
@@ -200,20 +200,29 @@ class TrtllmLaunch:
         env = {**os.environ, **to_environment(self.spoken, spec.deployment, spec.config)}
         gpus = self._gpus()
         if gpus:
-            env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(str(gpu.index) for gpu in gpus)}
+            chosen = ",".join(str(gpu.index) for gpu in gpus)
+            env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": chosen}
         passed = self.engine.ensure_checkpoint(deployed.model, env, run, folder / "download.log", on_event)
         write_atomic(folder / CONFIG, self.config_text)
         placed = placement.placed(
-            self._command(str(folder / CONFIG)), folder=folder, model=deployed.model, port=self.port, gpus=gpus, env=env
+            self._command(str(folder / CONFIG)),
+            folder=folder,
+            run=run,
+            model=deployed.model,
+            port=self.port,
+            gpus=gpus,
+            env=env,
         )
         check_clean(gpus)
         start = Start(
-            launch=Launch(argv=placed.argv, env=env, cwd=None, run=run, on_end=placed.on_end),
+            launch=Launch(argv=placed.argv, env={**env, **placed.env}, cwd=None, run=run, on_end=placed.on_end),
             base_url=f"http://{placement.reach_host(env)}:{self.port}",
             log=BoundedLog(str(_free_name(folder, "server", ".log")), Redactor(env, placed.argv).bytes),
             deadlines=spec.deadlines,
             used_before_gib=used_gib([gpu.index for gpu in gpus]) if gpus else {},
             passed=passed,
+            other_pids=placed.pids,
+            launcher_trouble=placed.trouble,
         )
         return TrtllmServer(spec, self.spoken, catalog.model_facts(deployed.model).vocab_size, start, on_event)
 
