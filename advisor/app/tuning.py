@@ -45,6 +45,7 @@ class How(StrictModel):
     twin_world: int = Field(default=0, ge=0)
     container_image: str | None = None
     launch_prefix: str | None = None
+    client_check: bool = True
     sampler: str = "tpe"
     baselines: tuple[str, ...] = ()
     rescue: str | None = Field(default=None, description="YAML file of a configuration that does not run")
@@ -57,10 +58,14 @@ class How(StrictModel):
     @property
     def engine_options(self) -> dict[str, dict[str, OptionValue]]:
         """What was said to each engine."""
-        launch = {"container_image": self.container_image, "launch_prefix": self.launch_prefix}
+        launch: dict[str, OptionValue | None] = {
+            "container_image": self.container_image,
+            "launch_prefix": self.launch_prefix,
+            "client_check": None if self.client_check else False,
+        }
         return {
             "twin": {"world": self.twin_world} if self.twin_world else {},
-            "trtllm": {name: text for name, text in launch.items() if text is not None},
+            "trtllm": {name: said for name, said in launch.items() if said is not None},
         }
 
 

@@ -88,6 +88,14 @@ LaunchPrefix = Annotated[
         rich_help_panel=DEPLOYMENT,
     ),
 ]
+ClientCheck = Annotated[
+    bool,
+    typer.Option(
+        "--client-check/--no-client-check",
+        help="Do not count what was measured while the load client itself was the limit.",
+        rich_help_panel=WORKLOAD,
+    ),
+]
 EngineVersion = Annotated[
     str | None, typer.Option(help="TensorRT-LLM release that the files are for.", rich_help_panel=DEPLOYMENT)
 ]

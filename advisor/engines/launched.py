@@ -240,7 +240,7 @@ class LaunchedServer:
         self.live.close()
         phase: Phase = "serve" if self._up else self._clock.phase
         outcome = outcome_of(self.live.look(diagnose), Death(phase=phase, exit_code=exit_code, deadline_s=deadline_s))
-        trouble = None if self._up else self.start.launcher_trouble(self.live.beginning)
+        trouble = None if self._up else self.start.launcher_trouble(self.live.beginning.decode(errors="replace"))
         if isinstance(outcome, Crashed) and trouble is not None:
             return Infrastructure(reason=trouble, evidence=outcome.evidence)
         if isinstance(outcome, Crashed) and said is not None:

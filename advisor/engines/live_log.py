@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from advisor.engines.rule_book import RULES
-from advisor.host.output import BoundedLog, Lines
+from advisor.host.output import BoundedLog
 from advisor.memory.case import Case
 from advisor.memory.events import LogEvent
 
 T = TypeVar("T")
-BEGINNING_CHARS = 16_384
+BEGINNING_BYTES = 16_384
 
 
 class LiveLog:
@@ -25,16 +25,16 @@ class LiveLog:
 
     def __init__(self, log: BoundedLog, observe: Callable[[LogEvent], None]) -> None:
         self._log, self._observe = log, observe
-        self._lines, self._reader, self._case = Lines(), RULES.reader(), Case()
+        self._stream, self._case = RULES.stream(), Case()
         self._lock = threading.Lock()
         self._closed = False
-        self.beginning = ""
+        self.beginning = b""
         """The first lines, where whatever launches the server speaks."""
 
     def take(self, chunk: bytes) -> None:
         """Keep and read more output."""
         with self._lock:
-            self._read(self._lines.feed(self._log.write(chunk)))
+            self._read(self._log.write(chunk))
 
     def look(self, at: Callable[[Case], T]) -> T:
         """The answer of a function of the case as far as it is read; the function must not keep the case."""
@@ -46,13 +46,15 @@ class LiveLog:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._read(self._lines.feed(self._log.close()))
-                self._read(self._lines.close())
+                self._read(self._log.close())
+                self._count(self._stream.end())
 
-    def _read(self, lines: Iterable[tuple[int, str]]) -> None:
-        for number, text in lines:
-            if len(self.beginning) < BEGINNING_CHARS:
-                self.beginning += text
-            for event in self._reader.take(number, text):
-                self._case.take(event)
-                self._observe(event)
+    def _read(self, text: bytes) -> None:
+        if len(self.beginning) < BEGINNING_BYTES:
+            self.beginning += text[:BEGINNING_BYTES]
+        self._count(self._stream.take(text))
+
+    def _count(self, events: Iterable[LogEvent]) -> None:
+        for event in events:
+            self._case.take(event)
+            self._observe(event)

@@ -1,8 +1,7 @@
-"""What a server prints: kept in a file of bounded size without its secrets, and read line by line while it comes."""
+"""What a server prints: kept in a file of bounded size, without its secrets."""
 
 from __future__ import annotations
 
-import codecs
 import os
 from collections import deque
 from collections.abc import Callable
@@ -16,8 +15,6 @@ MAX_LINE_BYTES = 65_536
 """What is waited for before an unfinished line is let pass in pieces."""
 LONGEST_SECRET_BYTES = 8_192
 """The end of such a piece may be the beginning of a secret so long."""
-MAX_LINE_CHARS = 65_536
-"""Longer lines come to a reader in pieces, as they do when a file is read."""
 
 
 class BoundedLog:
@@ -143,37 +140,3 @@ class _Tail:
         self._n_bytes -= len(data)
         self._dropped_bytes += len(data)
         self._dropped_lines += data.count(b"\n")
-
-
-class Lines:
-    """Pieces of an output to (line number from 1, text), numbered and divided as a reader of the whole file does it.
-
-    A carriage return ends no line, so a progress bar is one; a line longer than `MAX_LINE_CHARS` comes in several
-    pieces of one number.
-    """
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._number = 1
-        self._rest = ""
-
-    def feed(self, data: bytes) -> list[tuple[int, str]]:
-        """The lines that this piece completes."""
-        *whole, rest = (self._rest + self._decoder.decode(data)).split("\n")
-        found: list[tuple[int, str]] = []
-        for line in whole:
-            found += self._pieces(line + "\n")
-            self._number += 1
-        complete = len(rest) // MAX_LINE_CHARS * MAX_LINE_CHARS
-        found += self._pieces(rest[:complete])
-        self._rest = rest[complete:]
-        return found
-
-    def close(self) -> list[tuple[int, str]]:
-        """The last line, if it has no end."""
-        rest, self._rest = self._rest + self._decoder.decode(b"", final=True), ""
-        return self._pieces(rest)
-
-    def _pieces(self, line: str) -> list[tuple[int, str]]:
-        starts = range(0, len(line), MAX_LINE_CHARS)
-        return [(self._number, line[start : start + MAX_LINE_CHARS].replace("\0", "")) for start in starts]

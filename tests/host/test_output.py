@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import resource
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.app.doctoring import _pieces
 from advisor.domain.errors import EngineFailed
-from advisor.host.output import MAX_LINE_CHARS, BoundedLog, Lines
+from advisor.host.output import BoundedLog
 
 
 def same(data: bytes) -> bytes:
@@ -119,27 +117,3 @@ LOG = st.lists(
     | st.binary(max_size=5),
     max_size=40,
 ).map(b"".join)
-
-
-def lines_of(data: bytes, size: int) -> list[tuple[int, str]]:
-    lines = Lines()
-    found = [each for chunk in in_chunks(data, size) for each in lines.feed(chunk)]
-    return found + lines.close()
-
-
-@given(LOG, st.integers(1, 20))
-@example(b"x" * MAX_LINE_CHARS + b"\n" + b"y" * (2 * MAX_LINE_CHARS + 1) + b"\nz", 4096)
-@example("€".encode() * (MAX_LINE_CHARS + 1), 1000)
-def test_lines_are_numbered_and_divided_as_the_doctor_reads_the_file(data: bytes, size: int) -> None:
-    plain = b"[TRT-LLM] [I] plain text at the beginning, or the doctor takes it for a binary file\n" * 100 + data
-    assert lines_of(plain, size) == list(_pieces(io.BytesIO(plain), "log"))
-
-
-def test_a_line_without_end_is_read_in_bounded_memory() -> None:
-    lines = Lines()
-    tracemalloc.start()
-    for _ in range(500):
-        assert {number for number, _ in lines.feed(b"x" * 50_000)} <= {1}
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1_500_000

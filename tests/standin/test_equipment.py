@@ -12,7 +12,7 @@ import pytest
 
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.workload import Workload
-from advisor.engines.trtllm.upstream import judged_upstream
+from advisor.engines.trtllm.upstream import UpstreamJudge
 from advisor.store import catalog
 from advisor.twin.predict import Twin
 from advisor.twin.worlds import draw_world
@@ -95,8 +95,9 @@ def test_the_package_says_what_it_is_and_judges_by_the_schema(make_standin: Make
 def test_advisor_asks_the_package_for_its_judgement(make_standin: MakeStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in (make_standin("1.2.0").env()["PYTHONPATH"]).split(os.pathsep)[:2]:
         monkeypatch.syspath_prepend(folder)
-    verdict = judged_upstream({"max_batch_size": 64, "cuda_graph_config": {"padding_enabled": True}})
-    assert verdict is not None
+    with UpstreamJudge() as judge:
+        verdict = judge.verdict((), {"max_batch_size": 64, "cuda_graph_config": {"padding_enabled": True}})
+    assert verdict.status == "refused"
     assert verdict.version == "1.2.0+standin"
     assert verdict.errors == ("cuda_graph_config.padding_enabled: Extra inputs are not permitted",)
 

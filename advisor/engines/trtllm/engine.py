@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput, EngineFailed
@@ -20,17 +21,20 @@ from advisor.engines.trtllm.benchmark import benchmark_argv
 from advisor.engines.trtllm.checkpoint import fetch, fetch_command
 from advisor.engines.trtllm.command import as_mapping, to_argv, to_yaml
 from advisor.engines.trtllm.dialects import dialect
+from advisor.engines.trtllm.documents import flatten
 from advisor.engines.trtllm.environment import to_environment
 from advisor.engines.trtllm.installed import COMMAND, Installation, installation
 from advisor.engines.trtllm.placement import Placement
 from advisor.engines.trtllm.rules import validate
 from advisor.engines.trtllm.server import TrtllmServer
+from advisor.engines.trtllm.upstream import UpstreamJudge
 from advisor.host.gpus import Gpu, find_gpus, holders, used_gib, visible
 from advisor.host.output import BoundedLog
 from advisor.host.ports import free_port
 from advisor.host.process import Launch
 from advisor.host.secrets import Redactor
 from advisor.load.measurer import HttpMeasurer
+from advisor.load.pulse import ClientLimits
 from advisor.load.referee import RefereeCall, run_referee
 from advisor.store import catalog
 from advisor.store.trial_folder import CONFIG
@@ -40,17 +44,23 @@ REFEREE_TIMEOUT_S = 3600.0
 CLEAN_GIB = 1.0  # what others may hold of a GPU before a launch: a display, a monitor, no server
 
 
+UNLIMITED = ClientLimits(cpu_share=1e9, lag_ms=1e9, open_share=0)
+
+
 class TrtllmEngine:
     """Launches `trtllm-serve` as the guide does.
 
     Args:
         container_image: Run it in this image; none to run it here.
         launch_prefix: Words before the command, such as `srun -N2 --mpi=pmix trtllm-llmapi-launch`.
+        client_check: Do not count what was measured while the load client was itself the limit.
     """
 
-    def __init__(self, container_image: str = "", launch_prefix: str = "") -> None:
+    def __init__(self, container_image: str = "", launch_prefix: str = "", client_check: bool = True) -> None:
         self.placement = Placement(image=container_image, prefix=launch_prefix)
+        self._limits = ClientLimits() if client_check else UNLIMITED
         self._fetched: set[str] = set()
+        self._accepted: set[frozenset[str]] = set()
 
     def identity(self) -> EngineIdentity:
         """What is here, and how its numbers are to be called."""
@@ -72,12 +82,11 @@ class TrtllmEngine:
 
     def missing(self, deployment: Deployment | None) -> str | None:
         """What is not here to launch the deployment."""
-        if self.placement.image:
-            trouble = self.placement.missing(os.environ)
-            if trouble is not None:
-                return trouble
-        elif self.installed() is None:
-            return f"{COMMAND} is not installed here (`advisor check-env` says what to do)"
+        misplaced = self.placement.missing(os.environ)
+        if misplaced is not None:
+            return misplaced
+        if not self.placement.image and self.installed() is None:
+            return f"{COMMAND} is not installed here"
         if self.placement.prefix:
             return None  # the launcher's machines have the GPUs, not this one
         reading = find_gpus()
@@ -104,9 +113,27 @@ class TrtllmEngine:
         """
         return TrtllmLaunch(self, spec)
 
+    def judge(self, argv: Sequence[str], document: Mapping[str, Any]) -> None:
+        """Ask the installed release itself, once for all launches that say the same words with other numbers.
+
+        Importing it costs a quarter of a minute and host memory, so it is not kept beside a server.
+
+        Raises:
+            BadInput: it refuses, with its reasons.
+        """
+        words = frozenset([*(word for word in argv if word.startswith("--")), *flatten(document)])
+        installed = self.installed()
+        if installed is None or words in self._accepted:
+            return
+        with UpstreamJudge(installed.interpreter) as upstream:
+            verdict = upstream.verdict(argv, document)
+        if verdict.status == "refused":
+            raise BadInput(f"tensorrt_llm {verdict.version} itself refuses this: {'; '.join(verdict.errors)}")
+        self._accepted.add(words)
+
     def measurer(self) -> Measurer:
         """advisor's own load client, with the engine's own benchmark as referee."""
-        return HttpMeasurer(self._referee)
+        return HttpMeasurer(self._referee, self._limits)
 
     def _referee(self, server: RunningServer, workload: Workload, seed: int, evidence: EvidenceStore) -> RefereeReport:
         """`benchmark_serving` of the release, with the flags of the guide."""
@@ -170,6 +197,7 @@ class TrtllmLaunch:
             self.document["load_format"] = "dummy"
         self.config_text = dump_yaml(self.document)
         self.port = free_port()
+        engine.judge(self._command(CONFIG), self.document)
         self.argv = tuple(Redactor(os.environ).argv(self._command(CONFIG)))
 
     def _command(self, config_path: str) -> tuple[str, ...]:

@@ -44,9 +44,8 @@ class Placement:
     @property
     def label(self) -> str:
         """Where, in words; empty for this machine."""
-        return ", ".join(
-            [*([f"image {self.image}"] if self.image else []), *([f"launched by {self.prefix!r}"] if self.prefix else [])]
-        )
+        parts = [f"image {self.image}" if self.image else "", f"launched by {self.prefix!r}" if self.prefix else ""]
+        return ", ".join(part for part in parts if part)
 
     def missing(self, env: Mapping[str, str]) -> str | None:
         """Why nothing can be started there, if so."""
