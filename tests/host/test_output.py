@@ -54,7 +54,8 @@ def test_all_of_it_or_its_beginning_and_its_end(
     assert marker
     told, _, end = after.partition(b"]\n")
     n_bytes, n_lines = (int(word.replace(",", "")) for word in told.decode().split() if word[0].isdigit())
-    beginning = before if data.startswith(before) else before[:-1]  # a newline of its own ends a cut line
+    own_newline = len(before) > head or not data.startswith(before)  # a line that was cut gets an end
+    beginning = before[:-1] if own_newline else before
     assert data.startswith(beginning)
     assert data.endswith(end)
     assert len(beginning) <= head
