@@ -63,15 +63,25 @@ class Task(NamedTuple):
     start_ticks: int
 
 
-def task(pid: int) -> Task | None:
-    """A process, or None when it is gone or only waits to be reaped."""
+def proc_file(pid: int, name: str) -> bytes:
+    """A file of /proc about a process; empty when that is gone, or not ours to read."""
+    parts = []
     try:
-        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fields = os.read(descriptor, 4096).rpartition(b")")[2].split()
+            while part := os.read(descriptor, 65536):
+                parts.append(part)
         finally:
             os.close(descriptor)
     except OSError:
+        return b""
+    return b"".join(parts)
+
+
+def task(pid: int) -> Task | None:
+    """A process, or None when it is gone or only waits to be reaped."""
+    fields = proc_file(pid, "stat").rpartition(b")")[2].split()
+    if not fields:
         return None
     # A process whose first thread has ended looks like a zombie while its other threads run.
     if fields[0] in (b"Z", b"X") and int(fields[17]) <= 1:

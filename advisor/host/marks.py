@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advisor.domain.errors import EngineFailed
-from advisor.host.guardian import KILL_S, ON_END_S, Task, descendants, send, task, tasks
+from advisor.host.guardian import KILL_S, ON_END_S, Task, descendants, proc_file, send, task, tasks
 
 RUN, LAUNCH, GUARDIAN = "ADVISOR_RUN", "ADVISOR_LAUNCH", "ADVISOR_GUARDIAN"
 
@@ -75,12 +75,12 @@ class Carrier:
 
 def carriers(run: str) -> list[Carrier]:
     """Live processes that carry the mark of a run and whose environment we may read."""
-    wanted = os.fsencode(f"{RUN}={run}")
+    wanted = os.fsencode(f"\0{RUN}={run}\0")
     found = []
     for each in tasks().values():
-        variables = _environment(each.pid)
+        variables = b"\0" + proc_file(each.pid, "environ")
         if wanted in variables:
-            values = dict(entry.partition(b"=")[::2] for entry in variables)
+            values = dict(entry.partition(b"=")[::2] for entry in variables.split(b"\0"))
             mark = Mark.parse(os.fsdecode(values.get(LAUNCH.encode(), b"")))
             if mark is not None:
                 found.append(Carrier(each, mark, GUARDIAN.encode() in values))
@@ -103,7 +103,7 @@ def members(marked: Collection[int], among: Mapping[int, Task], pipes: Collectio
         pid = among[pid].parent
     sessions = {among[pid].session for pid in marked if pid in among} - {0, os.getsid(0)}
     written = {*pipes, *(pipe for pid in marked for pipe in outputs(pid))} - outputs(os.getpid())
-    kin = {each.pid for each in among.values() if each.session in sessions or outputs(each.pid) & written}
+    kin = {each.pid for each in among.values() if each.session in sessions or (written and outputs(each.pid) & written)}
     together = {*marked, *kin} - above
     return (together | descendants(list(together), dict(among))) - above
 
@@ -188,13 +188,6 @@ def _ran(argv: Sequence[str], env: Mapping[str, str]) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return True
-
-
-def _environment(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return []
 
 
 def _place() -> str:

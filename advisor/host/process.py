@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 from advisor.domain.errors import AdvisorError, EngineFailed, EngineMissing
 from advisor.host import guardian
 from advisor.host.guardian import KILL_S, ON_END_S, SETTLE_S, Task, descendants, send, task, tasks
-from advisor.host.marks import GUARDIAN, LAUNCH, RUN, Mark, carriers, end_all, members, remember, remembered
+from advisor.host.marks import GUARDIAN, LAUNCH, RUN, Carrier, Mark, carriers, end_all, members, remember, remembered
 
 PATIENCE_S = 5.0
 CHUNK_BYTES = 65_536
@@ -83,6 +83,7 @@ class ServerProcess:
 
     def __init__(self, launch: Launch, output: Callable[[bytes], None]) -> None:
         self._launch, self._output = launch, output
+        self._cwd = launch.cwd or str(Path.cwd())
         self._mark, self._run = Mark.new(), os.path.realpath(launch.run)
         self._env = {**launch.env, RUN: self._run, LAUNCH: str(self._mark)}
         self._changed = threading.Condition()
@@ -123,7 +124,7 @@ class ServerProcess:
         order: guardian.Order = {
             "argv": list(self._launch.argv),
             "env": self._env,
-            "cwd": self._launch.cwd or str(Path.cwd()),
+            "cwd": self._cwd,
             "output": output_in,
             "on_end": [list(argv) for argv in self._launch.on_end],
             "record": str(self._record.path) if self._record else None,
@@ -301,20 +302,22 @@ def end_leftovers(run: str) -> tuple[int, ...]:
         Pids of the processes that were found and ended.
     """
     run = os.path.realpath(run)
-    found = _left(run)
-    for each in carriers(run):
-        if each.is_guardian and each.mark.is_left:
-            _hurry(each.task)
-    killed, left = end_all(lambda: _left(run))
+    marked = [each for each in carriers(run) if each.mark.is_left]
+    found, killed, left = _left(marked), set[int](), set[int]()
+    if marked:
+        for each in marked:
+            if each.is_guardian:
+                _hurry(each.task)
+        killed, left = end_all(lambda: _left([each for each in carriers(run) if each.mark.is_left]))
     for record in remembered(run):
         if record.mark.is_left:
             record.carry_out(os.environ)
     return tuple(sorted((found | killed) - left))
 
 
-def _left(run: str) -> set[int]:
-    marked = {each.task.pid for each in carriers(run) if each.mark.is_left and not each.is_guardian}
-    return members(marked, tasks()) if marked else set()
+def _left(marked: Sequence[Carrier]) -> set[int]:
+    """Processes of launches, some of whose processes are known, without their guardians."""
+    return members({each.task.pid for each in marked if not each.is_guardian}, tasks()) if marked else set()
 
 
 def _hurry(own: Task) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -19,12 +21,12 @@ from tests.host.waiting import until
 
 AWKWARD = (sys.executable, "-I", "-S", str(Path(__file__).with_name("awkward.py")))
 ADVISOR = """
-import sys
-from advisor.host.process import ServerProcess
-from tests.host.launches import awkward, ready
+import json, sys
+from advisor.host.process import Launch, ServerProcess
+from tests.host.launches import ready
 heard = []
-run, on_end, *steps = sys.argv[1:]
-launch = awkward(run, *steps, on_end=(("sh", "-c", on_end),) if on_end else ())
+told = json.loads(sys.stdin.readline())
+launch = Launch(**{**told, "argv": tuple(told["argv"]), "on_end": tuple(tuple(argv) for argv in told["on_end"])})
 with ServerProcess(launch, heard.append) as server:
     ready(heard)
     print(server.pid, server.guardian_pid, *server.pids(), flush=True)
@@ -57,23 +59,21 @@ class Advisor:
 
 
 @contextmanager
-def an_advisor(run: Path, *steps: str, on_end: str = "") -> Iterator[Advisor]:
+def an_advisor(launch: Launch) -> Iterator[Advisor]:
     """An advisor whose server has said `ready`; killed with all it left in the end."""
     process = subprocess.Popen(
-        [sys.executable, "-c", ADVISOR, str(run), on_end, *steps],
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", ADVISOR], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdin is not None
     assert process.stdout is not None
+    process.stdin.write(json.dumps(dataclasses.asdict(launch)) + "\n")
+    process.stdin.flush()
     try:
         yield Advisor(process, [int(word) for word in process.stdout.readline().split()])
     finally:
         process.kill()
         process.communicate()
-        end_leftovers(str(run))
+        end_leftovers(launch.run)
 
 
 def lives(pid: int) -> bool:

@@ -214,7 +214,7 @@ CLINGING = ("deaf", "worker", "orphan", "wiped", "wiped-orphan", "say=ready", "w
 
 
 def test_when_advisor_is_killed_its_guardian_ends_the_launch(tmp_path: Path) -> None:
-    with an_advisor(tmp_path, "worker", "orphan", "wiped-orphan", "say=ready", "wait") as advisor:
+    with an_advisor(awkward(tmp_path, "worker", "orphan", "wiped-orphan", "say=ready", "wait")) as advisor:
         assert len(advisor.launch) == 4
         advisor.kill()
         until(lambda: not any(lives(pid) for pid in (advisor.guardian, *advisor.launch)))
@@ -266,7 +266,7 @@ def test_a_guardian_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_when_both_are_killed_a_later_advisor_ends_what_is_left(tmp_path: Path) -> None:
-    with an_advisor(tmp_path, *CLINGING) as advisor:
+    with an_advisor(awkward(tmp_path, *CLINGING)) as advisor:
         advisor.kill(advisor.guardian)
         until(lambda: not lives(advisor.server))
         workers = set(advisor.launch) - {advisor.server}
@@ -278,7 +278,7 @@ def test_when_both_are_killed_a_later_advisor_ends_what_is_left(tmp_path: Path) 
 
 
 def test_a_later_advisor_hurries_a_guardian_that_is_still_patient(tmp_path: Path) -> None:
-    with an_advisor(tmp_path, *CLINGING) as advisor:
+    with an_advisor(awkward(tmp_path, *CLINGING)) as advisor:
         advisor.kill()
         assert set(end_leftovers(str(tmp_path))) == set(advisor.launch)
         until(lambda: not lives(advisor.guardian))
@@ -323,7 +323,8 @@ def test_on_end_runs_once_however_the_launch_ends(tmp_path: Path, how: str) -> N
 
 @pytest.mark.parametrize("both", [False, True])
 def test_on_end_runs_once_when_advisor_is_killed(tmp_path: Path, both: bool) -> None:
-    with an_advisor(tmp_path, "worker", "say=ready", "wait", on_end=f"echo ended >> {tmp_path}/log") as advisor:
+    ends = (("sh", "-c", f"echo ended >> {tmp_path}/log"),)
+    with an_advisor(awkward(tmp_path, "worker", "say=ready", "wait", on_end=ends)) as advisor:
         advisor.kill(*([advisor.guardian] if both else []))
         if both:
             until(lambda: not lives(advisor.server))
