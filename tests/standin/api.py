@@ -28,8 +28,6 @@ from tests.standin.scheduler import Request
 from tests.standin.startup import Started
 from tests.standin.streams import Answer, ChatAnswer, CompletionAnswer
 
-_HEALTH_TIMEOUT_S = 60.0
-
 
 class Api:
     """Answers requests for one server."""

@@ -43,6 +43,10 @@ class Release:
     """A prompt that leaves no room for an output is refused with the deduced numbers; else the C++ assertion is."""
     dies_with_loop: bool
     """The process ends when its executor loop does; else it stays, answering /health."""
+    tells_decoding: bool = False
+    """Choices of `/v1/completions` and results of the benchmark say how many tokens an iteration made."""
+    keeps_ids: bool = False
+    """All events of a stream have one id; else each has its own."""
     skips_graphs: bool = False
     """Capture goes on with smaller batches when one has no room in the KV pool; else it ends there, silently."""
 
@@ -85,11 +89,17 @@ RELEASES: dict[str, Release] = {
         ),
         Release(
             "1.2.0", "1.2.0", "ceil", "object", False, "plain", True, False, _NEW_KV, _NEW_GRAPH, False,
-            binds_first=True, checks_prompt=True, refuses_long_prompt=True, dies_with_loop=False,
+            binds_first=True, checks_prompt=True, refuses_long_prompt=True, dies_with_loop=False, tells_decoding=True,
         ),
         Release(
             "1.3.0rc", "1.3.0rc1", "ceil", "object", False, "plain", True, False, _NEW_KV, _LONG_GRAPH, False,
-            binds_first=True, checks_prompt=True, refuses_long_prompt=True, dies_with_loop=True, skips_graphs=True,
+            binds_first=True, checks_prompt=True, refuses_long_prompt=True, dies_with_loop=True, tells_decoding=True,
+            keeps_ids=True, skips_graphs=True,
         ),
     )
 }  # fmt: skip
+
+
+def released(version: str) -> Release:
+    """The row of a version as this equipment reports it."""
+    return next(row for row in RELEASES.values() if row.version == version)

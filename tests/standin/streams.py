@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tests.standin.dial import Fault
 from tests.standin.http import Exchange
 from tests.standin.protocol import DONE, WORD, ChatCompletionRequest, CompletionRequest, dump, error_body, event, usage
 from tests.standin.scheduler import Request
@@ -28,7 +29,7 @@ class Answer:
         self.n_open = self.n_events = 0
         self.created = int(time.time())
         self.interval = api.settings.stream_interval
-        self.keeps_id = api.settings.release.dies_with_loop
+        self.keeps_id = api.settings.release.keeps_ids
         self.cut, self.error = _every(api.faults.get("cut_streams"), n), _every(api.faults.get("error_in_stream"), n)
         self.number = api.next_id()
         self._rests: dict[tuple[int, str, str | None], bytes] = {}
@@ -67,26 +68,29 @@ class Answer:
             self.exchange.respond(dump(self.whole()), "application/json")
 
     def stream(self, index: int, n_done: int, last: bool) -> None:
+        """Send what a choice has made since its last event, and whatever comes after it."""
         events = [self.chunk(index, WORD * (n_done - self.sent[index]), self.finish[index] if last else None)]
         self.sent[index] = n_done
         self.n_events += 1
-        if self.cut and self.n_events >= self.cut.get("after_events", 1):
+        if self._reached(self.cut):
             self.exchange.send(*events)
-            self._give_up()
-            return
-        if self.error and self.n_events >= self.error.get("after_events", 1):
-            self.exchange.send(*events, event(error_body("an error inside a stream")), DONE)
-            self.exchange.end_stream()
             self._forget()
-            return
-        if not self.n_open:
-            if self._include_usage:
-                events.append(self.usage_chunk())
-            self.exchange.on_disconnect = None
-            self.exchange.send(*events, DONE)
+            self.exchange.cut()
+        elif self._reached(self.error):
+            self.exchange.send(*events, event(error_body("an error inside a stream")), DONE)
+            self._forget()
             self.exchange.end_stream()
-        else:
+        elif self.n_open:
             self.exchange.send(*events)
+        else:
+            options = self.asked.stream_options
+            counted = [self.usage_chunk()] if options and options.include_usage else []
+            self.exchange.on_disconnect = None
+            self.exchange.send(*events, *counted, DONE)
+            self.exchange.end_stream()
+
+    def _reached(self, fault: Fault | None) -> bool:
+        return fault is not None and self.n_events >= fault.get("after_events", 1)
 
     def on_error(self, message: str) -> None:
         """The engine gave up: a stream that has begun just ends; anything else is told why."""
@@ -99,19 +103,10 @@ class Answer:
         else:
             self.exchange.json(error_body(message), 400)
 
-    def _give_up(self) -> None:
-        self._forget()
-        self.exchange.cut()
-
     def _forget(self) -> None:
         self.exchange.on_disconnect = None
         for request in self.requests:
             self.api.engine.scheduler.cancel(request)
-
-    @property
-    def _include_usage(self) -> bool:
-        options = self.asked.stream_options
-        return bool(options and options.include_usage)
 
     def id(self) -> str:
         """Of one event: releases before 1.3 make a new one each time."""
@@ -148,7 +143,7 @@ class Answer:
         return usage(len(request.prompt), request.n_done, request.cached_tokens)
 
 
-def _every(fault: Any, n: int) -> Any:
+def _every(fault: Fault | None, n: int) -> Fault | None:
     """A fault of each `every`-th answer."""
     return fault if fault and n % fault.get("every", 1) == 0 else None
 
@@ -166,7 +161,7 @@ class CompletionAnswer(Answer):
         choice |= {"finish_reason": finish, "stop_reason": None}
         if not self.asked.stream:
             choice["disaggregated_params"] = None
-        if not self.api.settings.release.friendly_names:
+        if self.api.settings.release.tells_decoding:
             choice["avg_decoded_tokens_per_iter"] = 1.0
         return choice
 
