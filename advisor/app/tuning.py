@@ -26,6 +26,7 @@ from advisor.domain.ports import CancelToken, Engine, Proposer, Reporter
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import TrialRecord
+from advisor.host.process import end_leftovers
 from advisor.search.baselines import Baseline, baseline_named
 from advisor.search.space import widened
 from advisor.search.stopping import search_launches
@@ -156,7 +157,13 @@ class Session:
         )
 
     def run(self, ledger: OptunaLedger, reporter: Reporter, cancel: CancelToken) -> StudySummary:
-        """Run to the end and say what came out. Files are the caller's business."""
+        """Run to the end and say what came out. Files are the caller's business.
+
+        Servers that an earlier advisor left in this run, killed together with its guardian, are ended first.
+        """
+        left = end_leftovers(str(self.run_folder.absolute()))
+        if left:
+            reporter.note(f"Ended what an earlier run left behind: processes {', '.join(map(str, left))}.")
         trials = TrialMaker(context=self.context, engine=self.engine, ledger=ledger, reporter=reporter)
         if self.how.rescue is not None:
             rescuer = Rescuer(trials=trials, gate=self.gate, forecaster=self.forecaster, cancel=cancel)

@@ -1,0 +1,47 @@
+"""`advisor tune --engine trtllm` as a person types it: real processes and sockets, the stand-in for the server."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from tests.end_to_end.machine import Machine
+from tests.end_to_end.soak import FAULTS, check, play
+
+
+def test_whatever_is_killed_the_study_ends_with_the_right_winner_and_leaves_nothing(tmp_path: Path) -> None:
+    """The short form of `make soak`."""
+    story = play(tmp_path, random.Random(20), n_kills=3)
+    assert len(story) == 3
+
+
+def test_a_study_undisturbed(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, faults=FAULTS)
+    process = machine.started("--max-launches", "12")
+    said, heard = process.communicate()
+    assert process.returncode == 0, heard
+    check(machine, heard)
+    assert "Traceback" not in heard
+    records = machine.records()
+
+    crashed = records[4]
+    assert crashed["n_attempts"] == 2, "a crash is tried once more"
+    assert (machine.run() / "trials" / "0004" / "server-2.log").exists()
+    assert sum(record["n_attempts"] for record in records) == machine.summary()["counts"]["launches"]
+    assert machine.summary()["counts"]["oom"] == 3
+
+    measured = [record for record in records if record["outcome"]["kind"] == "measured"]
+    for record in measured:
+        profiled, memory = record["profiled_gib"], record["memory_measured_gib"]
+        budget = (profiled["total"] - profiled["peak"] + profiled["temporary_kv"]) * profiled["fraction"]
+        assert abs(budget - profiled["available_kv"]) < 0.02
+        assert profiled["driver_peak"] <= memory["capacity"]
+        assert record["effective"]["max_batch_size"] == record["config"]["max_batch_size"]
+        (outcome,) = record["workloads"]
+        assert outcome["warm_up"]["output_tok_per_s"]
+        assert outcome["kv_cache_hit_rate"] == 0
+    (result,) = machine.summary()["results"]
+    referees = result["referee"]
+    assert referees == {} or all(report["problems"] == [] for report in referees.values()), referees
+    assert "measured" in said.lower()
+    assert "simulated" not in (machine.run() / "64-32_c16" / "extra-llm-api-config.yml").read_text()
