@@ -10,6 +10,7 @@ seen as it is, and a forked process asks for itself. NVML numbers GPUs in PCI or
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 import time
@@ -210,7 +211,7 @@ class GpuWatch:
 
     Args:
         devices: GPU indices.
-        pids: The launch's own live processes, as `ServerProcess.pids` tells.
+        pids: The launch's own live processes, as `ServerProcess.pids` tells, and `container_pids` for a container.
         interval_s: Time between samples.
     """
 
@@ -257,8 +258,8 @@ class GpuWatch:
         together = _together(held.values())
         if not self._own.issuperset(together):
             self._own |= self._pids()
-        # One that has just ended is in nobody's list: only who is unknown twice is somebody else's.
-        unknown = frozenset(together) - self._own
+        # One that has just ended is in nobody's list: only who is unknown twice, and lives, is somebody else's.
+        unknown = frozenset(pid for pid in together.keys() - self._own if _exists(pid))
         for pid in unknown & (self._unknown | self._foreign.keys()):
             self._foreign[pid] = _greater(self._foreign.get(pid), together[pid])
         self._unknown = unknown
@@ -281,6 +282,17 @@ def _together(lists: Iterable[tuple[GpuProcess, ...]]) -> dict[int, GpuProcess]:
 
 def _greater(known: GpuProcess | None, now: GpuProcess) -> GpuProcess:
     return known if known is not None and (known.used_gib or 0.0) >= (now.used_gib or 0.0) else now
+
+
+def _exists(pid: int) -> bool:
+    """Whether a number means a process here; inside a container a driver may give those of its host."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 # -- NVML itself -----------------------------------------------------------------------------------------------------
