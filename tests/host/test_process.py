@@ -285,6 +285,16 @@ def test_a_later_advisor_hurries_a_guardian_that_is_still_patient(tmp_path: Path
         until(lambda: not lives(advisor.guardian))
 
 
+def test_a_later_advisor_gives_up_a_guardian_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advisor.host.process.PATIENCE_S", -30.0)  # its time is up at once
+    ends = (("sh", "-c", f"echo ended >> {tmp_path}/log"),)
+    with an_advisor(awkward(tmp_path, *CLINGING, on_end=ends)) as advisor:
+        os.kill(advisor.guardian, signal.SIGSTOP)
+        advisor.kill()
+        assert set(end_leftovers(str(tmp_path))) >= set(advisor.launch) - {advisor.server}
+    assert (tmp_path / "log").read_text() == "ended\n"
+
+
 @pytest.mark.parametrize("after_s", [0.0, 0.01, 0.02, 0.03, 0.04])
 def test_advisor_killed_while_it_launches_leaves_nothing(tmp_path: Path, after_s: float) -> None:
     """At about the moment when it starts the guardian, orders the launch, or hears of it."""
