@@ -1,7 +1,7 @@
 """The GPUs as NVIDIA's driver tells of them (NVML): what they are, who holds memory, and what a launch held at most.
 
-NVML numbers GPUs in PCI order; CUDA does so only under `CUDA_DEVICE_ORDER=PCI_BUS_ID`, which a launch that names devices
-should set.
+NVML numbers GPUs in PCI order; CUDA does so only under `CUDA_DEVICE_ORDER=PCI_BUS_ID`, which a launch that names
+devices should set.
 
 `used` is what processes hold; what the driver keeps for itself is in neither `used` nor `free`.
 """
