@@ -1,20 +1,18 @@
 """The GPUs as NVIDIA's driver tells of them (NVML): what they are, who holds memory, and what a launch held at most.
 
-NVML is opened for each question and closed after it, so that a driver which comes, goes or is replaced meanwhile is
-seen as it is, and a forked process asks for itself. NVML numbers GPUs in PCI order; CUDA does so only under
-`CUDA_DEVICE_ORDER=PCI_BUS_ID`, which a launch that names devices should set.
+NVML numbers GPUs in PCI order; CUDA does so only under `CUDA_DEVICE_ORDER=PCI_BUS_ID`, which a launch that names
+devices should set.
 
 `used` is what processes hold; what the driver keeps for itself is in neither `used` nor `free`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -24,22 +22,10 @@ from pydantic import Field
 from advisor.domain.errors import EngineFailed
 from advisor.domain.strict import StrictModel
 from advisor.domain.units import gib
+from advisor.host.nvml import GpuProcess as GpuProcess
+from advisor.host.nvml import handle_of, memory_of, opened, processes_of, told
 
 POLL_S = 0.1
-
-_REASONS = {
-    nvml.NVML_ERROR_LIBRARY_NOT_FOUND: "there is no NVIDIA driver here (libnvidia-ml.so.1 is not found): install it, "
-    "or start the container with its GPUs (docker run --gpus all)",
-    nvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is installed but not loaded: load it (sudo modprobe nvidia), "
-    "or start the container with its GPUs (docker run --gpus all)",
-    nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was updated while the old one is still loaded: restart "
-    "the machine, or unload the nvidia kernel modules and load them again",
-    nvml.NVML_ERROR_NO_PERMISSION: "this user may not open the GPUs: ask for access to /dev/nvidiactl and /dev/nvidia*",
-    nvml.NVML_ERROR_INSUFFICIENT_RESOURCES: "the NVIDIA driver is out of resources: end what holds the GPUs, or "
-    "restart the machine",
-    nvml.NVML_ERROR_GPU_IS_LOST: "a GPU has fallen off its bus: see `dmesg | grep -i xid`, and restart the machine",
-    nvml.NVML_ERROR_RESET_REQUIRED: "a GPU needs a reset: end what holds it, then nvidia-smi --gpu-reset",
-}
 
 _KEYS = (
     (r"A100[- ]SXM4[- ]80GB", "a100_sxm"),
@@ -55,14 +41,6 @@ _KEYS = (
     (r"L40S", "l40s"),
     (r"RTX PRO 6000 Blackwell Server Edition", "rtx_pro_6000_server"),
 )
-
-
-class GpuProcess(StrictModel):
-    """A process that holds memory of a GPU."""
-
-    pid: int
-    used_gib: float | None = Field(description="None where the driver does not tell")
-    name: str
 
 
 class Gpu(StrictModel):
@@ -102,7 +80,7 @@ class Leftover(StrictModel):
 def find_gpus() -> GpuReading:
     """Read all there is. That there is no GPU, driver or permission is an answer, not an error."""
     try:
-        with _nvml():
+        with opened():
             return GpuReading(
                 gpus=tuple(_gpu(index) for index in range(nvml.nvmlDeviceGetCount())),
                 driver_version=nvml.nvmlSystemGetDriverVersion(),
@@ -156,8 +134,8 @@ def used_gib(devices: Sequence[int]) -> dict[int, float]:
     Raises:
         EngineFailed: the driver does not answer, or there is no such GPU.
     """
-    with _nvml():
-        return {index: gib(_memory(_handle(index)).used) for index in devices}
+    with opened():
+        return {index: gib(memory_of(handle_of(index)).used) for index in devices}
 
 
 def holders(devices: Sequence[int], own: frozenset[int] = frozenset()) -> tuple[GpuProcess, ...]:
@@ -166,8 +144,8 @@ def holders(devices: Sequence[int], own: frozenset[int] = frozenset()) -> tuple[
     Raises:
         EngineFailed: the driver does not answer, or there is no such GPU.
     """
-    with _nvml():
-        together = _together(_processes(_handle(index)) for index in devices)
+    with opened():
+        together = _together(processes_of(handle_of(index)) for index in devices)
     return tuple(process for pid, process in sorted(together.items()) if pid not in own)
 
 
@@ -190,11 +168,11 @@ def wait_until_free(
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        with _nvml():
-            handles = {index: _handle(index) for index in devices}
-            more = {index: gib(_memory(handle).used) - before[index] for index, handle in handles.items()}
+        with opened():
+            handles = {index: handle_of(index) for index in devices}
+            more = {index: gib(memory_of(handle).used) - before[index] for index, handle in handles.items()}
             left = tuple(
-                Leftover(index=index, gib=more[index], holders=_processes(handle))
+                Leftover(index=index, gib=more[index], holders=processes_of(handle))
                 for index, handle in handles.items()
                 if more[index] > tolerance_gib
             )
@@ -210,7 +188,7 @@ class GpuWatch:
 
     Args:
         devices: GPU indices.
-        pids: The launch's own live processes, as `ServerProcess.pids` tells.
+        pids: The launch's own live processes, as `ServerProcess.pids` tells, and `container_pids` for a container.
         interval_s: Time between samples.
     """
 
@@ -244,8 +222,8 @@ class GpuWatch:
 
     def _watch(self) -> None:
         try:
-            with _nvml():
-                handles = {index: _handle(index) for index in self._devices}
+            with opened():
+                handles = {index: handle_of(index) for index in self._devices}
                 self._sample(handles)
                 while not self._done.wait(self._interval_s):
                     self._sample(handles)
@@ -253,17 +231,17 @@ class GpuWatch:
             self.trouble = str(error)
 
     def _sample(self, handles: Mapping[int, Any]) -> None:
-        held = {index: _processes(handle) for index, handle in handles.items()}
+        held = {index: processes_of(handle) for index, handle in handles.items()}
         together = _together(held.values())
         if not self._own.issuperset(together):
             self._own |= self._pids()
-        # One that has just ended is in nobody's list: only who is unknown twice is somebody else's.
-        unknown = frozenset(together) - self._own
+        # One that has just ended is in nobody's list: only who is unknown twice, and lives, is somebody else's.
+        unknown = frozenset(pid for pid in together.keys() - self._own if _exists(pid))
         for pid in unknown & (self._unknown | self._foreign.keys()):
             self._foreign[pid] = _greater(self._foreign.get(pid), together[pid])
         self._unknown = unknown
         for index, handle in handles.items():
-            self.peak_gib[index] = max(self.peak_gib.get(index, 0.0), gib(_memory(handle).used))
+            self.peak_gib[index] = max(self.peak_gib.get(index, 0.0), gib(memory_of(handle).used))
             own = [each.used_gib for each in held[index] if each.pid in self._own and each.used_gib is not None]
             if own:
                 self.own_peak_gib[index] = max(self.own_peak_gib.get(index, 0.0), sum(own))
@@ -283,45 +261,21 @@ def _greater(known: GpuProcess | None, now: GpuProcess) -> GpuProcess:
     return known if known is not None and (known.used_gib or 0.0) >= (now.used_gib or 0.0) else now
 
 
-# -- NVML itself -----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _nvml() -> Iterator[None]:
-    """NVML, open; its errors become EngineFailed with the way out."""
+def _exists(pid: int) -> bool:
+    """Whether a number means a process here; inside a container a driver may give those of its host."""
     try:
-        nvml.nvmlInit()
-        try:
-            yield
-        finally:
-            nvml.nvmlShutdown()
-    except nvml.NVMLError as error:
-        reason = _REASONS.get(error.value) or f"the NVIDIA driver does not answer: {error}; see what nvidia-smi says"
-        raise EngineFailed(f"{reason[0].upper()}{reason[1:]}.") from None
-
-
-def _told(question: Callable[..., Any], *about: Any) -> Any | None:
-    """An answer, or None where this driver or GPU has none; trouble of the driver itself is raised."""
-    try:
-        return question(*about)
-    except nvml.NVMLError as error:
-        if error.value in _REASONS:
-            raise
-        return None
-
-
-def _handle(index: int) -> Any:
-    try:
-        return nvml.nvmlDeviceGetHandleByIndex(index)
-    except nvml.NVMLError_InvalidArgument:
-        n_gpus = nvml.nvmlDeviceGetCount()
-        raise EngineFailed(f"There is no GPU {index}: the driver numbers {n_gpus} of them from 0.") from None
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _gpu(index: int) -> Gpu:
-    handle = _handle(index)
-    memory, name = _memory(handle), nvml.nvmlDeviceGetName(handle)
-    mig = _told(nvml.nvmlDeviceGetMigMode, handle)
+    handle = handle_of(index)
+    memory, name = memory_of(handle), nvml.nvmlDeviceGetName(handle)
+    mig = told(nvml.nvmlDeviceGetMigMode, handle)
     is_mig = mig is not None and mig[0] == nvml.NVML_DEVICE_MIG_ENABLE
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     return Gpu(
@@ -332,7 +286,7 @@ def _gpu(index: int) -> Gpu:
         total_gib=gib(memory.total),
         used_gib=gib(memory.used),
         free_gib=gib(memory.free),
-        processes=_processes(handle),
+        processes=processes_of(handle),
         mig=is_mig,
         mig_uuids=_mig_uuids(handle) if is_mig else (),
         compute_capability=(major, minor),
@@ -340,49 +294,16 @@ def _gpu(index: int) -> Gpu:
     )
 
 
-def _memory(handle: Any) -> Any:
-    """An object with `total`, `used` and `free` bytes."""
-    memory = _told(nvml.nvmlDeviceGetMemoryInfo, handle, nvml.nvmlMemory_v2)
-    memory = memory or _told(nvml.nvmlDeviceGetMemoryInfo, handle)
-    if memory is None:
-        index, name = nvml.nvmlDeviceGetIndex(handle), nvml.nvmlDeviceGetName(handle)
-        raise EngineFailed(f"GPU {index} ({name}) does not tell its memory, so advisor cannot watch it: leave it out.")
-    return memory
-
-
-def _processes(handle: Any) -> tuple[GpuProcess, ...]:
-    """Who holds memory, whether it computes or draws, by pid."""
-    listed = [
-        *(_told(nvml.nvmlDeviceGetComputeRunningProcesses_v3, handle) or ()),
-        *(_told(nvml.nvmlDeviceGetGraphicsRunningProcesses_v3, handle) or ()),
-    ]
-    # A program that does both is in both lists, with the same memory.
-    used = {each.pid: each.usedGpuMemory for each in listed}
-    return tuple(
-        GpuProcess(pid=pid, used_gib=None if n_bytes is None else gib(n_bytes), name=_process_name(pid))
-        for pid, n_bytes in sorted(used.items())
-    )
-
-
-def _process_name(pid: int) -> str:
-    """Program of a process: never its arguments, which may hold secrets."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
-    except OSError:
-        path = str(_told(nvml.nvmlSystemGetProcessName, pid) or "").split(" ")[0]
-        return Path(path).name or "unknown"
-
-
 def _mig_uuids(handle: Any) -> tuple[str, ...]:
-    count = _told(nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0
-    devices = (_told(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index) for index in range(count))
+    count = told(nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0
+    devices = (told(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index) for index in range(count))
     return tuple(nvml.nvmlDeviceGetUUID(device) for device in devices if device is not None)
 
 
 def _nvlinks(handle: Any) -> int | None:
-    states = [_told(nvml.nvmlDeviceGetNvLinkState, handle, link) for link in range(nvml.NVML_NVLINK_MAX_LINKS)]
-    told = [state for state in states if state is not None]
-    return sum(state == nvml.NVML_FEATURE_ENABLED for state in told) if told else None
+    states = [told(nvml.nvmlDeviceGetNvLinkState, handle, link) for link in range(nvml.NVML_NVLINK_MAX_LINKS)]
+    known = [state for state in states if state is not None]
+    return sum(state == nvml.NVML_FEATURE_ENABLED for state in known) if known else None
 
 
 def _cuda(version: int) -> str:

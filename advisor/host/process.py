@@ -323,8 +323,8 @@ def _left(marked: Sequence[Carrier]) -> set[int]:
 def _hurry(own: Task) -> None:
     """Let a guardian that is still ending its launch come to an end, without the rest of its grace."""
     late = time.monotonic() + ON_END_S + KILL_S + PATIENCE_S
-    while task(own.pid) == own and time.monotonic() < late:
-        send(signal.SIGTERM, {own.pid})
+    while task(own.pid) == own:
+        send(signal.SIGTERM if time.monotonic() < late else signal.SIGKILL, {own.pid})
         time.sleep(0.02)
 
 

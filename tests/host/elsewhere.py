@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,9 @@ class Elsewhere:
         self.calls.append(argv)
 
         def say(**message: Any) -> None:
-            try:
+            with suppress(OSError, ValueError):  # the program was killed; what it started lives on
                 writer.write(json.dumps(message).encode() + b"\n")
                 writer.flush()
-            except (BrokenPipeError, ValueError):
-                pass  # the program was killed; what it started lives on
 
         if self.trouble is not None:
             say(to=2, data=self.trouble)
@@ -124,8 +122,9 @@ class Elsewhere:
         self.started.append(Started(name, argv, env, labels, process))
 
         def listen() -> None:
-            for _ in reader:
-                process.send_signal(signal.SIGTERM)
+            with suppress(OSError, ValueError):  # the program is gone, or its call is over
+                for _ in reader:
+                    process.send_signal(signal.SIGTERM)
 
         threading.Thread(target=listen, daemon=True).start()
         assert process.stdout is not None

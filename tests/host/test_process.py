@@ -15,6 +15,7 @@ import pytest
 from advisor.domain.errors import EngineFailed, EngineMissing
 from advisor.host.marks import LAUNCH, RUN, Mark
 from advisor.host.process import Ended, Launch, ServerProcess, end_leftovers
+from tests.end_to_end.command import environment
 from tests.host.launches import AWKWARD, an_advisor, awkward, lives, nothing_left, ready
 from tests.host.waiting import until
 
@@ -232,7 +233,7 @@ if child == 0:
 print(server.pid, child, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONWARNINGS": "ignore"}
+    env = environment(PYTHONWARNINGS="ignore")
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=env, stdout=subprocess.PIPE)
     assert process.stdout is not None
     server, child = (int(word) for word in process.stdout.readline().split())
@@ -284,11 +285,37 @@ def test_a_later_advisor_hurries_a_guardian_that_is_still_patient(tmp_path: Path
         until(lambda: not lives(advisor.guardian))
 
 
+def test_a_later_advisor_gives_up_a_guardian_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advisor.host.process.PATIENCE_S", -30.0)  # its time is up at once
+    ends = (("sh", "-c", f"echo ended >> {tmp_path}/log"),)
+    with an_advisor(awkward(tmp_path, *CLINGING, on_end=ends)) as advisor:
+        os.kill(advisor.guardian, signal.SIGSTOP)
+        advisor.kill()
+        assert set(end_leftovers(str(tmp_path))) >= set(advisor.launch) - {advisor.server}
+    assert (tmp_path / "log").read_text() == "ended\n"
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.01, 0.02, 0.03, 0.04])
+def test_advisor_killed_while_it_launches_leaves_nothing(tmp_path: Path, after_s: float) -> None:
+    """At about the moment when it starts the guardian, orders the launch, or hears of it."""
+    script = f"""
+import os, threading
+from advisor.host.process import ServerProcess
+from tests.host.launches import awkward
+threading.Timer({after_s}, os.kill, (os.getpid(), 9)).start()
+with ServerProcess(awkward({str(tmp_path)!r}, "worker", "orphan", "wait", grace_s=0.1), print):
+    threading.Event().wait()
+"""
+    said = subprocess.run([sys.executable, "-c", script], env=environment(), check=False, timeout=60)
+    assert said.returncode == -signal.SIGKILL
+    until(lambda: nothing_left(tmp_path))
+
+
 def test_a_shell_that_inherited_the_mark_of_a_dead_advisor_is_spared(tmp_path: Path) -> None:
     """`end_leftovers` runs below a process, and in a session, that carries the mark."""
     mark = Mark(Mark.new().place, 2**22 + 1, 1, "0")
     script = f"import os; from advisor.host.process import end_leftovers; print(end_leftovers({str(tmp_path)!r}))"
-    env = {**os.environ, RUN: str(tmp_path.resolve()), LAUNCH: str(mark), "PYTHONPATH": str(Path(__file__).parents[2])}
+    env = environment(**{RUN: str(tmp_path.resolve()), LAUNCH: str(mark)})
     shell = f"'{sys.executable}' -c \"{script}\"; echo spared"
     said = subprocess.run(["sh", "-c", shell], env=env, capture_output=True, text=True, check=True, timeout=60)
     assert said.stdout.split() == ["()", "spared"]
