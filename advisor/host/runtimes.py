@@ -54,7 +54,7 @@ def _asked(
         shown = answer_of([command, "image", "inspect", "--format", "{{.Id}}", "--", image], env, timeout_s)
         has_image = shown.exit_code == 0
     toolkit = name == "docker" and any(shutil.which(each, path=env.get("PATH")) for each in TOOLKIT)
-    gpus = _has_cdi(root) or toolkit or "nvidia" in (info.get("Runtimes") or {})
+    gpus = _has_cdi(root) or toolkit or "nvidia" in str(info.get("Runtimes"))
     return ContainerRuntime(name=name, command=command, trouble=trouble, gpus=gpus, has_image=has_image)
 
 
