@@ -77,6 +77,10 @@ Engine = Annotated[
         rich_help_panel=DEPLOYMENT,
     ),
 ]
+ContainerImage = Annotated[
+    str | None,
+    typer.Option(help="Launch trtllm-serve in this image, with docker or podman.", rich_help_panel=DEPLOYMENT),
+]
 EngineVersion = Annotated[
     str | None, typer.Option(help="TensorRT-LLM release that the files are for.", rich_help_panel=DEPLOYMENT)
 ]
