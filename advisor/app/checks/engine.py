@@ -106,9 +106,9 @@ def _version(found: str | None, asked: str | None) -> Finding:
             Way(what="Leave --engine-version out, or install that release."),
         )
     if spoken.warning is not None:
-        return warning(
-            id_, f"TensorRT-LLM {found}: advisor speaks the nearest release, {spoken.release}.", spoken.warning
-        )
+        what = f"TensorRT-LLM {found}: advisor speaks the nearest release that it knows, {spoken.release}."
+        way = Way(what=f"Hold what advisor writes against `{COMMAND} serve --help` there, or take a known release.")
+        return warning(id_, what, spoken.warning, way)
     return ok(id_, f"TensorRT-LLM {found}, a release that advisor knows.")
 
 

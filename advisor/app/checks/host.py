@@ -62,7 +62,13 @@ _RULES = (
         severe=True,
     ),
     _Rule(
-        "host.processes", "processes", LEAST_PROCESSES, "processes and threads (ulimit -u)", _THREADS, "ulimit -u 65536"
+        "host.processes",
+        "processes",
+        LEAST_PROCESSES,
+        "processes and threads (ulimit -u)",
+        _THREADS,
+        "ulimit -u 65536",
+        severe=True,
     ),
 )
 
