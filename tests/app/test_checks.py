@@ -110,7 +110,7 @@ CASES: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"weights__is_folder": True, "weights__checkpoint__pointers": ("a",)}, {"checkpoint.files": "miss"}),
     ({"weights__is_folder": True, "weights__checkpoint__damaged": ("a",)}, {"checkpoint.files": "miss"}),
     ({"weights__is_folder": True, "weights__checkpoint__n_weight_files": 0}, {"checkpoint.files": "miss"}),
-    ({"weights__is_folder": True, "weights__checkpoint__trouble": "config.json is not JSON."}, {"checkpoint.files": "miss"}),
+    ({"weights__is_folder": True, "weights__checkpoint__trouble": "Not JSON."}, {"checkpoint.files": "miss"}),
     ({"weights__is_folder": True, "weights__checkpoint__has_tokenizer": False}, {"checkpoint.tokenizer": "warning"}),
     ({"weights__is_folder": True, "weights__checkpoint__n_weight_files": 0, "weights__checkpoint__engine_files": 4},
      {"checkpoint.files": "miss"}),
