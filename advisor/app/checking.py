@@ -10,10 +10,11 @@ from pydantic import Field
 
 from advisor.app.checks import checkpoint, engine, gpu, host
 from advisor.app.checks.facts import Facts
-from advisor.app.checks.finding import Finding, Way, warning
+from advisor.app.checks.finding import Finding, Way, miss, warning
 from advisor.app.env_facts import gather
 from advisor.app.setup import Question
 from advisor.domain.deployment import Quantization
+from advisor.domain.errors import BadInput
 from advisor.domain.strict import StrictModel, unknown_name
 from advisor.engines.trtllm.dialects import dialect
 from advisor.store import catalog
@@ -57,12 +58,18 @@ def judge(facts: Facts) -> Iterator[Finding]:
         if trouble is None:
             yield from area.findings(facts)
         else:
-            why = "Nothing of it was checked."
-            way = Way(what="Look at what hangs or fails there (`df`, `mount`, `dmesg`), and ask again.")
-            yield warning(f"{name}.unread", f"This could not be looked at: {trouble}.", why, way)
+            say = warning if name == "host" else miss  # a launch reads the others itself, and would hang or fail there
+            yield say(
+                f"{name}.unread",
+                f"This could not be looked at: {trouble}.",
+                "Nothing of it was checked.",
+                Way(what="Look at what hangs or fails there (`df`, `mount`, `dmesg`), and ask again."),
+            )
 
 
 def _check_names(question: Question) -> None:
+    if question.model is not None and not question.model.strip():
+        raise BadInput("--model is empty: name a model on the hub or the folder of a checkpoint.")
     if question.study is not None:
         catalog.study(question.study)
     if question.gpu is not None:

@@ -45,10 +45,13 @@ class _Asker:
         self.unread: dict[str, str] = {}
 
     def __call__(self, area: str, timeout_s: float, question: Callable[[], T], otherwise: T) -> T:
+        if area in self.unread:
+            return otherwise  # one wait is enough
         try:
             return within(timeout_s, question)
         except (OSError, ValueError, AdvisorError) as error:
-            self.unread[area] = str(error).rstrip(".")
+            said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self.unread[area] = said.rstrip(".")
             return otherwise
 
 
@@ -56,8 +59,8 @@ def gather(question: Question, container_image: str | None, env: Mapping[str, st
     """All facts, for a question whose names are known ones."""
     ask = _Asker()
     reading = find_gpus_within(DRIVER_TIMEOUT_S, env)
-    hidden = env.get("CUDA_VISIBLE_DEVICES")
-    gpus = Gpus(reading=reading, visible=visible(reading.gpus, env), cuda_visible_devices=hidden)
+    setting = env.get("CUDA_VISIBLE_DEVICES")
+    gpus = Gpus(reading=reading, visible=visible(reading.gpus, env), cuda_visible_devices=setting)
     host = ask("host", DISK_TIMEOUT_S, lambda: read_host(root, env), Host())
     engine = ask("engine", ENGINE_TIMEOUT_S, lambda: _engine(container_image, env, root), Engine())
     model = question.model or (catalog.study(question.study).deployment.model if question.study else None)

@@ -137,6 +137,7 @@ CASES: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"engine.image": "warning"},
     ),
     ({"unread": {"host": "no answer within 20 s"}}, {"host.unread": "warning"}),
+    ({"unread": {"checkpoint": "no answer within 20 s"}}, {"checkpoint.unread": "miss"}),
 ]  # fmt: skip
 
 
@@ -231,10 +232,16 @@ def test_on_a_cluster_job_steps_are_offered() -> None:
 def test_who_holds_memory_is_named_and_free_gpus_are_offered() -> None:
     found = finding("gpu.memory", gpus=gpus(busy(0, 20.0, pid=4711), *EIGHT[1:8]))
     assert "python3 (pid 4711, 20.0 GiB)" in found.what
-    assert "export CUDA_VISIBLE_DEVICES=1,2,3,4" in commands(found)
+    assert "export CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1,2,3,4" in commands(found)
     assert "4711" in commands(found)
     crowded = finding("gpu.memory", gpus=gpus(busy(0, 20.0), *EIGHT[1:4]))
     assert "CUDA_VISIBLE_DEVICES" not in commands(crowded)
+
+
+def test_a_container_that_was_given_fewer_gpus_than_there_are() -> None:
+    found = finding("gpu.count", gpus=gpus(*EIGHT[:2]), host__nvidia__pci_gpus=8)
+    assert "The machine has 8" in found.ways[0].what
+    assert "--tp 2" in found.ways[1].what
 
 
 def test_without_a_layout_a_crowded_gpu_matters_only_when_none_is_free() -> None:

@@ -81,7 +81,7 @@ def _hub(facts: Facts, model: str) -> Iterator[Finding]:
         yield _weights(found)
         return
     client = weights.hub_client or "hf"
-    there = "" if found is None else f" {found.weights_gib:.1f} GiB of it are in the cache."
+    there = f" {found.weights_gib:.1f} GiB of it are in the cache." if found is not None and found.weights_gib else ""
     size = "" if weights.to_fetch_gib is None else f", about {weights.to_fetch_gib:.0f} GiB"
     fetch = Way(
         what="Fetch it now:", commands=(f"{client} download {shlex.quote(model)} --exclude {shlex.quote(META_COPY)}",)
@@ -105,6 +105,7 @@ def _hub(facts: Facts, model: str) -> Iterator[Finding]:
 
 def _access(facts: Facts, model: str) -> Iterator[Finding]:
     token = facts.weights.hub.token_from
+    login = "huggingface-cli login" if facts.weights.hub_client == "huggingface-cli" else "hf auth login"
     if token is not None:
         yield ok("checkpoint.access", f"A Hugging Face token is in {token}.")
     elif is_gated(model):
@@ -112,10 +113,7 @@ def _access(facts: Facts, model: str) -> Iterator[Finding]:
             "checkpoint.access",
             f"{model} is gated, and there is no Hugging Face token here.",
             "The download is refused (401) until the licence is accepted and a token says who asks.",
-            Way(
-                what=f"Accept the licence at https://huggingface.co/{model}, then log in:",
-                commands=("hf auth login",),
-            ),
+            Way(what=f"Accept the licence at https://huggingface.co/{model}, then log in:", commands=(login,)),
         )
     else:
         why = "Models whose licence has to be accepted need one; whether this is one of them only the hub knows."

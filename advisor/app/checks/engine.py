@@ -36,15 +36,28 @@ def findings(facts: Facts) -> Iterator[Finding]:
         yield from _image(facts, image)
     else:
         yield _serve(facts)
-    if image is None and facts.engine.installation is None:
-        yield from _runtimes(facts, note, "TensorRT-LLM's release container is started with it.")
-    if image is None and facts.engine.installation is not None:
-        yield _version(facts.engine.version, facts.wanted.engine_version)
-        yield _packages(facts.engine.packages)
-        yield from _mpi(facts)
-        yield from _toolkit(facts)
+        yield from _installed(facts) if facts.engine.installation else _could_be_started(facts)
     yield from _cuda(facts)
     yield from _launcher(facts)
+
+
+def _installed(facts: Facts) -> Iterator[Finding]:
+    yield _version(facts.engine.version, facts.wanted.engine_version)
+    yield _packages(facts.engine.packages)
+    yield _mpi(facts)
+    if facts.engine.cuda_home is None:
+        yield note(
+            "engine.cuda_home",
+            "No CUDA toolkit: CUDA_HOME is not set and /usr/local/cuda is not there.",
+            "NVIDIA's guide asks for it; some kernels are compiled when they are first used.",
+            Way(what="Once it is installed:", commands=("export CUDA_HOME=/usr/local/cuda",)),
+        )
+
+
+def _could_be_started(facts: Facts) -> Iterator[Finding]:
+    """What the release container would be started with; inside a container that is the host's business."""
+    if facts.engine.runtimes or facts.host.container is None:
+        yield from _runtimes(facts, note, "TensorRT-LLM's release container is started with it.")
 
 
 def _serve(facts: Facts) -> Finding:
@@ -84,14 +97,12 @@ def _ways_to_get_it(facts: Facts) -> Iterator[Way]:
 def _version(found: str | None, asked: str | None) -> Finding:
     """Whether advisor speaks the release, and whether it is the one that was asked for."""
     id_ = "engine.version"
+    if found is None and asked is not None:
+        return ok(id_, f"TensorRT-LLM {asked}, as said.")
     if found is None:
-        way = Way(what="Name it:", commands=("advisor check-env --engine-version 1.2.0",))
         why = "Its flags and keys are spelled by release. A build from source may have no version of its own."
-        return (
-            ok(id_, f"TensorRT-LLM {asked}, as said.")
-            if asked
-            else warning(id_, "The release of TensorRT-LLM is not told.", why, way)
-        )
+        way = Way(what="Name it:", commands=("advisor check-env --engine-version 1.2.0",))
+        return warning(id_, "The release of TensorRT-LLM is not told.", why, way)
     try:
         spoken = dialect(found)
     except BadInput as error:
@@ -128,27 +139,13 @@ def _packages(packages: Packages | None) -> Finding:
     return ok(id_, f"Python {packages.python}, {there}.")
 
 
-def _mpi(facts: Facts) -> Iterator[Finding]:
+def _mpi(facts: Facts) -> Finding:
     mpi = facts.engine.mpi
     if mpi.library or mpi.mpirun:
-        yield ok("engine.mpi", f"Open MPI: {mpi.library or mpi.mpirun}.")
-    else:
-        yield warning(
-            "engine.mpi",
-            "Open MPI is in none of the usual places.",
-            "TensorRT-LLM starts its workers through libmpi.so, on one GPU too.",
-            Way(what="Install it:", commands=("sudo apt-get -y install libopenmpi-dev",)),
-        )
-
-
-def _toolkit(facts: Facts) -> Iterator[Finding]:
-    if facts.engine.cuda_home is None:
-        yield note(
-            "engine.cuda_home",
-            "No CUDA toolkit: CUDA_HOME is not set and /usr/local/cuda is not there.",
-            "NVIDIA's guide asks for it; some kernels are compiled when they are first used.",
-            Way(what="Once it is installed:", commands=("export CUDA_HOME=/usr/local/cuda",)),
-        )
+        return ok("engine.mpi", f"Open MPI: {mpi.library or mpi.mpirun}.")
+    why = "TensorRT-LLM starts its workers through libmpi.so, on one GPU too."
+    way = Way(what="Install it:", commands=("sudo apt-get -y install libopenmpi-dev",))
+    return warning("engine.mpi", "Open MPI is in none of the usual places.", why, way)
 
 
 def _cuda(facts: Facts) -> Iterator[Finding]:
@@ -207,11 +204,14 @@ def _launcher(facts: Facts) -> Iterator[Finding]:
             what="Or take its variables out of this shell, as TensorRT-LLM's own launcher does:",
             commands=(f"for v in $(compgen -e | grep -E '^({families})'); do unset $v; done",),
         ),
-        Way(what='Or have job steps started: advisor tune --launch-prefix "srun --mpi=pmix trtllm-llmapi-launch"'),
+        Way(
+            what="Or have job steps started:",
+            commands=('advisor tune --launch-prefix "srun --mpi=pmix trtllm-llmapi-launch"',),
+        ),
     )
 
 
-# -- in an image -----------------------------------------------------------------------------------------------------
+# -- containers --------------------------------------------------------------------------------------------------------
 
 
 def _image(facts: Facts, image: str) -> Iterator[Finding]:

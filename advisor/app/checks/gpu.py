@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from advisor.app.checks.facts import Facts
 from advisor.app.checks.finding import Finding, Way, counted, miss, note, ok, warning
@@ -29,7 +29,7 @@ def findings(facts: Facts) -> Iterator[Finding]:
     """Everything about the GPUs."""
     reading, seen = facts.gpus.reading, facts.gpus.visible
     if reading.missing is not None:
-        yield _no_driver(facts, reading.missing)
+        yield miss("gpu.driver", "No GPU can be used.", reading.missing, *_no_gpu(facts))
         return
     if not reading.gpus:
         yield miss(
@@ -46,10 +46,6 @@ def findings(facts: Facts) -> Iterator[Finding]:
     yield from _mig(facts)
     yield from _compute(facts)
     yield from _nvlink(facts)
-
-
-def _no_driver(facts: Facts, missing: str) -> Finding:
-    return miss("gpu.driver", "No GPU can be used.", missing, *_no_gpu(facts))
 
 
 def _no_gpu(facts: Facts) -> Iterator[Way]:
@@ -102,8 +98,9 @@ def _kind(facts: Facts) -> Iterator[Finding]:
     what = f"{len(seen)} x {' and '.join(names)}, {sizes} GiB each."
     if len(names) > 1:
         why = "A server over unlike GPUs is as slow as the slowest and as small as the smallest."
-        indices = ",".join(str(gpu.index) for gpu in seen if gpu.name == taken[0].name)
-        way = Way(what="Take those of one kind:", commands=(f"export CUDA_VISIBLE_DEVICES={indices}",))
+        way = Way(
+            what="Take those of one kind:", commands=(_choose(gpu.index for gpu in seen if gpu.name == taken[0].name),)
+        )
         yield warning("gpu.kind", what, why, way)
     elif not keys:
         why = "No kernel times of this GPU are known here, so advisor cannot predict or tune for it."
@@ -134,6 +131,11 @@ def _count(facts: Facts) -> Finding:
     ways = [Way(what=f"Say a smaller layout: --tp {_power_of_two(n_seen)}, if the model fits.")]
     if len(facts.gpus.reading.gpus) >= wanted.gpus:
         ways.insert(0, Way(what="Show them all to it:", commands=("unset CUDA_VISIBLE_DEVICES",)))
+    elif (facts.host.nvidia.pci_gpus or 0) >= wanted.gpus:
+        there = f"The machine has {facts.host.nvidia.pci_gpus}"
+        ways.insert(
+            0, Way(what=f"{there}: start the container with all of them (docker run --gpus all), or ask for more.")
+        )
     return miss(
         "gpu.count",
         f"{counted(wanted.gpus, 'GPU')} {_be(wanted.gpus)} needed and {n_seen} {_be(n_seen)} visible.",
@@ -176,10 +178,14 @@ def _memory(facts: Facts) -> Iterator[Finding]:
         yield ok("gpu.memory", "Nobody else holds memory of the GPUs.")
 
 
+def _choose(indices: Iterable[int]) -> str:
+    """The command that leaves these GPUs visible; CUDA numbers them as the driver does only when told to."""
+    return f"export CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={','.join(map(str, indices))}"
+
+
 def _ways_to_free(gpu: Gpu, free: Sequence[Gpu], needed: int) -> Iterator[Way]:
     if len(free) >= max(1, needed):
-        indices = ",".join(str(each.index) for each in free[:needed])
-        yield Way(what="Take free ones:", commands=(f"export CUDA_VISIBLE_DEVICES={indices}",))
+        yield Way(what="Take free ones:", commands=(_choose(each.index for each in free[:needed]),))
     if gpu.processes:
         pids = " ".join(str(process.pid) for process in gpu.processes)
         yield Way(

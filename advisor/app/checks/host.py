@@ -20,11 +20,10 @@ CPUS_PER_GPU = 2  # the rank's own loop, and what feeds it
 PREFETCH_SHARE = 0.9  # TensorRT-LLM reads the weights ahead where they fit so much of the available memory
 
 _THREADS = "Ranks, their loaders and their communication libraries start hundreds of threads each."
-_AS_THE_GUIDE = "docker run --ipc host --ulimit memlock=-1 --ulimit stack=67108864 ..."
 
 
 class _Rule(NamedTuple):
-    """A limit that a server needs more of than systems give by default."""
+    """A limit that a server needs more of than systems give by default, and what raises it."""
 
     id: str
     field: str
@@ -32,42 +31,47 @@ class _Rule(NamedTuple):
     subject: str
     why: str
     command: str
+    flag: str
     severe: bool = False
 
 
 _RULES = (
     _Rule(
-        "host.memlock",
-        "memlock_bytes",
-        LEAST_MEMLOCK_BYTES,
-        "locked memory in bytes (ulimit -l)",
-        "InfiniBand, GPUDirect and NCCL pin host memory.",
-        "ulimit -l unlimited",
+        id="host.memlock",
+        field="memlock_bytes",
+        least=LEAST_MEMLOCK_BYTES,
+        subject="locked memory in bytes (ulimit -l)",
+        why="InfiniBand, GPUDirect and NCCL pin host memory.",
+        command="ulimit -l $(ulimit -Hl)",
+        flag="--ulimit memlock=-1",
     ),
     _Rule(
-        "host.stack",
-        "stack_bytes",
-        GUIDE_STACK_BYTES,
-        "the stack in bytes (ulimit -s)",
-        "NVIDIA starts its containers with 64 MiB, against overflows in deeply nested code.",
-        "ulimit -s 65536",
+        id="host.stack",
+        field="stack_bytes",
+        least=GUIDE_STACK_BYTES,
+        subject="the stack in bytes (ulimit -s)",
+        why="NVIDIA starts its containers with 64 MiB, against overflows in deeply nested code.",
+        command="ulimit -s 65536",
+        flag="--ulimit stack=67108864",
     ),
     _Rule(
-        "host.open_files",
-        "open_files",
-        LEAST_OPEN_FILES,
-        "open files (ulimit -n)",
-        "Each request in flight is a socket, in the server and in the load client: 1,024 of them are too many.",
-        "ulimit -n 65536",
+        id="host.open_files",
+        field="open_files",
+        least=LEAST_OPEN_FILES,
+        subject="open files (ulimit -n)",
+        why="Each request in flight is a socket, in the server and in the load client: 1,024 of them are too many.",
+        command=f"ulimit -n {LEAST_OPEN_FILES}",
+        flag="--ulimit nofile=65536",
         severe=True,
     ),
     _Rule(
-        "host.processes",
-        "processes",
-        LEAST_PROCESSES,
-        "processes and threads (ulimit -u)",
-        _THREADS,
-        "ulimit -u 65536",
+        id="host.processes",
+        field="processes",
+        least=LEAST_PROCESSES,
+        subject="processes and threads (ulimit -u)",
+        why=_THREADS,
+        command=f"ulimit -u {LEAST_PROCESSES}",
+        flag="--ulimit nproc=65536",
         severe=True,
     ),
 )
@@ -106,7 +110,7 @@ def _ways_to_shm(container: str | None) -> Iterator[Way]:
     if container == "kubernetes":
         yield Way(what="Mount an emptyDir with medium: Memory at /dev/shm.")
     elif container in ("docker", "podman", "container"):
-        yield Way(what=f"Start the container as NVIDIA's guide does ({_AS_THE_GUIDE}), or with --shm-size=64g.")
+        yield Way(what="Start the container with --ipc host, as NVIDIA's guide does, or with --shm-size=64g.")
     else:
         yield Way(what="Make it larger:", commands=("sudo mount -o remount,size=64g /dev/shm",))
 
@@ -130,7 +134,7 @@ def _limit(rule: _Rule, limit: Limit, *, inside: bool) -> Finding:
     if limit.hard is None or limit.hard >= rule.least:
         way = Way(what="Raise it in the shell that starts advisor:", commands=(rule.command,))
     elif inside:
-        way = Way(what=f"Start the container with higher limits, as NVIDIA's guide does: {_AS_THE_GUIDE}")
+        way = Way(what=f"Start the container with {rule.flag} (docker run, podman run).")
     else:
         way = Way(what="Have an administrator raise it (/etc/security/limits.conf), and log in again.")
     say = warning if rule.severe else note
