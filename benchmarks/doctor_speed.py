@@ -1,7 +1,8 @@
 """Speed and memory of `advisor doctor` on a crash log of 140 MB: at most 5 s and 150 MB.
 
-``python -m benchmarks.doctor_speed`` rebuilds the log from the recorded one in tests/data: its first lines, then the
-traceback that every request in flight printed, over and over. A second log has no line twice.
+``python -m benchmarks.doctor_speed [MB]`` rebuilds the log from the recorded one in tests/data: its first lines, then
+the traceback that every request in flight printed, over and over. The other logs have no line twice: a server's day, a
+server that fails every request, and one that answers every request.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from pathlib import Path
 
 RECORDED = Path(__file__).parents[1] / "tests/data/engine_logs/vllm-0.24.0-h100/c_oom_runtime.log.gz"
@@ -25,7 +26,8 @@ import resource, sys, time
 start = time.perf_counter()
 from advisor.app.doctoring import doctor
 found = doctor(sys.argv[1])
-print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, found.verdict, found.phase)
+peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(time.perf_counter() - start, time.process_time(), peak_kib, found.verdict, found.phase)
 """
 
 
@@ -48,24 +50,44 @@ def busy_log() -> Iterator[str]:
         yield f"[01/15/2026-10:00:01] [TRT-LLM] [I] request {name} of client {name[::-1]} took {rng.random():.6f} s\n"
 
 
-def measured(lines: Iterator[str], path: Path) -> tuple[float, float, str]:
-    """Write `LOG_BYTES` of lines; seconds, MB and verdict of a fresh process that reads them."""
+def failing_log() -> Iterator[str]:
+    """Every request runs out of memory."""
+    yield "INFO:     Application startup complete.\n"
+    for number in count():
+        yield (
+            f"[01/15/2026-10:00:01] [TRT-LLM] [E] request {number} failed: torch.OutOfMemoryError: CUDA out of memory. "
+            f"Tried to allocate {number % 97}.00 GiB. GPU 0 has a total capacity of 79.11 GiB\n"
+        )
+
+
+def answering_log() -> Iterator[str]:
+    """Every request is answered."""
+    for number in count():
+        yield f'INFO:     10.0.0.1:{number} - "POST /v1/completions HTTP/1.1" 200 OK\n'
+
+
+def measured(lines: Iterator[str], path: Path, log_bytes: int) -> tuple[float, float, float, str]:
+    """Write so many bytes of lines; seconds, those of the CPU, MB and verdict of a fresh process that reads them."""
     written = 0
     with path.open("w", encoding="utf-8") as file:
-        while written < LOG_BYTES:
+        while written < log_bytes:
             written += file.write(next(lines))
     done = subprocess.run([sys.executable, "-c", SCRIPT, str(path)], capture_output=True, text=True, check=True)
-    seconds, peak_kib, *verdict = done.stdout.split()
-    return float(seconds), int(peak_kib) * 1024 / 1e6, " at ".join(verdict)
+    seconds, cpu_seconds, peak_kib, *verdict = done.stdout.split()
+    return float(seconds), float(cpu_seconds), int(peak_kib) * 1024 / 1e6, " at ".join(verdict)
 
 
 def main() -> None:
     """Print one line a log."""
+    log_bytes = int(sys.argv[1]) * 1_000_000 if len(sys.argv) > 1 else LOG_BYTES
     print(f"machine: {platform.machine()}, Python {platform.python_version()}, {platform.system()}")
+    logs = {"crash": crash_log(), "busy": busy_log(), "failing": failing_log(), "answering": answering_log()}
     with tempfile.TemporaryDirectory() as folder:
-        for name, lines in (("crash log", crash_log()), ("no line twice", busy_log())):
-            seconds, mb, verdict = measured(lines, Path(folder) / "log")
-            speed = f"{LOG_BYTES / 1e6:.0f} MB in {seconds:.2f} s ({seconds / MOST_SECONDS:.0%} of {MOST_SECONDS:g} s)"
+        for name, lines in logs.items():
+            seconds, cpu_seconds, mb, verdict = measured(lines, Path(folder) / "log", log_bytes)
+            speed = f"{log_bytes / 1e6:.0f} MB in {seconds:.2f} s, {cpu_seconds:.2f} s of CPU"
+            if log_bytes == LOG_BYTES:
+                speed += f" ({seconds / MOST_SECONDS:.0%} of {MOST_SECONDS:g} s)"
             print(f"{name}: {speed}, {mb:.0f} MB of memory ({mb / MOST_MB:.0%} of {MOST_MB:g} MB): {verdict}")
 
 

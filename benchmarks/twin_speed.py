@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from advisor.domain.deployment import Deployment
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.workload import parse_workload
+from advisor.metrics.schedule import draw_requests
 from advisor.store import catalog
-from advisor.twin.predict import Twin, draw_requests, metrics_of
+from advisor.twin.predict import Twin, metrics_of
 from advisor.twin.ranking import rank
 from advisor.twin.scheduler import simulate
 

@@ -7,6 +7,10 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.standin.fixtures import make_standin, standin
+
+__all__ = ["make_standin", "standin"]  # fixtures of every test folder
+
 # Machines differ in speed, so no deadlines; in CI the same examples are drawn every time.
 settings.register_profile("local", deadline=None)
 settings.register_profile(

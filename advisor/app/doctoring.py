@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
-import contextlib
-import gzip
-import io
-import re
-import sys
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from advisor.app.log_source import LogSource, opened
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
+from advisor.domain.strict import changed
 from advisor.domain.units import gib
-from advisor.engines.log_text import unwrapped
 from advisor.engines.rule_book import RULES
 from advisor.engines.trtllm.dialects import dialect
 from advisor.engines.trtllm.read_config import config_from_yaml
@@ -26,159 +20,80 @@ from advisor.memory.remedies import NAMES, Known, Setting
 from advisor.store.catalog import gpu_facts
 from advisor.store.yaml_files import load_yaml, read_text
 
-MAX_LINE_CHARS = 65_536  # longer lines come in pieces
-SAMPLE_BYTES = 65_536
-SAMPLE_LINES = 2_000
-MOST_CONTROL_BYTES = 0.05
 
-_GZIP = b"\x1f\x8b"
-_MAGIC = {
-    b"\x7fELF": "an executable",
-    b"PK\x03\x04": "a ZIP archive",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd: decompress it first (`zstd -d`)",
-    b"BZh": "compressed with bzip2: decompress it first (`bunzip2`)",
-    b"\xfd7zXZ": "compressed with xz: decompress it first (`unxz`)",
-    b"\x89PNG": "a picture; paste the text instead",
-    b"%PDF": "a PDF; save its text instead",
-    b"SQLite format": "a database",
-}
-_BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", codecs.BOM_UTF8: "utf-8-sig"}
-_TEXT_CONTROL = frozenset(b"\t\n\r\x1b\x08\x0c")
-_LOG_LINE = re.compile(
-    r"\[(?:TRT-LLM|TensorRT-LLM|TRT)\]|NCCL (?:INFO|WARN)|^Traceback \(most recent call last\)|"
-    r"^\W?(?:DEBUG|INFO|WARN(?:ING)?|ERROR|FATAL|CRITICAL)\b|\d\d:\d\d:\d\d|^[IWEF]\d{4} |vLLM|vllm|tensorrt_llm|"
-    r"^(?:mpirun|srun|slurmstepd|prterun)\b|\w(?:Error|Exception): |\d+%\|"
-)
+class Examiner:
+    """Diagnoses logs with what is known besides them."""
+
+    def __init__(
+        self, *, config: Path | None = None, gpu: str | None = None, engine_version: str | None = None
+    ) -> None:
+        """Read what stands beside the log.
+
+        Args:
+            config: The server's YAML file, so that remedies say from what to what.
+            gpu: GPU system key, such as `h200_sxm`.
+            engine_version: TensorRT-LLM release whose spelling the file has; none for the log's own.
+
+        Raises:
+            BadInput: a mistake in the YAML; unknown GPU or release.
+        """
+        self._document = load_yaml(read_text(config), str(config)) if config else None
+        self._capacity_gib = gib(gpu_facts(gpu).memory_bytes) if gpu else None
+        self._engine_version = engine_version
+
+    def examine(self, log: str) -> Diagnosis:
+        """Diagnose a log as it is now: a path, gzip-compressed or not, or `-` for standard input.
+
+        Raises:
+            BadInput: no such file, empty, binary or not a log.
+        """
+        case, stream = Case(), RULES.stream()
+        with opened(log) as raw:
+            source = LogSource(raw, log)
+            for chunk in source.chunks():
+                case.take_all(stream.take(chunk))
+            case.take_all(stream.end())
+        return self.last_word(case, source)
+
+    def diagnosis(self, case: Case) -> Diagnosis:
+        """Of a log read so far."""
+        return diagnose(case, _known(self._document, self._capacity_gib, _release(case, self._engine_version)))
+
+    def last_word(self, case: Case, source: LogSource) -> Diagnosis:
+        """Of a log read to its end.
+
+        Raises:
+            BadInput: there was nothing in it, or nothing of a server.
+        """
+        if source.is_empty:
+            raise BadInput(
+                f"{source.name} is empty. Give the output of the server, stderr included: "
+                "`trtllm-serve ... 2>&1 | tee log`."
+            )
+        found = case.candidates or case.alarms or case.wrappers or case.marks or case.facts
+        if not found and not source.looks_like_a_log:
+            raise BadInput(
+                f"{source.name} does not look like the log of a server: no line of TensorRT-LLM or vLLM, no timestamp, "
+                "level or traceback. Give the server's own output, stderr included."
+            )
+        diagnosis = self.diagnosis(case)
+        return changed(diagnosis, notes=(*diagnosis.notes, source.damage)) if source.damage else diagnosis
 
 
 def doctor(
     log: str, *, config: Path | None = None, gpu: str | None = None, engine_version: str | None = None
 ) -> Diagnosis:
-    """Diagnose the log of a server.
-
-    Args:
-        log: A path, gzip-compressed or not, or `-` for standard input.
-        config: The server's YAML file, so that remedies say from what to what.
-        gpu: GPU system key, such as `h200_sxm`.
-        engine_version: TensorRT-LLM release whose spelling the file has; none for the newest.
+    """Diagnose the log of a server: a path, gzip-compressed or not, or `-`; the rest as for `Examiner`.
 
     Raises:
         BadInput: no such file, empty, binary or not a log; a mistake in the YAML; unknown GPU or release.
     """
-    document = load_yaml(read_text(config), str(config)) if config else None
-    capacity_gib = gib(gpu_facts(gpu).memory_bytes) if gpu else None
-    name = "standard input" if log == "-" else log
-    with _opened(log) as raw:
-        case = _read(_pieces(raw, name), name)
-    return diagnose(case, _known(document, capacity_gib, _release(case, engine_version)))
+    return Examiner(config=config, gpu=gpu, engine_version=engine_version).examine(log)
 
 
 def diagnose_lines(lines: Iterable[str], known: Known | None = None) -> Diagnosis:
     """Diagnose text that is already here, one string a line."""
     return diagnose(read_case(RULES.events(enumerate(lines, start=1))), known)
-
-
-def _read(pieces: Iterator[tuple[int, str]], name: str) -> Case:
-    looks = _Looks()
-    case = read_case(RULES.events(looks.watch(pieces)))
-    if looks.n_lines == 0:
-        raise BadInput(
-            f"{name} is empty. Give the output of the server, stderr included: `trtllm-serve ... 2>&1 | tee log`."
-        )
-    found = case.candidates or case.alarms or case.wrappers or case.marks or case.facts
-    if not found and not looks.like_a_log:
-        raise BadInput(
-            f"{name} does not look like the log of a server: no line of TensorRT-LLM or vLLM, no timestamp, level or "
-            "traceback. Give the server's own output, stderr included."
-        )
-    return case
-
-
-class _Looks:
-    """Counts lines as they pass and looks at the first ones."""
-
-    def __init__(self) -> None:
-        self.n_lines = 0
-        self.like_a_log = False
-
-    def watch(self, pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-        for number, text in pieces:
-            if not self.like_a_log and number <= SAMPLE_LINES and text.strip():
-                self.like_a_log = bool(_LOG_LINE.search(text) or _LOG_LINE.search(unwrapped(text).body))
-            if text.strip():
-                self.n_lines = number
-            yield number, text
-
-
-@contextlib.contextmanager
-def _opened(log: str) -> Iterator[IO[bytes]]:
-    if log == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        file = Path(log).open("rb")  # noqa: SIM115 - closed below, opening errors are told apart from reading ones
-    except FileNotFoundError:
-        raise BadInput(f"There is no file {log}.") from None
-    except OSError as error:
-        raise BadInput(f"Cannot read {log}: {error.strerror}.") from None
-    with file:
-        yield file
-
-
-def _pieces(raw: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
-    """(line number from 1, text) of a byte stream; a line longer than `MAX_LINE_CHARS` comes in pieces."""
-    try:
-        head = raw.read(SAMPLE_BYTES)
-        plain = io.BufferedReader(_Rejoined(head, raw), SAMPLE_BYTES)
-        stream = io.BufferedReader(gzip.GzipFile(fileobj=plain), SAMPLE_BYTES) if head[:2] == _GZIP else plain
-        encoding = _encoding(stream.peek(SAMPLE_BYTES)[:SAMPLE_BYTES], name)
-        text = io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="\n")
-        number, read = 1, text.readline
-        while piece := read(MAX_LINE_CHARS):
-            yield number, piece.replace("\0", "") if "\0" in piece else piece
-            if piece[-1] == "\n":
-                number += 1
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        if isinstance(error, EOFError):
-            return  # cut short: what came before is still a log
-        raise BadInput(f"{name} is damaged: {error}.") from None
-    except OSError as error:
-        raise BadInput(f"Cannot read {name}: {error.strerror or error}.") from None
-
-
-class _Rejoined(io.RawIOBase):
-    """A byte stream with its already read head in front again."""
-
-    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
-        self._head, self._rest = head, rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        data, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
-        data = data or self._rest.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _encoding(head: bytes, name: str) -> str:
-    """How to decode, from the first bytes.
-
-    Raises:
-        BadInput: these are no text.
-    """
-    for magic, what in _MAGIC.items():
-        if head.startswith(magic):
-            raise BadInput(f"{name} is no log text: it is {what}.")
-    for bom, encoding in _BOMS.items():
-        if head.startswith(bom):
-            return encoding
-    body = head.replace(b"\0", b"") if head[:1] == b"\0" else head  # a rotated log may begin with a hole
-    control = sum(byte < 32 and byte not in _TEXT_CONTROL for byte in body)
-    if control > MOST_CONTROL_BYTES * len(body):
-        raise BadInput(f"{name} is binary, not a log. Give the server's output as text, gzip-compressed or not.")
-    return "utf-8"
 
 
 def _known(document: Mapping[str, Any] | None, capacity_gib: float | None, release: str) -> Known:

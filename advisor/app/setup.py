@@ -134,19 +134,37 @@ def _study(question: Question) -> Study:
     default = catalog.study(DEFAULT_STUDY)
     if question.model is None and question.gpu is None:
         return default
+    found = shipped_study(question, question.gpu)
+    if found is not None:
+        return found
     model = question.model or default.deployment.model
-    wanted = catalog.model_facts(model).name
-    quant = question.quant or (guess_quantization(model) if question.model else default.deployment.quantization)
-    for study in map(catalog.study, catalog.study_names()):
-        fixed = study.deployment
-        same = catalog.model_facts(fixed.model).name == wanted and fixed.quantization == quant
-        if same and question.gpu in (None, fixed.gpu):
-            return study
+    quant = _quantization(question)
     if question.gpu is None:
         raise BadInput(
             f"No shipped study is about {model!r} ({quant}); say which GPU: --gpu, one of {', '.join(catalog.gpus())}."
         )
     return _generic(model, quant, question)
+
+
+def shipped_study(question: Question, gpu: str | None) -> Study | None:
+    """The shipped study about the model of a question on a GPU (on any, if None); None when there is none."""
+    default = catalog.study(DEFAULT_STUDY)
+    wanted, quant = catalog.model_facts(question.model or default.deployment.model).name, _quantization(question)
+    for study in map(catalog.study, catalog.study_names()):
+        fixed = study.deployment
+        same = catalog.model_facts(fixed.model).name == wanted and fixed.quantization == quant
+        if same and gpu in (None, fixed.gpu):
+            return study
+    return None
+
+
+def _quantization(question: Question) -> str:
+    """As said, else as the model's name announces it, else that of the default study."""
+    if question.quant is not None:
+        return question.quant
+    if question.model is not None:
+        return guess_quantization(question.model)
+    return catalog.study(DEFAULT_STUDY).deployment.quantization
 
 
 def _generic(model: str, quant: str, question: Question) -> Study:

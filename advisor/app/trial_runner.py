@@ -138,9 +138,13 @@ def unhealthy(effective: EffectiveSettings | None, spec: LaunchSpec) -> Unhealth
 
 def judged(measured: WorkloadOutcome) -> Outcome | None:
     """What a benchmark on a server that lives says against its trial, or None."""
+    if measured.n_short:  # the server answered wrongly, and would again
+        return Unhealthy(reason=f"{measured.workload}: {measured.note or f'{measured.n_short} requests fell short'}")
+    if measured.client is not None and measured.client.saturated:
+        return Infrastructure(reason=f"{measured.workload}: {measured.note or 'the client was the limit'}")
     if measured.stopped_early:
         return Unhealthy(reason=f"{measured.workload} was stopped early: {measured.note or 'hopeless'}")
-    if measured.metrics is None or measured.n_short:
+    if measured.metrics is None:
         return Infrastructure(reason=measured.note or f"{measured.workload} could not be measured")
     return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +12,18 @@ from pydantic import Field
 
 from advisor.app.admission import MemoryGate
 from advisor.app.baseline_choice import choose_baselines
+from advisor.app.choosing import choose
 from advisor.app.context import StudyContext
-from advisor.app.engines import choose, load_engine
 from advisor.app.forecast import Forecaster
 from advisor.app.rescue import Rescuer
 from advisor.app.results import StudySummary, summarise
-from advisor.app.setup import Question, Resolved, resolve
+from advisor.app.setup import Question, Resolved
 from advisor.app.starts import TwinStarts
 from advisor.app.trial_maker import TrialMaker
 from advisor.app.tuner import Tuner
 from advisor.domain.errors import BadInput
 from advisor.domain.ports import CancelToken, Engine, Proposer, Reporter
-from advisor.domain.serving_config import OptionValue
+from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import TrialRecord
 from advisor.search.baselines import Baseline, baseline_named
@@ -29,9 +31,11 @@ from advisor.search.space import widened
 from advisor.search.stopping import search_launches
 from advisor.store.ledger import OptunaLedger
 from advisor.store.stock_samplers import make_proposer
+from advisor.store.trial_folder import has_trials
 from advisor.twin.constants import STARTUP
 
 RESCUE_LAUNCHES = 8
+PREDICTED_EXACTLY = 20  # of the approximate ranking's best
 
 
 class How(StrictModel):
@@ -39,6 +43,9 @@ class How(StrictModel):
 
     engine: str = "auto"
     twin_world: int = Field(default=0, ge=0)
+    container_image: str | None = None
+    launch_prefix: str | None = None
+    client_check: bool = True
     sampler: str = "tpe"
     baselines: tuple[str, ...] = ()
     rescue: str | None = Field(default=None, description="YAML file of a configuration that does not run")
@@ -47,6 +54,19 @@ class How(StrictModel):
     storage: str | None = None
     resume: bool = False
     top_n: int = Field(default=5, ge=1)
+
+    @property
+    def engine_options(self) -> dict[str, dict[str, OptionValue]]:
+        """What was said to each engine."""
+        launch: dict[str, OptionValue | None] = {
+            "container_image": self.container_image,
+            "launch_prefix": self.launch_prefix,
+            "client_check": None if self.client_check else False,
+        }
+        return {
+            "twin": {"world": self.twin_world} if self.twin_world else {},
+            "trtllm": {name: said for name, said in launch.items() if said is not None},
+        }
 
 
 @dataclass(frozen=True)
@@ -73,6 +93,10 @@ class Session:
         """`results/<study>/<run>/`."""
         return self.study_folder / self.context.run_name
 
+    def is_begun(self) -> bool:
+        """True when the run folder already holds finished trials."""
+        return has_trials(self.run_folder)
+
     def expected_hours(self) -> float:
         """Server time of the whole budget, hours, from the predicted baseline or the first start that would run."""
         tried = [self.context.baseline.config, *self.starts.considered[0][:3]]
@@ -86,6 +110,24 @@ class Session:
                 start_s = STARTUP.total_s(predictions[0].memory_gib.weights, n_graphs=20)
                 return self.context.budget.max_launches * (start_s + loads_s) / 3600
         return 0.0
+
+    def predicted_gain(self) -> float | None:
+        """The most that the twin expects over the baseline, 1.0 = equal; None where the baseline would not do."""
+        if self._log_gain(self.context.baseline.config) is None:
+            return None
+        gains = [self._log_gain(config) for config in self.starts.considered[0][:PREDICTED_EXACTLY]]
+        return math.exp(max([0.0, *(gain for gain in gains if gain is not None)]))
+
+    def _log_gain(self, config: ServingConfig | None) -> float | None:
+        """Mean log gain over the prediction at the baseline; None where memory or a limit forbids it."""
+        context, logs = self.context, []
+        for workload in context.workloads if config is not None else ():
+            metrics = None if config is None else context.predict(config, workload).metrics
+            value = None if metrics is None or not context.slo.met(metrics) else context.objective.value(metrics)
+            if value is None:
+                return None
+            logs.append(math.log(context.objective.gain(value, context.references[workload.name])))
+        return sum(logs) / len(logs) if logs else None
 
     def open_ledger(self) -> OptunaLedger:
         """The run's ledger, opened and repaired.
@@ -136,12 +178,8 @@ def open_session(question: Question, how: How) -> Session:
         BadInput: anything that cannot be meant.
         EngineMissing: an engine asked for by name that is not here.
     """
-    resolved = resolve(question)
-    options: dict[str, OptionValue] = {"world": how.twin_world} if how.twin_world else {}
-    ref, why_twin = choose(how.engine, options)
-    if how.twin_world and ref.name != "twin":
-        raise BadInput(f"--twin-world means nothing to engine {ref.name!r}; use --engine twin.")
-    engine = load_engine(ref)
+    chosen = choose(question, how.engine, how.engine_options, os.environ)
+    resolved, engine = chosen.resolved, chosen.engine
     identity = engine.identity()
     forecaster = Forecaster(resolved.deployment, resolved.workloads)
     asked = how.baselines if how.rescue is None else (*how.baselines, how.rescue)
@@ -164,7 +202,7 @@ def open_session(question: Question, how: How) -> Session:
         deadlines=resolved.study.deadlines,
         baselines=baselines,
         launched_baselines=launched,
-        engine=ref,
+        engine=chosen.ref,
         identity=identity,
         sampler=how.sampler,
         seed=how.seed,
@@ -181,7 +219,7 @@ def open_session(question: Question, how: How) -> Session:
         gate=gate,
         starts=TwinStarts(context, forecaster, gate),
         proposer=make_proposer(how.sampler, context.space, context.slo, context.value_of),
-        why_twin=why_twin,
+        why_twin=chosen.why_twin,
     )
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from advisor.cli import options as opt
 from advisor.cli.errors import guarded
+
+if TYPE_CHECKING:
+    from advisor.app.doctoring import Examiner
+    from advisor.domain.outcome import Phase
+    from advisor.memory.diagnosis import Diagnosis
+    from advisor.memory.events import LogEvent
 
 
 @guarded
@@ -19,14 +27,61 @@ def doctor(
     ] = None,
     gpu: opt.Gpu = None,
     engine_version: opt.EngineVersion = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", "-f", help="Read on as the log grows: say each phase, and what is wrong, until Ctrl-C."
+        ),
+    ] = False,
     output: opt.Output = opt.OutputFormat.text,
 ) -> None:
     """Explain a crash: what failed and where, the GiB that were missing, and which setting to change by how much."""
-    from advisor.app.doctoring import doctor as examine
+    from advisor.app.doctoring import Examiner
+
+    examiner = Examiner(config=config, gpu=gpu, engine_version=engine_version)
+    if follow:
+        _follow(log, examiner, output)
+    else:
+        _show(examiner.examine(log), output)
+
+
+def _show(diagnosis: Diagnosis, output: opt.OutputFormat) -> None:
     from advisor.report import console, doctor_view
 
-    diagnosis = examine(log, config=config, gpu=gpu, engine_version=engine_version)
     if output is opt.OutputFormat.json:
         console.show_document(doctor_view.diagnosis_json(diagnosis))
     else:
         console.show_lines(*doctor_view.diagnosis_lines(diagnosis))
+
+
+def _follow(log: str, examiner: Examiner, output: opt.OutputFormat) -> None:
+    """Until the log ends, or somebody says that it is enough, which is how following a file ends well: exit code 0."""
+    from advisor.app.following import follow
+
+    enough = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: enough.set())
+    watcher = _Telling(output)
+    last = follow(log, examiner, watcher, enough.wait)
+    if last != watcher.told:
+        _show(last, output)
+
+
+class _Telling:
+    """Phases go to stderr as they pass; diagnoses to stdout, of which JSON has only the last."""
+
+    def __init__(self, output: opt.OutputFormat) -> None:
+        self._output = output
+        self.told: Diagnosis | None = None
+
+    def phase(self, phase: Phase, event: LogEvent) -> None:
+        """One line."""
+        from advisor.report import console, doctor_view
+
+        console.stderr().print(doctor_view.phase_line(phase, event), soft_wrap=True)
+
+    def diagnosis(self, found: Diagnosis) -> None:
+        """In full, for people."""
+        if self._output is opt.OutputFormat.text:
+            _show(found, self._output)
+            self.told = found

@@ -81,6 +81,21 @@ ContainerImage = Annotated[
     str | None,
     typer.Option(help="Launch trtllm-serve in this image, with docker or podman.", rich_help_panel=DEPLOYMENT),
 ]
+LaunchPrefix = Annotated[
+    str | None,
+    typer.Option(
+        help='Words before the command, such as "srun -N2 --mpi=pmix trtllm-llmapi-launch".',
+        rich_help_panel=DEPLOYMENT,
+    ),
+]
+ClientCheck = Annotated[
+    bool,
+    typer.Option(
+        "--client-check/--no-client-check",
+        help="Do not count what was measured while the load client itself was the limit.",
+        rich_help_panel=WORKLOAD,
+    ),
+]
 EngineVersion = Annotated[
     str | None, typer.Option(help="TensorRT-LLM release that the files are for.", rich_help_panel=DEPLOYMENT)
 ]

@@ -15,6 +15,8 @@ from advisor.domain.errors import EngineFailed, NothingFeasible
 if TYPE_CHECKING:
     from advisor.app.tuning import Session
 
+LEAST_GAIN = 0.01  # repeats of one benchmark differ by about as much
+
 
 class Cancel:
     """One Ctrl-C or SIGTERM: finish this measurement and write what is known. Three Ctrl-C: stop now."""
@@ -55,6 +57,31 @@ def dry_run(session: Session, output: OutputFormat) -> None:
         console.show_document(plan_view.plan_document(session).model_dump_json(indent=2))
     else:
         console.show(plan_view.plan_text(session))
+
+
+def worth_launching(session: Session, output: OutputFormat) -> bool:
+    """Before the first real launch: what it will cost, and False, with a word on it, where nothing is to be gained."""
+    from advisor.report import console, plan_view
+
+    context = session.context
+    if context.identity.source != "measured" or session.how.rescue is not None or session.is_begun():
+        return True
+    plan, screen = plan_view.plan_document(session), console.stderr()
+    screen.print(
+        f"At most {plan.max_launches} launches, about {plan.expected_hours:.1f} h of the node = "
+        f"{plan.expected_gpu_hours:.0f} GPU-hours; {plan_view.gain_text(plan.predicted_gain, context.baseline.name)}."
+    )
+    if plan.predicted_gain is None or plan.predicted_gain >= 1 + LEAST_GAIN:
+        return True
+    if output is OutputFormat.json:
+        console.show_document(plan.model_dump_json(indent=2))
+    else:
+        console.show(
+            f"Nothing was launched: a gain of {100 * (plan.predicted_gain - 1):.1f} % is below what a benchmark can "
+            f"tell from noise (about {100 * LEAST_GAIN:.0f} %). Keep the {context.baseline.name} configuration, or "
+            "measure all the same with --yes."
+        )
+    return False
 
 
 def run(session: Session, output: OutputFormat) -> int:

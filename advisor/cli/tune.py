@@ -30,6 +30,9 @@ def tune(
     quant: opt.Quant = None,
     kv_cache_dtype: opt.KvCacheDtype = None,
     engine: opt.Engine = "auto",
+    container_image: opt.ContainerImage = None,
+    launch_prefix: opt.LaunchPrefix = None,
+    client_check: opt.ClientCheck = True,
     engine_version: opt.EngineVersion = None,
     study: opt.StudyName = None,
     search_space: opt.SpaceName = None,
@@ -65,6 +68,12 @@ def tune(
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, launch nothing.", rich_help_panel=opt.BUDGET)
+    ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes", help="Launch although the twin expects no gain above the noise.", rich_help_panel=opt.BUDGET
+        ),
     ] = False,
     out: opt.Out = Path("results"),
     storage: Annotated[
@@ -108,6 +117,9 @@ def tune(
     how = tuning.How(
         engine=engine,
         twin_world=twin_world,
+        container_image=container_image,
+        launch_prefix=launch_prefix,
+        client_check=client_check,
         sampler=sampler,
         baselines=tuple(baseline or ()),
         rescue=rescue,
@@ -120,5 +132,7 @@ def tune(
     session = tuning.open_session(asked, how)
     if dry_run:
         present.dry_run(session, output)
+        return
+    if not yes and not present.worth_launching(session, output):
         return
     raise typer.Exit(present.run(session, output))

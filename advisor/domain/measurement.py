@@ -45,7 +45,7 @@ class MemoryReport(StrictModel):
 
     weights: float
     activations: float
-    cuda_graphs: float
+    cuda_graphs: float | None = Field(description="None where they are not told apart: `other` then holds them too")
     kv_pool: float
     other: float
     capacity: float
@@ -53,7 +53,7 @@ class MemoryReport(StrictModel):
     @property
     def used(self) -> float:
         """Sum of all components, GiB."""
-        return self.weights + self.activations + self.cuda_graphs + self.kv_pool + self.other
+        return self.weights + self.activations + (self.cuda_graphs or 0.0) + self.kv_pool + self.other
 
     @property
     def headroom(self) -> float:

@@ -81,6 +81,10 @@ class EvidenceStore(Protocol):
         """Where a process may write a file of its own, such as its log; None when nothing is kept."""
         ...
 
+    def run_folder(self) -> str | None:
+        """Folder of the whole run, which names the launches that belong together; None when nothing is kept."""
+        ...
+
 
 class NoEvidence:
     """Keeps nothing."""
@@ -93,6 +97,10 @@ class NoEvidence:
 
     def file(self, name: str) -> str | None:
         """Nowhere."""
+        return None
+
+    def run_folder(self) -> str | None:
+        """None: there is none."""
         return None
 
 
@@ -158,8 +166,8 @@ class Engine(Protocol):
     def identity(self) -> EngineIdentity: ...
     def prepare(self, spec: LaunchSpec) -> Prepared: ...
     def measurer(self) -> Measurer: ...
-    def missing(self, deployment: Deployment) -> str | None:
-        """What is not here to launch the deployment, and what to do about it; None when nothing is."""
+    def missing(self, deployment: Deployment | None) -> str | None:
+        """What is not here to launch a deployment (None: to launch anything), with the way out; None when nothing."""
         ...
 
 

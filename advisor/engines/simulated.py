@@ -75,7 +75,7 @@ class SimulatedEngine:
         """Measures in virtual time, with the repeatability of a real benchmark."""
         return SimulatedMeasurer(self._waves)
 
-    def missing(self, deployment: Deployment) -> str | None:
+    def missing(self, deployment: Deployment | None) -> str | None:
         """Nothing: it runs anywhere."""
         return None
 

@@ -124,6 +124,11 @@ class Case:
             for name in event.values:
                 self.facts[name] = event
 
+    def take_all(self, events: Iterable[LogEvent]) -> None:
+        """Count events in, in the log's order."""
+        for event in events:
+            self.take(event)
+
     def _move(self, event: LogEvent) -> None:
         """Marks tell the stage; a part that is slower than others does not take it back."""
         meaning = event.meaning
@@ -170,8 +175,7 @@ def _noise_of_stopping(event: LogEvent) -> bool:
 def read_case(events: Iterable[LogEvent]) -> Case:
     """All events of a log, counted in."""
     case = Case()
-    for event in events:
-        case.take(event)
+    case.take_all(events)
     return case
 
 

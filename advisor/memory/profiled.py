@@ -11,7 +11,7 @@ def memory_report(
     """GiB of one GPU by component; None where the log does not say weights, activations and pool.
 
     No line of TensorRT-LLM tells the memory of CUDA graphs: PyTorch keeps their pools, and the log counts them as
-    memory outside torch. So `cuda_graphs` is 0 here and `other` holds them, besides runtime, NCCL, fragmentation and
+    memory outside torch. So `cuda_graphs` is None here and `other` holds them, besides runtime, NCCL, fragmentation and
     whatever other processes hold. `other` is what the driver saw at its peak beyond weights, activations and pool;
     without a driver, what profiling found beyond weights, activations and the temporary pool.
 
@@ -33,7 +33,7 @@ def memory_report(
     return MemoryReport(
         weights=weights,
         activations=activations,
-        cuda_graphs=0.0,
+        cuda_graphs=None,
         kv_pool=pool,
         other=max(0.0, other),
         capacity=capacity,
@@ -56,17 +56,16 @@ def residuals(predicted: MemoryReport, measured: ProfiledMemory | MemoryReport) 
     `other` then lacks the sampling buffers and the fragmentation that the prediction has; with a driver's peak it has
     them.
     """
+    found: dict[str, float | None]
     if isinstance(measured, ProfiledMemory):
         report = memory_report(measured, capacity_gib=predicted.capacity)
         found = {"weights": measured.weights, "activations": measured.activations, "kv_pool": measured.kv_pool}
         found["other"] = report.other if report else beside_torch(measured)
-        graphs_apart = False
     else:
-        found = {name: getattr(measured, name) for name in ("weights", "activations", "kv_pool", "other")}
-        graphs_apart = measured.cuda_graphs > 0.0
-        if graphs_apart:
-            found["cuda_graphs"] = measured.cuda_graphs
+        found = {
+            name: getattr(measured, name) for name in ("weights", "activations", "cuda_graphs", "kv_pool", "other")
+        }
     expected = predicted.model_dump()
-    if not graphs_apart:
-        expected["other"] += predicted.cuda_graphs
+    if found.get("cuda_graphs") is None:
+        expected["other"] += predicted.cuda_graphs or 0.0
     return {name: value - expected[name] for name, value in found.items() if value is not None}

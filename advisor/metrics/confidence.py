@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from advisor.domain.strict import StrictModel
 
@@ -89,3 +90,44 @@ def mean_interval(
     half = student_t_quantile(0.5 + level / 2, dof) * math.sqrt(variance / len(values))
     centre = float(groups[0].mean())
     return Interval(estimate=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half), level=level)
+
+
+MIN_BATCHES = 5
+MAX_BATCHES = 20
+
+
+def batch_means_interval(
+    sent_ms: NDArray[np.float64],
+    done_ms: NDArray[np.float64],
+    n_output: NDArray[np.int64],
+    per_batch: int,
+    level: float = 0.95,
+) -> Interval | None:
+    """Interval of the output tok/s of one run, from batches of requests in the order in which they end.
+
+    Batches follow each other without gaps; how far each is from their common ratio of tokens to seconds is the noise of
+    one batch (delta method, Student's t). The first and the last, ramp-up and tail, differ by design and are left out
+    of the noise, not of the throughput. It speaks of this launch alone: how launches differ, only repeats tell.
+
+    Args:
+        sent_ms: Send times, shape (n_requests,), ms.
+        done_ms: End times.
+        n_output: Output tokens.
+        per_batch: Least requests of a batch; in a closed loop its concurrency, since requests that started together
+            end together and are one observation.
+        level: Of the interval.
+
+    Returns:
+        None when fewer than five batches can be made.
+    """
+    n_batches = min(done_ms.size // max(1, per_batch), MAX_BATCHES)
+    if n_batches < MIN_BATCHES:
+        return None
+    batches = np.array_split(np.argsort(done_ms, kind="stable"), n_batches)
+    tokens = np.array([n_output[batch].sum() for batch in batches], np.float64)
+    seconds = np.diff([done_ms[batch[-1]] for batch in batches], prepend=sent_ms.min()) / 1e3
+    rate = float(tokens.sum() / seconds.sum())
+    steady, steady_s = tokens[1:-1], seconds[1:-1]
+    noise = float(np.std(steady - steady.sum() / steady_s.sum() * steady_s, ddof=1) / steady.mean())
+    half = rate * noise * student_t_quantile(0.5 + level / 2, n_batches - 3) / math.sqrt(n_batches)
+    return Interval(estimate=rate, low=max(0.0, rate - half), high=rate + half, level=level)

@@ -131,7 +131,8 @@ def trials_csv(session: Session, records: Sequence[TrialRecord]) -> str:
             record.n_attempts, f"{record.duration_s:.1f}", *(flat.get(name, "") for name in dimensions),
         ]  # fmt: skip
         memory = record.memory_measured_gib
-        right = ["" if memory is None else f"{getattr(memory, name):.3f}" for name in MEMORY]
+        sizes_gib = [None if memory is None else getattr(memory, name) for name in MEMORY]
+        right = ["" if size_gib is None else f"{size_gib:.3f}" for size_gib in sizes_gib]
         right.append(f"{record.outcome.short_gib:.3f}" if isinstance(record.outcome, OutOfMemory) else "")
         for workload in session.context.workloads:
             writer.writerow(

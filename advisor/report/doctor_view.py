@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
+from advisor.domain.outcome import Phase
 from advisor.memory.diagnosis import Diagnosis
+from advisor.memory.events import LogEvent
 from advisor.memory.remedies import Remedy
 from advisor.report.console import WIDTH_WITHOUT_TERMINAL, value_text
 
@@ -50,6 +52,11 @@ def diagnosis_lines(diagnosis: Diagnosis) -> Iterator[Text]:
         yield from _wrapped(diagnosis.next_probe, "  ")
     for note in diagnosis.notes:
         yield from _wrapped(f"Note: {note}", "")
+
+
+def phase_line(phase: Phase, event: LogEvent) -> Text:
+    """One line while a log is followed: the phase, and what says so."""
+    return Text.assemble((f"{phase:<12}", "bold"), (f" line {event.line}  ", "dim"), event.text)
 
 
 def _remedy(number: int, remedy: Remedy) -> Iterator[Text]:

@@ -32,7 +32,7 @@ def memory_chart(result: Result, bars: Sequence[tuple[str, MemoryReport]]) -> Ht
         at, from_gib = top + step_px * number, 0.0
         parts.append(svg.text(x.start - 10, at + 22, name, "label", "end"))
         for key, title in COMPONENTS:
-            size_gib = max(0.0, getattr(report, key))
+            size_gib = max(0.0, getattr(report, key) or 0.0)
             left, width = x(from_gib), x(from_gib + size_gib) - x(from_gib)
             parts.append(svg.box(left, at, width, bar_px, f"part {key}", f"{name}, {title}: {size_gib:.2f} GiB"))
             words = f"{title} {size_gib:.1f} GiB"
@@ -49,7 +49,7 @@ def memory_chart(result: Result, bars: Sequence[tuple[str, MemoryReport]]) -> Ht
     for value in svg.ticks(x.high, 8):
         parts.append(svg.text(x(value), floor + 14, f"{svg.tick_text(value)} GiB", "tick", "middle"))
     said = "; ".join(
-        f"{name}: " + ", ".join(f"{title} {getattr(report, key):.1f} GiB" for key, title in COMPONENTS)
+        f"{name}: " + ", ".join(f"{title} {_said(report, key, 1, ' GiB')}" for key, title in COMPONENTS)
         for name, report in bars
     )
     return svg.picture(
@@ -65,13 +65,16 @@ def memory_chart(result: Result, bars: Sequence[tuple[str, MemoryReport]]) -> Ht
 def memory_table(result: Result, entries: Sequence[tuple[str, ResultEntry]]) -> Html:
     """GiB by component; the legend and the text alternative of the memory chart."""
     reports = [entry.memory_gib for _, entry in entries if entry.memory_gib is not None]
-    rows = [
-        [swatch(key, f"{title}, GiB"), *(f"{getattr(report, key):.2f}" for report in reports)]
-        for key, title in COMPONENTS
-    ]
+    rows = [[swatch(key, f"{title}, GiB"), *(_said(report, key, 2) for report in reports)] for key, title in COMPONENTS]
     rows.append(["GPU capacity, GiB", *(f"{report.capacity:.2f}" for report in reports)])
     caption = f"Memory of the fullest GPU by component, {result.source}."
     return table(caption, ["component", *(name for name, _ in entries)], rows)
+
+
+def _said(report: MemoryReport, key: str, digits: int, unit: str = "") -> str:
+    """A component's size; graphs that the engine does not tell apart stand in the next row."""
+    size_gib = getattr(report, key)
+    return "(below)" if size_gib is None else f"{size_gib:.{digits}f}{unit}"
 
 
 def swatch(key: str, title: str) -> Html:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -36,6 +36,9 @@ class DryRun(StrictModel):
     starts: int
     expected_hours: float
     expected_gpu_hours: float
+    predicted_gain: float | None = Field(
+        description="Best over baseline as the twin expects it, 1.0 = equal; null where the baseline would not do"
+    )
 
 
 def json_text(documents: Sequence[BaseModel]) -> str:
@@ -82,7 +85,7 @@ def memory_table(memory: MemoryReport) -> RenderableType:
     grid = table("GiB per GPU", "", "")
     grid.columns[2].justify = "left"
     for name in ("weights", "activations", "cuda_graphs", "kv_pool", "other"):
-        size = getattr(memory, name)
+        size = getattr(memory, name) or 0.0
         grid.add_row(name.replace("_", " "), f"{size:.2f}", "#" * round(40 * max(0.0, size) / memory.capacity))
     grid.add_row("left free", f"{memory.headroom:.2f}", f"of {memory.capacity:.1f}")
     return grid
@@ -138,6 +141,7 @@ def plan_document(session: Session) -> DryRun:
         starts=session.starts.n,
         expected_hours=hours,
         expected_gpu_hours=hours * context.deployment.gpus,
+        predicted_gain=session.predicted_gain(),
     )
 
 
@@ -167,5 +171,13 @@ def plan_text(session: Session) -> RenderableType:
     facts.add_row(
         "server time", f"about {document.expected_hours:.1f} h = {document.expected_gpu_hours:.0f} GPU-hours ({spent})"
     )
+    facts.add_row("expected", gain_text(document.predicted_gain, context.baseline.name))
     facts.add_row("results", document.run_folder)
     return Group(banner(context.identity.source, context.identity.label, session.why_twin), Text(), facts)
+
+
+def gain_text(gain: float | None, baseline: str) -> str:
+    """What the twin expects a study to win."""
+    if gain is None:
+        return f"the twin does not expect {baseline} to serve this at all"
+    return f"the twin expects {100 * (gain - 1):+.1f} % over {baseline} at most"

@@ -32,7 +32,7 @@ class TrialFolder:
     """`<run>/trials/<number>/`."""
 
     def __init__(self, run: Path, number: int) -> None:
-        self.number = number
+        self.number, self.run = number, run
         self.path = run / TRIALS / f"{number:04d}"
 
     @property
@@ -67,7 +67,11 @@ class TrialFolder:
 
     def file(self, name: str) -> str:
         """Where a process of the trial may write a file of its own."""
-        return str(self.path / name)
+        return str(self.path.absolute() / name)
+
+    def run_folder(self) -> str:
+        """Folder of the whole run."""
+        return str(self.run.absolute())
 
     def commit(self, record: TrialRecord) -> None:
         """Write the outcome; from here on the trial is never repeated.

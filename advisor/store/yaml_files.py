@@ -27,6 +27,12 @@ _WAY_OUT = {
     errno.EISDIR: "A folder stands where a file is needed: move it away.",
 }
 _NOT_PLAIN = ("timestamp", "merge", "value")  # YAML types that stay text here, since JSON has none of them
+_INSTEAD = {  # part of a complaint about YAML -> what to do about it
+    "anchors and aliases": "write the value out wherever it is used, also in place of a merge key (<<)",
+    "the tag ": "write the value without it",
+    "found another document": "keep one, or write each to a file of its own",
+    "found character '\\t'": "use spaces, not tabs",
+}
 _serial = itertools.count()
 
 
@@ -108,7 +114,9 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8 text (byte {error.start:,}).") from None
+        before = data[: error.start].rpartition(b"\n")
+        line, column = before[0].count(b"\n") + bool(before[1]) + 1, len(before[2]) + 1
+        raise BadInput(f"{path}, line {line}, column {column}: not UTF-8 text; save it as UTF-8.") from None
 
 
 def load_yaml(text: str, where: str) -> dict[str, Any]:
@@ -126,7 +134,12 @@ def load_yaml(text: str, where: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise BadInput(f"{where}{place}: {', '.join(filter(None, (error.context, error.problem)))}.") from None
+        said = ", ".join(filter(None, (error.context, error.problem)))
+        way_out = next((f": {do}" for sign, do in _INSTEAD.items() if sign in said), "")
+        raise BadInput(f"{where}{place}: {said}{way_out}.") from None
+    except yaml.reader.ReaderError as error:
+        line, column = text.count("\n", 0, error.position) + 1, error.position - text.rfind("\n", 0, error.position)
+        raise BadInput(f"{where}, line {line}, column {column}: not YAML ({error.reason}).") from None
     except (yaml.YAMLError, ValueError) as error:
         raise BadInput(f"{where}: not YAML ({str(error).splitlines()[0]}).") from None
     except RecursionError:
@@ -152,7 +165,8 @@ class _StrictLoader(yaml.SafeLoader):
             problem = "anchors and aliases are not allowed here"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         if getattr(event, "tag", None) is not None:
-            problem = f"the tag {event.tag} is not allowed here"
+            tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")
+            problem = f"the tag {tag} is not allowed here"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from advisor.domain.deployment import KV_BLOCK_TOKENS, Deployment, ModelFacts
 from advisor.domain.errors import BadInput
@@ -28,6 +27,7 @@ from advisor.memory.law import (
     p_fits,
 )
 from advisor.metrics.definitions import compute
+from advisor.metrics.schedule import draw_requests
 from advisor.twin.constants import NOMINAL, TwinConstants
 from advisor.twin.graphs import LadderRule, captured_sizes
 from advisor.twin.scheduler import Progress, SchedulerSettings, simulate
@@ -144,14 +144,14 @@ class Twin:
             BadInput: a request that can never be scheduled.
         """
         deployed = deployment.with_options(config.options)
-        isl, osl, arrival_ms = draw_requests(workload, n_requests, seed)
+        isl, osl, send_ms = draw_requests(workload, n_requests, seed)
         return simulate(
             self.times(deployed),
             self.settings(deployment, config),
             isl,
             osl,
             concurrency=workload.concurrency,
-            arrival_ms=arrival_ms,
+            arrival_ms=send_ms,
             cached_tokens=workload.shared_prefix_tokens if deployed.block_reuse else 0,
             stop=stop,
         )
@@ -226,20 +226,6 @@ class Served:
     budget: MemoryBudget
     failure: OutOfMemory | Unhealthy | None
     run: Simulation | None
-
-
-def draw_requests(
-    workload: Workload, n_requests: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64] | None]:
-    """Prompt and output lengths and, for a request rate, Poisson send times in ms; shape (n_requests,) each."""
-    rng = np.random.default_rng(seed)
-    isl = rng.integers(workload.isl_min or workload.isl, workload.isl + 1, n_requests)
-    osl = rng.integers(workload.osl_min or workload.osl, workload.osl + 1, n_requests)
-    if workload.request_rate_per_s is None:
-        return isl, osl, None
-    gaps = rng.exponential(1e3 / workload.request_rate_per_s, n_requests)
-    gaps[0] = 0.0
-    return isl, osl, np.cumsum(gaps)
 
 
 def memory_load(deployment: Deployment, workload: Workload, peak_running: int | None = None) -> MemoryLoad | None:

@@ -85,7 +85,7 @@ class ScriptedEngine:
     def measurer(self) -> ScriptedMeasurer:
         return ScriptedMeasurer(self)
 
-    def missing(self, deployment: Deployment) -> str | None:
+    def missing(self, deployment: Deployment | None) -> str | None:
         return None
 
 

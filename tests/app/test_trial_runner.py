@@ -7,7 +7,7 @@ import pytest
 from advisor.app.trial_runner import by_growing_memory, run_trial
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput, EngineFailed
-from advisor.domain.measurement import WorkloadOutcome
+from advisor.domain.measurement import ClientReport, WorkloadOutcome
 from advisor.domain.outcome import (
     BadConfig,
     Crashed,
@@ -158,10 +158,29 @@ def test_a_server_that_cannot_hold_the_longest_request_is_unhealthy_before_any_b
 
 
 def test_a_benchmark_that_did_not_count_is_no_measurement() -> None:
-    short = WorkloadOutcome(workload=SMALL.name, metrics=metrics(1.0), seed=0, n_short=2)
-    none = WorkloadOutcome(workload=SMALL.name, metrics=None, seed=0, note="the client was the limit")
-    early = WorkloadOutcome(workload=SMALL.name, metrics=None, seed=0, stopped_early=True, note="hopeless")
-    outcomes = [run(Act(under={SMALL.name: what}))[0].outcome for what in (short, none, early)]
-    assert isinstance(outcomes[0], Infrastructure)
-    assert outcomes[1] == Infrastructure(reason="the client was the limit")
-    assert isinstance(outcomes[2], Unhealthy), "a hopeless run is a verdict, not a fault of the machine"
+    name, saturated = SMALL.name, ClientReport(loop_lag_p99_ms=80.0, cpu_share=0.99, saturated=True)
+    none = WorkloadOutcome(workload=name, metrics=None, seed=0, note="hit rate 40 %")
+    client = WorkloadOutcome(workload=name, metrics=None, seed=0, note="80 ms late", client=saturated)
+    assert run(Act(under={name: none}))[0].outcome == Infrastructure(reason="hit rate 40 %")
+    assert run(Act(under={name: client}))[0].outcome == Infrastructure(reason=f"{name}: 80 ms late")
+
+
+def test_a_server_that_answers_wrongly_or_hopelessly_is_unhealthy_and_not_asked_again() -> None:
+    name = SMALL.name
+    short = WorkloadOutcome(workload=name, metrics=metrics(1.0), seed=0, n_short=2)
+    told = WorkloadOutcome(workload=name, metrics=None, seed=0, n_short=2, note="2 of 64 requests got HTTP 400")
+    early = WorkloadOutcome(workload=name, metrics=None, seed=0, stopped_early=True, note="hopeless")
+    for outcome, reason in (
+        (short, f"{name}: 2 requests fell short"),
+        (told, f"{name}: 2 of 64 requests got HTTP 400"),
+        (early, f"{name} was stopped early: hopeless"),
+    ):
+        record, engine = run(Act(under={name: outcome}))
+        assert record.outcome == Unhealthy(reason=reason)
+        assert len(engine.starts) == 1
+
+
+def test_a_run_that_was_stopped_while_the_client_was_the_limit_says_nothing_about_the_server() -> None:
+    saturated = ClientReport(loop_lag_p99_ms=80.0, cpu_share=0.99, saturated=True)
+    early = WorkloadOutcome(workload=SMALL.name, metrics=None, seed=0, stopped_early=True, client=saturated)
+    assert isinstance(run(Act(under={SMALL.name: early}))[0].outcome, Infrastructure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,25 +54,55 @@ def test_json_has_the_published_fields() -> None:
     assert all(set(remedy) == REMEDY_FIELDS for remedy in remedies)
 
 
-@pytest.mark.parametrize("way", ["gzip", "gzip without the suffix", "stdin", "gzip on stdin", "utf-16", "bom", "hole"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        *("gzip", "gzip without the suffix", "gzip in pieces", "stdin", "gzip on stdin", "windows", "colours", "bom"),
+        *("utf-16", "utf-16-le", "utf-16-be", "utf-32", "hole", "zeros"),
+    ],
+)
 def test_every_way_to_give_a_log(tmp_path: Path, way: str) -> None:
     text, path = LOG.read_text(), tmp_path / ("log.gz" if way == "gzip" else "log")
     data = {
-        "utf-16": text.encode("utf-16"),
         "bom": b"\xef\xbb\xbf" + text.encode(),
-        "hole": b"\0" * 200_000 + text.encode(),
-    }.get(way, text.encode())
-    data = gzip.compress(data) if "gzip" in way else data
+        "windows": text.replace("\n", "\r\n").encode(),
+        "colours": "".join(f"\x1b[1;31m{line}\x1b[0m\n" for line in text.splitlines()).encode(),
+        "hole": b"\0" * 600_000 + text.encode(),
+        "zeros": text.replace("memory", "mem\0ory").encode(),
+    }.get(way, text.encode(way if way.startswith("utf") else "utf-8"))
+    if way == "gzip in pieces":
+        data = b"".join(gzip.compress(data[i : i + 100]) for i in range(0, len(data), 100))
+    elif "gzip" in way:
+        data = gzip.compress(data)
     path.write_bytes(data)
     given = document("-", stdin=data) if "stdin" in way else document(str(path))
     assert (given["verdict"], given["phase"]) == ("oom", "warm_up")
 
 
-def test_gzip_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut short", "garbage behind", "garbage inside"])
+def test_damaged_gzip_is_read_as_far_as_it_goes(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "log.gz"
     filler = "".join(f"[TRT-LLM] [I] {number * 7919 % 10007} busy\n" for number in range(20_000))
-    path.write_bytes(gzip.compress((LOG.read_text() + filler).encode())[:-2000])
+    data = gzip.compress((LOG.read_text() + filler).encode())
+    half = len(data) // 2
+    path.write_bytes(
+        {
+            "cut short": data[:-2000],
+            "garbage behind": data + b"garbage",
+            "garbage inside": data[:half] + b"\xff" * 4000 + data[half:],
+        }[damage]
+    )
+    found = document(str(path))
+    assert found["verdict"] == "oom"
+    assert "damaged or cut short" in str(found["notes"])
+
+
+def test_named_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = subprocess.Popen(["cp", str(LOG), str(path)])
     assert document(str(path))["verdict"] == "oom"
+    assert writer.wait(60) == 0
 
 
 def test_config_and_gpu_make_remedies_exact(tmp_path: Path) -> None:
@@ -97,7 +128,10 @@ def test_config_and_gpu_make_remedies_exact(tmp_path: Path) -> None:
         (b"# Shopping\n\nmilk, bread, memory foam\n", "does not look like the log"),
         (gzip.compress(b"", mtime=0), "is empty"),
         (b"\x1f\x8b" + b"x" * 500, "damaged"),
+        (gzip.compress(b"x" * 5000, mtime=0)[:15], "is empty"),
         (b"\x28\xb5\x2f\xfdzzzz", "zstd -d"),
+        ("好".encode("utf-16-le") * 4000 + bytes(range(32)) * 400, "is binary"),
+        (b"\xff" * 5000, "does not look like the log"),
     ],
 )
 def test_what_is_no_log_is_refused_in_one_paragraph(tmp_path: Path, data: bytes, words: str) -> None:
@@ -114,7 +148,8 @@ def test_what_is_no_log_is_refused_in_one_paragraph(tmp_path: Path, data: bytes,
     ("argv", "words"),
     [
         (("nowhere.log",), "There is no file"),
-        ((".",), "Cannot read"),
+        ((".",), "Cannot read .: Is a directory."),
+        (("a\0b",), "Cannot read"),
         ((str(LOG), "--gpu", "h100_sxn"), "Did you mean"),
         ((str(LOG), "--config", "nowhere.yml"), "There is no file"),
     ],
@@ -123,6 +158,16 @@ def test_other_bad_input(argv: tuple[str, ...], words: str) -> None:
     code, _, stderr = doctor(*argv)
     assert code == 2
     assert words in stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(LOG.read_bytes())
+    path.chmod(0)
+    code, _, stderr = doctor(str(path))
+    assert code == 2
+    assert "Permission denied" in stderr
 
 
 def test_mixed_encodings_do_not_stop_it(tmp_path: Path) -> None:

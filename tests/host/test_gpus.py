@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,7 +118,9 @@ def test_an_index_too_high_is_named(gpus: FakeGpus) -> None:
 
 def test_a_forked_process_asks_for_itself(gpus: FakeGpus) -> None:
     with GpuWatch([0], frozenset, interval_s=0.01):
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 advises against what is tested here
+            child = os.fork()
         if child == 0:
             os._exit(0 if len(find_gpus().gpus) == 2 else 1)
         assert os.waitpid(child, 0)[1] == 0

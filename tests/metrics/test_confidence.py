@@ -6,9 +6,18 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
-from advisor.metrics.confidence import mean_interval, ratio_interval, student_t_cdf, student_t_quantile
+from advisor.metrics.confidence import (
+    batch_means_interval,
+    mean_interval,
+    ratio_interval,
+    student_t_cdf,
+    student_t_quantile,
+)
+
+Array = NDArray[np.float64]
 
 
 @pytest.mark.parametrize("dof", [1, 2, 3, 5, 17, 200])
@@ -55,3 +64,41 @@ def test_ninety_five_percent_means_it() -> None:
         assert interval is not None
         hits += interval.low <= math.exp(0.1) <= interval.high
     assert 0.935 <= hits / 2000 <= 0.965  # three standard errors of a binomial around 0.95
+
+
+def closed_loop(rng: np.random.Generator, lanes: int, n: int) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Sent, done and output tokens of requests that each lane serves one after the other."""
+    free_ms, rows = np.zeros(lanes), []
+    for n_output in rng.integers(200, 400, n):
+        lane = int(free_ms.argmin())
+        sent_ms = float(free_ms[lane])
+        free_ms[lane] += n_output * 10 * (1 + 0.2 * rng.standard_normal())
+        rows.append((sent_ms, float(free_ms[lane]), int(n_output)))
+    sent, done, tokens = np.array(rows, np.float64).T
+    return sent, done, tokens.astype(np.int64)
+
+
+def test_batch_means_cover_the_throughput_that_repeats_have() -> None:
+    rng = np.random.default_rng(5)
+    runs = [closed_loop(rng, 8, 64) for _ in range(100)]
+    rates = np.array([tokens.sum() / (done.max() - sent.min()) * 1e3 for sent, done, tokens in runs])
+    intervals = [batch_means_interval(*run, per_batch=8) for run in runs]
+    assert [interval.estimate for interval in intervals if interval] == pytest.approx(rates.tolist())
+    hits = [interval.low <= rates.mean() <= interval.high for interval in intervals if interval]
+    assert len(hits) == 100
+    assert np.mean(hits) >= 0.93, "ramp-up and tail make it wider than need be, never narrower"
+    widths = [(interval.high - interval.low) / 2 / rates.mean() for interval in intervals if interval]
+    assert np.median(widths) < 5 * 1.96 * rates.std() / rates.mean(), "and not so wide as to say nothing"
+
+
+def test_too_few_batches_have_no_interval() -> None:
+    sent, done, tokens = closed_loop(np.random.default_rng(1), 8, 39)
+    assert batch_means_interval(sent, done, tokens, per_batch=8) is None
+    assert batch_means_interval(sent, done, tokens, per_batch=7) is not None
+
+
+def test_waves_that_are_all_alike_leave_no_doubt() -> None:
+    sent = np.repeat(np.arange(8, dtype=np.float64), 4) * 100
+    interval = batch_means_interval(sent, sent + 100, np.full(32, 50), per_batch=4)
+    assert interval is not None
+    assert (interval.low, interval.estimate, interval.high) == pytest.approx((2000.0, 2000.0, 2000.0))

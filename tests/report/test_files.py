@@ -34,7 +34,7 @@ from advisor.report.files import (
     origins,
     serve_sh,
 )
-from tests.engines.trtllm.builders import DATA, GUIDE, MAVERICK, RELEASES, configs, deployments
+from tests.engines.trtllm.builders import DATA, GUIDE, MAVERICK, RELEASES, configs, deployments, sayable
 
 WORKLOAD = parse_workload("4k1k_c1024")
 STORY = Story(
@@ -72,6 +72,7 @@ def test_files_of_the_guides_configuration_are_as_recorded(release: str) -> None
 def test_yaml_parses_to_exactly_what_the_dialect_says(
     release: str, deployment: Deployment, asked: ServingConfig
 ) -> None:
+    deployment, asked = sayable(release, deployment, asked)
     expected = as_mapping(to_yaml(dialect(release), deployment, asked, 5120))
     assert yaml.safe_load(rendered(release, deployment, asked)) == expected
 

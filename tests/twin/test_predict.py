@@ -5,17 +5,16 @@ from __future__ import annotations
 import itertools
 from functools import cache
 
-import numpy as np
 import pytest
 
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.outcome import OutOfMemory, Unhealthy
 from advisor.domain.serving_config import OptionValue, ServingConfig
-from advisor.domain.workload import Workload, parse_workload
+from advisor.domain.workload import parse_workload
 from advisor.memory.law import STAGES
 from advisor.store import catalog
-from advisor.twin.predict import Twin, draw_requests
+from advisor.twin.predict import Twin
 from advisor.twin.ranking import rank
 
 tables_for = cache(catalog.step_tables)
@@ -149,18 +148,6 @@ def test_pipeline_parallelism_is_refused(twin: Twin) -> None:
     pipelined = Deployment(model=MAVERICK, quantization="fp8", gpu="b200_sxm", gpus=8, tp=4, pp=2, ep=4)
     with pytest.raises(BadInput, match="pipeline"):
         twin.predict(pipelined, config(), parse_workload("1k1k_c8"))
-
-
-def test_drawn_requests_follow_the_workload() -> None:
-    ranged = Workload(isl=2048, osl=512, isl_min=1024, osl_min=256, request_rate_per_s=10.0)
-    isl, osl, arrival_ms = draw_requests(ranged, 4000, seed=1)
-    assert arrival_ms is not None
-    assert (isl.min(), isl.max(), osl.min(), osl.max()) == (1024, 2048, 256, 512)
-    assert float(np.diff(arrival_ms).mean()) == pytest.approx(100.0, rel=0.05)
-    assert arrival_ms[0] == 0.0
-    again = draw_requests(ranged, 4000, seed=1)
-    assert (isl == again[0]).all()
-    assert draw_requests(parse_workload("1k1k_c8"), 3, seed=1)[2] is None
 
 
 def test_ranking_and_prediction_are_one_memory_law_and_nearly_one_speed(twin: Twin) -> None:

@@ -81,6 +81,14 @@ def remarks(spoken: Dialect, leaves: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(said)
 
 
+@cache
+def hint(release: str, path: str) -> str:
+    """The key of the release that may have been meant by one that it does not have, as a sentence; may be empty."""
+    return did_you_mean(
+        in_yaml(path), {in_yaml(known) for known in table()[release] if not known.startswith(("--", "$"))}
+    )
+
+
 def identify(leaves: Mapping[str, Any]) -> Identity:
     """Hold the leaves of a file against every known release."""
     against = {row.release: [each.kind for each in objections(row, leaves)] for row in dialects()}
@@ -113,20 +121,13 @@ def _unknown(spoken: Dialect, path: str) -> Objection:
         why = f"{release} silently ignores keys {place} that it does not have."
         return Objection(path=path, kind="ignored", why=why)
     nowhere = not any(way in every_option() for way in ways_to_say(path))
-    hint = _hint(spoken.release, path) if nowhere else ""
+    said = hint(spoken.release, path) if nowhere else ""
     if rule == "open" or (nowhere and not spoken.complete):
-        why = f"The keys of {release} {place} are not all known here.{hint}"
+        why = f"The keys of {release} {place} are not all known here.{said}"
         return Objection(path=path, kind="unchecked", why=why)
     if rule is None:
         return Objection(path=path, kind="illegal", why=f"{release} takes no keys below {above}.")
-    return Objection(path=path, kind="illegal", why=f"{release} has no such key and refuses to start.{hint}")
-
-
-@cache
-def _hint(release: str, path: str) -> str:
-    return did_you_mean(
-        in_yaml(path), {in_yaml(known) for known in table()[release] if not known.startswith(("--", "$"))}
-    )
+    return Objection(path=path, kind="illegal", why=f"{release} has no such key and refuses to start.{said}")
 
 
 def _sizes_with_max(spoken: Dialect, leaves: Mapping[str, Any]) -> Objection | None:

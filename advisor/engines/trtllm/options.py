@@ -119,7 +119,8 @@ def every_mapping() -> frozenset[str]:
 def ancestors(path: str) -> Iterable[str]:
     """The mappings above an option, nearest first: `a.b[X].c` has `a.b` and `a`."""
     while "." in path:
-        path = path.rpartition(".")[0].partition("[")[0]
+        path = path.rpartition(".")[0]
+        path = path.partition("[")[0] if path.endswith("]") else path
         yield path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from advisor.domain.deployment import OPTION_FIELDS, Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import ServingConfig
-from advisor.domain.strict import StrictModel, did_you_mean, parse
+from advisor.domain.strict import StrictModel, parse
 from advisor.engines.trtllm.dialects import (
     COMMAND_LINE_ONLY,
     DEFAULT_LARGEST_GRAPH,
@@ -16,6 +16,7 @@ from advisor.engines.trtllm.dialects import (
     Dialect,
     extra_options,
 )
+from advisor.engines.trtllm.identify import hint
 from advisor.engines.trtllm.precedence import Said, said_in_file, settled, switched, typed_flags
 from advisor.engines.trtllm.spellings import spellings, ways_to_say
 
@@ -131,7 +132,7 @@ def _note_fixed(said: Mapping[str, Said], deployment: Deployment, notes: list[st
 
 def _further(leaves: Mapping[str, Any], typed: Mapping[str, Said], spoken: Dialect, notes: list[str]) -> dict[str, Any]:
     """Further options of the release; everything else is noted."""
-    named = {path: name for name, path in spoken.option_paths.items()}
+    named = {path: name for name, path in spoken.option_paths.items() if not path.startswith("$")}
     understood = {way for path in spoken.names.values() for way in ways_to_say(path)}
     understood |= {"cuda_graph_config", *spellings().switches["cuda_graph_config"], *COMMAND_LINE_ONLY}
     further: dict[str, Any] = {}
@@ -144,7 +145,7 @@ def _further(leaves: Mapping[str, Any], typed: Mapping[str, Said], spoken: Diale
         elif path in spoken.table or top in spoken.structured:
             notes.append(f"{path} was not taken over: it is no dimension of a study.")
         else:
-            notes.append(f"TensorRT-LLM {spoken.release} does not know {path!r}.{did_you_mean(path, spoken.table)}")
+            notes.append(f"TensorRT-LLM {spoken.release} does not know {path!r}.{hint(spoken.release, path)}")
     for name, flag in typed.items():
         if name in spoken.options and (name not in further or spoken.explicit_flag_wins):
             further[name] = flag.value

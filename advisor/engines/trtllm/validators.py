@@ -305,6 +305,7 @@ TESTS: dict[str, Test] = {
     "mtp_two_models": is_one_of(of("MTP", "mtp_eagle_one_model"), False),
     "pard_draft_len": below(of("PARD", "max_draft_len"), 1),
     "mtp_draft_len": any_of(below(of("MTP", "max_draft_len"), 1), below(of("MTP", "num_nextn_predict_layers"), 1)),
+    "mtp_layers_for_draft_len": given(of("MTP", "num_nextn_predict_layers")),
     "sa_without_draft_len": _no_draft_len("SA"),
     "sa_ngram_of_zero": is_one_of(of("SA", "max_matching_ngram_size"), 0),
     "sa_pool_not_on": all_of(

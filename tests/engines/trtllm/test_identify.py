@@ -18,7 +18,8 @@ from advisor.engines.trtllm.documents import flatten, nested
 from advisor.engines.trtllm.identify import identify, objections
 from tests.engines.trtllm.builders import EVERY_RELEASE, configs, deployments, sayable
 
-FROM_1_0 = ("1.0.0", "1.1.0", "1.2.0", "1.3.0rc", "main")
+FROM_1_0 = ("1.0.0", "1.1.0", "1.2.0", "1.3.0rc", "1.3.0rc24", "main")
+FROM_1_1, FROM_1_3 = FROM_1_0[1:], FROM_1_0[3:]
 
 
 @pytest.mark.parametrize(
@@ -32,15 +33,17 @@ FROM_1_0 = ("1.0.0", "1.1.0", "1.2.0", "1.3.0rc", "main")
         ("kv_cache_config: {dtype: fp8}", FROM_1_0),
         ("stream_interval: 4", ("1.0.0rc1", *FROM_1_0)),
         ("stream_interval: 0", ()),
-        ("max_batch_size: 64", ("1.1.0", "1.2.0", "1.3.0rc", "main")),
+        ("max_batch_size: 64", FROM_1_1),
         ("build_config: {max_batch_size: 64}", ("0.20.0", "0.21.0", "1.0.0rc1", "1.0.0", "1.1.0")),
-        ("kv_cache_config: {tokens_per_block: 64}", ("1.1.0", "1.2.0", "1.3.0rc", "main")),
-        ("sampler_type: TorchSampler", ("1.1.0", "1.2.0", "1.3.0rc", "main")),
-        ("moe_config: {backend: TRITON}", ("1.1.0", "1.2.0", "1.3.0rc", "main")),
-        ("moe_config: {backend: AUTO}", ("1.3.0rc", "main")),
+        ("kv_cache_config: {tokens_per_block: 64}", FROM_1_1),
+        ("sampler_type: TorchSampler", FROM_1_1[:-1]),
+        ("moe_config: {backend: TRITON}", FROM_1_1),
+        ("moe_config: {backend: WIDEEP}", ("1.0.0rc1", *FROM_1_0[:-1])),
+        ("moe_config: {backend: AUTO}", FROM_1_3),
         ("speculative_config: {decoding_type: DraftTarget, speculative_model_dir: x}", ("1.0.0rc1", *FROM_1_0[:3])),
-        ("speculative_config: {decoding_type: Draft_Target, speculative_model: x}", ("1.3.0rc", "main")),
-        ("kv_cache_config: {use_kv_cache_manager_v2: auto}", ("main",)),
+        ("speculative_config: {decoding_type: Draft_Target, speculative_model: x, max_draft_len: 3}", FROM_1_3),
+        ("speculative_config: {decoding_type: Draft_Target, speculative_model: x}", ()),
+        ("kv_cache_config: {use_kv_cache_manager_v2: auto}", FROM_1_3[1:]),
         ("kv_cache_free_gpu_mem_fraction: 0.8", ()),
         ("enable_attention_dp: true", EVERY_RELEASE),
         ("enable_attention_dp: 1", ()),

@@ -135,7 +135,7 @@ def sensible(path: str) -> st.SearchStrategy[Any]:
     return st.one_of([kinds[name] for name in sorted({name for cell in cells for name in cell.types})])
 
 
-NO_FLAGS = sorted(path for path in every_option() if not path.startswith("-"))
+NO_FLAGS = sorted(path for path in every_option() if path[0] not in "-$")
 
 
 def as_document(leaves: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +149,12 @@ def as_document(leaves: dict[str, Any]) -> dict[str, Any]:
         path: value for path, value in leaves.items() if "[" not in path or f"[{kinds[path.partition('[')[0]]}]" in path
     }
     selectors = {f"{mapping}.{spellings().kinds[mapping]}": kind for mapping, kind in kinds.items()}
-    spelled = {"skipsoftmax": "skip_softmax"}
+    spelled = {
+        "skipsoftmax": "skip_softmax",
+        "deepseekv4": "deepseek_v4",
+        "minimaxm3": "minimax_m3",
+        "quantizationforcoldpage": "quantization_for_cold_page",
+    }
     return nested({**kept, **{path: spelled.get(kind, kind) for path, kind in selectors.items()}})
 
 

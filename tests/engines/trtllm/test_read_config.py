@@ -72,6 +72,13 @@ def test_the_guides_own_yaml_is_valid_in_no_stable_release_but_is_understood() -
     )
 
 
+@pytest.mark.parametrize("release", EVERY_RELEASE)
+def test_the_guides_own_command_is_read_with_its_dangling_backslash(release: str) -> None:
+    command = "trtllm-serve m --backend pytorch --max_batch_size 1024 --tp_size 8 --ep_size 8 --trust_remote_code \\"
+    read = config_from_yaml(yaml.safe_load(GUIDE_OF_OLD), dialect(release), MAVERICK, command.split())
+    assert read.config.max_batch_size == 1024
+
+
 @pytest.mark.parametrize(
     ("text", "setting", "value"),
     [

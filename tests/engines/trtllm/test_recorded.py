@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from advisor.engines.trtllm.dialects import dialect
+from advisor.engines.trtllm.environment import to_environment
 from advisor.report.files import CONFIG_NAME, Story, config_text, serve_sh
 from tests.engines.trtllm.builders import DATA, EVERY_RELEASE, GUIDE, MAVERICK, RELEASES, config, sayable
 
@@ -32,6 +33,15 @@ def test_files_are_as_recorded(release: str) -> None:
     text = config_text(told, spoken, deployment, asked, 5120, {})
     assert text == (folder / CONFIG_NAME).read_text(encoding="utf-8")
     assert serve_sh(told, spoken, deployment, asked, 5120) == (folder / "serve.sh").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("release", EVERY_RELEASE)
+def test_environment_is_as_recorded(release: str) -> None:
+    spoken = dialect(release)
+    deployment, asked = sayable(release, MAVERICK, GUIDE)
+    found = to_environment(spoken, deployment, asked)
+    recorded = (DATA / release / "environment").read_text(encoding="utf-8")
+    assert "".join(f"{name}={value}\n" for name, value in found.items()) == recorded
 
 
 def test_there_is_a_record_of_every_release() -> None:

@@ -1,0 +1,1 @@
+"""advisor's own streaming load client, the one ruler, and the engine's own benchmark beside it as referee."""

@@ -1,0 +1,241 @@
+"""The measurer over HTTP: warm up, measure, check every answer, and say whether the numbers count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from advisor.domain.errors import EngineFailed
+from advisor.domain.measurement import LimitedBy, Metrics, RefereeReport, WarmUp, WorkloadOutcome
+from advisor.domain.ports import (
+    EvidenceStore,
+    OnEvent,
+    PartialResult,
+    RunningServer,
+    Stop,
+    TrialEvent,
+)
+from advisor.domain.strict import changed
+from advisor.domain.workload import Workload
+from advisor.load.checks import expected_hit_rates, hit_rate_note, shortfall_note
+from advisor.load.client import run_load
+from advisor.load.pulse import ClientLimits, judge_client
+from advisor.load.referee import compared
+from advisor.load.requests import Load, make_load
+from advisor.load.run import LoadRun
+from advisor.load.target import Target
+from advisor.load.warm_up import MAX_ROUNDS, warm_up
+from advisor.metrics.confidence import batch_means_interval
+from advisor.metrics.definitions import compute
+
+RUNS_PER_SEED = 8  # the measurement, up to five rounds before it, and the question whether the server still answers
+STILL_THERE_S = 30.0
+OPEN_LOOP_BATCHES, OPEN_LOOP_BATCH = 10, 4  # how many, and least requests of one
+
+
+@runtime_checkable
+class HttpServer(Protocol):
+    """What the measurer needs of a running server beside `RunningServer`."""
+
+    @property
+    def target(self) -> Target: ...
+    @property
+    def dying(self) -> bool:
+        """True when it is known to be dead, whatever it answers; asked often."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """What the server counted since the last call; `kv_cache_hit_rate` and `limited_by` are read if it tells."""
+        ...
+
+
+Referee = Callable[[RunningServer, Workload, int, EvidenceStore], RefereeReport]
+"""Runs the engine's own benchmark once; see `referee.run_referee`."""
+
+
+class HttpMeasurer:
+    """Measures workloads on one launch after another, each with advisor's own client."""
+
+    def __init__(self, referee: Referee | None = None, limits: ClientLimits | None = None) -> None:
+        self._referee = referee
+        self._limits = limits or ClientLimits()
+        self._measured: dict[str, Metrics] = {}
+
+    def measure(
+        self,
+        server: RunningServer,
+        workload: Workload,
+        seed: int,
+        stop: Stop,
+        on_event: OnEvent,
+        evidence: EvidenceStore,
+    ) -> WorkloadOutcome:
+        """Benchmark one workload.
+
+        Args:
+            server: A healthy server that is also an `HttpServer`.
+            workload: What to send.
+            seed: Not used before on this launch.
+            stop: May end the measurement early.
+            on_event: Sees the phase once, then progress.
+            evidence: Takes the samples of every request.
+
+        Raises:
+            EngineFailed: the server hung up, fell silent or cannot be reached; whether it is dead, it must be asked.
+            BadInput: prompts that cannot be all different.
+        """
+        assert isinstance(server, HttpServer)
+        target, runs = server.target, range(seed * RUNS_PER_SEED, (seed + 1) * RUNS_PER_SEED)
+        self._measured.pop(workload.name, None)
+
+        def progress(fraction_done: float, detail: str) -> None:
+            text = f"{workload.name}: {detail}"
+            on_event(TrialEvent(kind="progress", phase="serve", detail=text, fraction_done=fraction_done))
+
+        def on_progress(partial: PartialResult) -> None:
+            progress(partial.n_done / partial.n_requests, f"{partial.n_done:,} of {partial.n_requests:,} requests")
+
+        on_event(TrialEvent(kind="phase", phase="serve", detail=workload.name))
+        load = make_load(target, workload, n_requests=workload.requests(), seed=seed, run=runs[0])
+        rounds, broken = warm_up(
+            target,
+            workload,
+            runs[1 : 1 + MAX_ROUNDS],
+            lambda place: progress(0.0, f"warm-up round {place + 1}"),
+            lambda: server.dying,
+        )
+        if broken is not None:
+            _ask_again(server, workload, broken, runs[-1])
+            return _fell_short(workload, seed, broken, rounds, "while warming up, ")
+        server.stats()
+        run = run_load(target, load, stop, on_progress, lambda: server.dying)
+        told = server.stats()
+        evidence.write_samples(workload.name, run.samples())
+        if run.shortfalls:
+            _ask_again(server, workload, run, runs[-1])
+            return _fell_short(workload, seed, run, rounds)
+        outcome = _outcome(_Benchmark(target, workload, seed, load, run, rounds), told, self._limits)
+        if outcome.metrics is not None:
+            self._measured[workload.name] = outcome.metrics
+        return outcome
+
+    def referee(
+        self, server: RunningServer, workload: Workload, seed: int, evidence: EvidenceStore
+    ) -> RefereeReport | None:
+        """The engine's own benchmark, and how far it is from what was measured here for the same workload."""
+        if self._referee is None:
+            return None
+        return compared(self._referee(server, workload, seed, evidence), self._measured.get(workload.name))
+
+
+def _ask_again(server: HttpServer, workload: Workload, run: LoadRun, number: int) -> None:
+    """After an answer that looks like a dying server, ask for one more token; any answer says that it lives.
+
+    Raises:
+        EngineFailed: none comes.
+    """
+    if not run.alarmed:
+        return
+    target, told = server.target, shortfall_note(run.shortfalls.values(), len(run.records))
+    patience_s = min(STILL_THERE_S, target.silence_timeout_s)
+    impatient = changed(target, silence_timeout_s=patience_s, request_timeout_s=patience_s)
+    load = make_load(impatient, changed(workload, osl=1, osl_min=None), n_requests=1, seed=number, run=number)
+    try:
+        run_load(impatient, load, lambda partial: False, is_dead=lambda: server.dying)
+    except EngineFailed as error:
+        raise EngineFailed(f"{told}; asked again, it did not answer: {error}") from None
+
+
+@dataclass(frozen=True)
+class _Benchmark:
+    """One measurement: what was sent, and what came."""
+
+    target: Target
+    workload: Workload
+    seed: int
+    load: Load
+    run: LoadRun
+    rounds: WarmUp
+
+    def metrics(self) -> Metrics:
+        """By the definitions that the twin goes by too."""
+        samples, itl_ms = self.run.samples(), self.run.itl_ms()
+        return compute(
+            samples["sent_ms"],
+            samples["first_token_ms"],
+            samples["done_ms"],
+            samples["n_output"],
+            self.target.n_gpus,
+            itl_ms=itl_ms if itl_ms.size else None,
+        )
+
+    def ci95(self) -> tuple[float, float] | None:
+        """Of output tok/s, by batches of one wave each."""
+        samples = self.run.samples()
+        per_batch = self.workload.concurrency or max(OPEN_LOOP_BATCH, self.load.n_requests // OPEN_LOOP_BATCHES)
+        interval = batch_means_interval(samples["sent_ms"], samples["done_ms"], samples["n_output"], per_batch)
+        return (interval.low, interval.high) if interval else None
+
+    def expected_hit_rates(self) -> tuple[float, float]:
+        """Of the KV cache, least and most."""
+        return expected_hit_rates(
+            self.load.isl,
+            self.workload.shared_prefix_tokens,
+            self.target.kv_block_tokens,
+            self.target.block_reuse,
+        )
+
+
+def _fell_short(workload: Workload, seed: int, run: LoadRun, rounds: WarmUp, when: str = "") -> WorkloadOutcome:
+    """The server answered wrongly: no metrics, whatever else was measured."""
+    note = when + shortfall_note(run.shortfalls.values(), len(run.records))
+    n_unsent = len(run.records) - run.n_finished
+    if n_unsent:
+        note += f"; the run ended there, {n_unsent} requests were not answered or not sent"
+    return WorkloadOutcome(
+        workload=workload.name, metrics=None, seed=seed, n_short=len(run.shortfalls), note=note, warm_up=rounds
+    )
+
+
+def _outcome(benchmark: _Benchmark, told: dict[str, Any], limits: ClientLimits) -> WorkloadOutcome:
+    """Metrics of a run without a wrong answer, or why they do not count.
+
+    Args:
+        benchmark: What was sent and what came.
+        told: What the server counted meanwhile.
+        limits: Of the client.
+    """
+    workload, load, run, rounds = benchmark.workload, benchmark.load, benchmark.run, benchmark.rounds
+    stopped = run.ended_by == "stop"
+    client, reasons = judge_client(
+        lag_p99_ms=run.lag_p99_ms,
+        cpu_share=run.cpu_share,
+        mean_open=run.mean_open,
+        nominal_open=load.nominal_open,
+        ttft_p50_ms=run.ttft_p50_ms(),
+        limits=limits,
+    )
+    hit_rate: float | None = told.get("kv_cache_hit_rate")
+    limited_by: LimitedBy | None = told.get("limited_by")
+    if limited_by is None and told.get("n_iterations"):  # nothing waited inside the server, so the load is the limit
+        limited_by = "request_rate" if workload.request_rate_per_s is not None else "concurrency"
+    troubles = [
+        f"stopped early after {run.n_finished:,} of {load.n_requests:,} requests" if stopped else None,
+        f"the client was the limit: {', '.join(reasons)}" if reasons else None,
+        None if stopped else hit_rate_note(hit_rate, benchmark.expected_hit_rates()),
+    ]
+    note = "; ".join(trouble for trouble in troubles if trouble)
+    unsettled = "" if rounds.stable else f"not settled after {len(rounds.output_tok_per_s)} rounds of warm-up"
+    return WorkloadOutcome(
+        workload=workload.name,
+        metrics=None if note else benchmark.metrics(),
+        limited_by="client" if client.saturated else limited_by,
+        ci95=None if note else benchmark.ci95(),
+        seed=benchmark.seed,
+        stopped_early=stopped,
+        note=note or unsettled or None,
+        warm_up=rounds,
+        client=client,
+        kv_cache_hit_rate=hit_rate,
+    )
