@@ -16,6 +16,7 @@ from advisor.domain.deployment import Deployment
 from advisor.domain.errors import AdvisorError, BadInput
 from advisor.domain.objective import Slo
 from advisor.domain.strict import changed
+from advisor.engines.trtllm.checkpoint import FETCHERS
 from advisor.engines.trtllm.environment import is_folder
 from advisor.engines.trtllm.installed import COMMAND, installation
 from advisor.engines.trtllm.packages import cuda_needed, read_packages
@@ -27,7 +28,7 @@ from advisor.host.runtimes import container_runtimes
 from advisor.search.space import all_configs
 from advisor.store import catalog
 from advisor.store.checkpoints import read_checkpoint
-from advisor.store.hub import CLIENTS, HubAccess, cached_snapshot, hub_access, is_hub_name
+from advisor.store.hub import HubAccess, cached_snapshot, hub_access, is_hub_name
 
 DRIVER_TIMEOUT_S = 30.0  # a driver without its persistence daemon wakes eight GPUs one after the other
 PROGRAM_TIMEOUT_S = 10.0
@@ -114,7 +115,7 @@ def _weights(model: str | None, env: Mapping[str, str]) -> Weights:
         is_folder=by_folder,
         is_hub_name=by_name,
         hub=access,
-        hub_client=next((name for name in CLIENTS if shutil.which(name, path=env.get("PATH"))), None),
+        hub_client=next((name for name in FETCHERS if shutil.which(name, path=env.get("PATH"))), None),
         cache_space=space(Path(access.cache)),
         knows_architecture=found is not None and found.architecture in known,
     )

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from advisor.domain.strict import StrictModel
 from advisor.host.bounded import Answer, answer_of
+from advisor.host.containers import RUNTIMES
 
-RUNTIMES = ("docker", "podman")
 CDI_FOLDERS = ("etc/cdi", "var/run/cdi", "run/cdi")
 TOOLKIT = ("nvidia-container-runtime-hook", "nvidia-container-toolkit")  # what docker --gpus calls
 _DENIED = ("permission denied", "connect: operation not permitted")

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from advisor.domain.strict import StrictModel
 
-CLIENTS = ("hf", "huggingface-cli")  # the second is its name before huggingface_hub 0.34
 # Owners and families whose licence has to be accepted before a download. Which others ask for that, only the hub knows.
 GATED = ("meta-llama/", "google/gemma-")
 _YES = ("1", "TRUE", "YES", "ON")

@@ -125,6 +125,7 @@ CASES: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"wanted__container_image": IMAGE, "engine__runtimes": (DOCKER,)}, {}),
     ({"wanted__container_image": "mine:latest", "engine__runtimes": (DOCKER,)}, {"engine.version": "warning"}),
     ({"wanted__container_image": IMAGE, "engine__runtimes": ()}, {"engine.runtime": "miss"}),
+    ({"wanted__container_image": IMAGE, "engine__runtimes": (docker("away"), DOCKER)}, {"engine.runtime": "miss"}),
     *(
         ({"wanted__container_image": IMAGE, "engine__runtimes": (found,)}, {"engine.runtime": "miss"})
         for found in (docker("silent"), docker("denied"), docker("away"), docker("other"), docker(None, False))
@@ -134,7 +135,7 @@ CASES: list[tuple[dict[str, Any], dict[str, str]]] = [
             "wanted__container_image": IMAGE,
             "engine__runtimes": (ContainerRuntime(name="podman", command="/p", gpus=True, has_image=False),),
         },
-        {"engine.image": "warning"},
+        {"engine.image": "miss"},
     ),
     ({"unread": {"host": "no answer within 20 s"}}, {"host.unread": "warning"}),
     ({"unread": {"checkpoint": "no answer within 20 s"}}, {"checkpoint.unread": "miss"}),

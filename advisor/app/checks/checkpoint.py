@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from advisor.app.checks.facts import Facts
 from advisor.app.checks.finding import Finding, Way, counted, miss, note, ok, warning
+from advisor.engines.trtllm.checkpoint import LEFT_OUT
 from advisor.store.checkpoints import Checkpoint
 from advisor.store.hub import is_gated
 
 LEAST_SHARE_FREE, SPARE_SHARE_FREE = 0.9, 1.1  # of an estimated download: below it cannot fit, above it will
 SHOWN = 3  # names of files that are listed one by one
-META_COPY = "original/**/*"  # Meta's own copy of the weights, which nobody here reads
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
@@ -84,7 +84,7 @@ def _hub(facts: Facts, model: str) -> Iterator[Finding]:
     there = f" {found.weights_gib:.1f} GiB of it are in the cache." if found is not None and found.weights_gib else ""
     size = "" if weights.to_fetch_gib is None else f", about {weights.to_fetch_gib:.0f} GiB"
     fetch = Way(
-        what="Fetch it now:", commands=(f"{client} download {shlex.quote(model)} --exclude {shlex.quote(META_COPY)}",)
+        what="Fetch it now:", commands=(f"{client} download {shlex.quote(model)} --exclude {shlex.quote(LEFT_OUT)}",)
     )
     if weights.hub.offline:
         why = "HF_HUB_OFFLINE is set, so nothing is fetched."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from advisor.app.checks import ways
@@ -57,7 +57,7 @@ def _installed(facts: Facts) -> Iterator[Finding]:
 def _could_be_started(facts: Facts) -> Iterator[Finding]:
     """What the release container would be started with; inside a container that is the host's business."""
     if facts.engine.runtimes or facts.host.container is None:
-        yield from _runtimes(facts, note, "TensorRT-LLM's release container is started with it.")
+        yield from _runtimes(facts.engine.runtimes, note, "TensorRT-LLM's release container is started with it.")
 
 
 def _serve(facts: Facts) -> Finding:
@@ -83,7 +83,7 @@ def _serve(facts: Facts) -> Finding:
 
 def _ways_to_get_it(facts: Facts) -> Iterator[Way]:
     release, runtimes = facts.wanted.release, facts.engine.runtimes
-    runtime = next((each.name for each in runtimes if each.trouble is None), "docker")
+    runtime = next((each.name for each in (_usable(runtimes), *runtimes) if each is not None), "docker")
     folder = facts.wanted.model if facts.weights.is_folder else None
     yield ways.release_container(release, runtime, facts.weights.hub.cache, folder)
     if runtimes and facts.host.container is None:
@@ -215,31 +215,33 @@ def _launcher(facts: Facts) -> Iterator[Finding]:
 
 
 def _image(facts: Facts, image: str) -> Iterator[Finding]:
+    """The image, and the runtime that a launch takes: the first that is on the PATH."""
+    taken = facts.engine.runtimes[:1]
     yield _version(ways.release_of_image(image), facts.wanted.engine_version)
-    yield from _runtimes(facts, miss, "A container image is launched with it.")
-    usable = _usable(facts)
-    if usable is None:
-        return
-    if usable.has_image:
+    yield from _runtimes(taken, miss, "A container image is launched with it.")
+    usable = _usable(taken)
+    if usable is not None and usable.has_image:
         yield ok("engine.image", f"{image} is here.")
-    else:
-        pull = Way(what="Fetch it now:", commands=(f"{usable.name} pull {shlex.quote(image)}",))
-        why = "The first launch would wait for its download."
-        yield warning("engine.image", f"{image} is not here yet.", why, pull)
+    elif usable is not None:
+        pull = Way(what="Fetch it:", commands=(f"{usable.name} pull {shlex.quote(image)}",))
+        yield miss(
+            "engine.image", f"{image} is not here.", "A download is no part of a trial: advisor pulls none.", pull
+        )
 
 
-def _usable(facts: Facts) -> ContainerRuntime | None:
-    return next((each for each in facts.engine.runtimes if each.trouble is None and each.gpus), None)
+def _usable(runtimes: Sequence[ContainerRuntime]) -> ContainerRuntime | None:
+    return next((each for each in runtimes if each.trouble is None and each.gpus), None)
 
 
-def _runtimes(facts: Facts, say: Callable[..., Finding], why: str) -> Iterator[Finding]:
-    """Docker and podman: one that hands GPUs to containers, or what each of them lacks."""
-    usable, found = _usable(facts), facts.engine.runtimes
+def _runtimes(runtimes: Sequence[ContainerRuntime], say: Callable[..., Finding], why: str) -> Iterator[Finding]:
+    """One that hands GPUs to containers, or what each of them lacks."""
+    usable = _usable(runtimes)
     if usable is not None:
         yield ok("engine.runtime", f"{usable.name} hands GPUs to containers.")
-    elif not found:
+        return
+    if not runtimes:
         yield say("engine.runtime", "Neither docker nor podman is on the PATH.", why, _DOCKER)
-    for runtime in found if usable is None else ():
+    for runtime in runtimes:
         if runtime.trouble is None:
             what = f"{runtime.name} has no way to hand GPUs to a container: no NVIDIA runtime, no CDI specification."
             yield say("engine.runtime", what, why, ways.toolkit(runtime.name))

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from advisor.app.checks.facts import Facts
 from advisor.app.checks.finding import Finding, Way, counted, miss, note, ok, warning
 from advisor.domain.deployment import Quantization
+from advisor.engines.trtllm.engine import CLEAN_GIB
 from advisor.host.gpus import Gpu, GpuProcess
 
-CLEAN_GIB = 1.0  # what others may hold of a GPU before a launch: a display, a monitor, no server
 MANY = 4  # processes that are named one by one
 
 # The least compute capability with kernels for a precision.
