@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from advisor.cli import doctor, engines, estimate, export, plan, studies, tune
+from advisor.cli import check_env, doctor, engines, estimate, export, plan, studies, tune
 
 app = typer.Typer(
     name="advisor",
@@ -20,6 +20,7 @@ app.command("plan")(plan.plan)
 app.command("estimate")(estimate.estimate)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
+app.command("check-env")(check_env.check_env)
 app.command("studies")(studies.studies)
 app.command("engines")(engines.engines)
 

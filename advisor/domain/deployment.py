@@ -67,6 +67,7 @@ class GpuFacts(StrictModel):
     name: str = Field(description="System key, such as b200_sxm")
     title: str = Field(description="Name for people, such as B200 SXM")
     memory_bytes: int = Field(ge=1, description="Usable device memory of one GPU")
+    compute_capability: tuple[int, int]
 
 
 class Deployment(StrictModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from advisor.app.checking import EnvReport
 from advisor.app.estimating import Estimate, Plan
 from advisor.app.exporting import Export
 from advisor.app.results import Result, StudySummary
@@ -18,4 +19,5 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "plan": Plan,
     "dry-run": DryRun,
     "export": Export,
+    "check-env": EnvReport,
 }

@@ -123,7 +123,12 @@ def model_facts(name: str) -> ModelFacts:
 def gpus() -> dict[str, GpuFacts]:
     """GPU systems by key."""
     return {
-        name: GpuFacts(name=name, title=spec.title, memory_bytes=spec.memory_bytes)
+        name: GpuFacts(
+            name=name,
+            title=spec.title,
+            memory_bytes=spec.memory_bytes,
+            compute_capability=(spec.sm_version // 10, spec.sm_version % 10),
+        )
         for name, spec in _gpu_specs().items()
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,8 @@ COMMAND = "trtllm-serve"
 PACKAGE = "tensorrt_llm"
 ASK_TIMEOUT_S = 30.0
 MAX_SHEBANG_BYTES = 512
+DECIDING = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "HOME", "LD_LIBRARY_PATH")
+"""Variables that decide which packages an interpreter sees, and whether it starts."""
 
 _ASK_VERSION = f"from importlib.metadata import version; print(version({PACKAGE!r}))"
 
@@ -33,36 +37,53 @@ def installation(env: Mapping[str, str]) -> Installation | None:
     The version comes from the package's metadata: importing tensorrt_llm takes many seconds and starts MPI.
     """
     command = shutil.which(COMMAND, path=env.get("PATH"))
-    return None if command is None else _installation(command, env.get("PYTHONPATH", ""))
+    deciding = tuple((name, env[name]) for name in DECIDING if name in env)
+    return None if command is None else _installation(command, deciding)
 
 
 @lru_cache(maxsize=8)
-def _installation(command: str, python_path: str) -> Installation:
-    interpreter = _interpreter(Path(command))
-    return Installation(command=command, interpreter=interpreter, version=_version(interpreter, python_path))
+def _installation(command: str, deciding: tuple[tuple[str, str], ...]) -> Installation:
+    env = dict(deciding)
+    interpreter = _interpreter(_first_lines(Path(command)), env.get("PATH"))
+    return Installation(command=command, interpreter=interpreter, version=_version(interpreter, env))
 
 
-def _interpreter(command: Path) -> str:
-    """The Python that the console script starts, by its first line; this one where that tells nothing."""
-    with command.open("rb") as file:
-        first = file.readline(MAX_SHEBANG_BYTES).decode(errors="replace").strip()
-    words = first.removeprefix("#!").split()
-    if not first.startswith("#!") or not words:
-        return sys.executable
-    if words[0].endswith("/env") and len(words) > 1:
-        return shutil.which(words[-1]) or sys.executable
-    return words[0] if "python" in Path(words[0]).name else sys.executable
+def _first_lines(command: Path) -> list[str]:
+    """Two lines of a script; none of one that may be run but not read."""
+    try:
+        with command.open("rb") as file:
+            return [file.readline(MAX_SHEBANG_BYTES).decode(errors="replace").strip() for _ in range(2)]
+    except OSError:
+        return ["", ""]
 
 
-def _version(interpreter: str, python_path: str) -> str | None:
+def _interpreter(lines: list[str], search: str | None) -> str:
+    """The Python that a console script starts; this one where its first lines do not tell.
+
+    Where the path is too long for a first line, or has a space, installers write `#!/bin/sh` and then
+    `'''exec' "/path/to/python" "$0" "$@"`.
+    """
+    first, second = lines
+    words = first.removeprefix("#!").split() if first.startswith("#!") else []
+    if second.startswith("'''exec'"):
+        with contextlib.suppress(ValueError):
+            words = shlex.split(second.removeprefix("'''exec'"))[:1]
+    elif words and words[0].endswith("/env"):
+        named = next((word for word in words[1:] if not word.startswith("-")), "")
+        words = [found for found in [shutil.which(named, path=search)] if found]
+    return words[0] if words and "python" in Path(words[0]).name else sys.executable
+
+
+def _version(interpreter: str, env: Mapping[str, str]) -> str | None:
     try:
         done = subprocess.run(
             [interpreter, "-c", _ASK_VERSION],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=ASK_TIMEOUT_S,
             check=False,
-            env={"PYTHONPATH": python_path} if python_path else {},
+            env=env,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
