@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from advisor.domain.outcome import Phase
@@ -124,11 +123,6 @@ class Case:
             for name in event.values:
                 self.facts[name] = event
 
-    def take_all(self, events: Iterable[LogEvent]) -> None:
-        """Count events in, in the log's order."""
-        for event in events:
-            self.take(event)
-
     def _move(self, event: LogEvent) -> None:
         """Marks tell the stage; a part that is slower than others does not take it back."""
         meaning = event.meaning
@@ -170,13 +164,6 @@ def _noise_of_stopping(event: LogEvent) -> bool:
     if event.meaning.role == "cause":
         return event.meaning.soft or event.meaning.kind in ("nccl", "hang", "crash", "mpi")
     return event.meaning.role in ("wrapper", "exception", "frame")
-
-
-def read_case(events: Iterable[LogEvent]) -> Case:
-    """All events of a log, counted in."""
-    case = Case()
-    case.take_all(events)
-    return case
 
 
 def root_cause(case: Case) -> Candidate | None:

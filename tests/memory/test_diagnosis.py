@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from advisor.app.doctoring import diagnose_lines
-from advisor.memory.remedies import Known, yaml_patch
+from advisor.memory.known import Known, yaml_text
 from advisor.store.yaml_files import load_yaml
 from tests.memory.log_cases import FOLDERS, JOURNEYS, TWO_AT_ONCE, LogCase, cases
 
@@ -119,7 +119,7 @@ def test_every_patch_is_yaml_and_every_change_is_one(known: Known) -> None:
 
 
 def test_a_patch_nests_like_the_path() -> None:
-    patch = load_yaml(yaml_patch("kv_cache_config.free_gpu_memory_fraction", 0.8), "patch")
+    patch = load_yaml(yaml_text({"kv_cache_config.free_gpu_memory_fraction": 0.8}), "patch")
     assert patch == {"kv_cache_config": {"free_gpu_memory_fraction": 0.8}}
 
 
