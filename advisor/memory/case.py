@@ -24,8 +24,8 @@ _CAUSAL_RANK = {kind: rank for rank, kinds in enumerate(CAUSAL_ORDER) for kind i
 _WEAKER = len(CAUSAL_ORDER)  # a soft cause stands behind every other
 _OUTLIVED = CAUSAL_ORDER[1]  # a server that became ready afterwards did not die of these
 
-
 _POOL_STAGES = ("kv_estimate", "kv_allocate", "warm_up")
+_RUNNING = ("warm_up", "serve")
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,8 @@ class Case:
         place = self.place
         if event.meaning.vague and place.stage == "serve":
             return  # a request's fields, not the server's arguments
+        if event.meaning.soft and event.meaning.kind == "hang" and place.stage not in _RUNNING:
+            return  # weights take as long as they take
         key = (event.meaning.name, place.stage or "", event.line if event.meaning.soft else None)
         repeated = key in self._seen and not event.values
         if repeated or len(self.candidates) >= MAX_CANDIDATES:
@@ -177,4 +179,6 @@ def _outlived(candidate: Candidate, ready_line: int) -> bool:
     """A soft cause, or a start-up failure of a part, after which the server became ready all the same."""
     if candidate.event.line >= ready_line or candidate.kind == "port":
         return False
-    return candidate.event.meaning.soft or (candidate.kind in _OUTLIVED and candidate.event.meaning.stage != "serve")
+    if candidate.event.meaning.soft:
+        return True
+    return candidate.kind in _OUTLIVED and "serve" not in (candidate.event.meaning.stage, candidate.mark.stage)
