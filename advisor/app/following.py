@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from advisor.app.doctoring import Examiner
+from advisor.app.doctoring import Examiner, Reading
 from advisor.app.log_source import LogSource, opened
 from advisor.domain.outcome import Phase
 from advisor.engines.rule_book import RULES
-from advisor.memory.case import Case, root_cause
+from advisor.memory.case import root_cause
 from advisor.memory.diagnosis import Diagnosis
 from advisor.memory.events import LogEvent
 from advisor.memory.phases import PhaseTracker
@@ -67,7 +67,7 @@ def follow(log: str, examiner: Examiner, watcher: Watcher, wait: Wait, poll_s: f
             following.take(stream.take(chunk))
         following.take(stream.end())
     following.look()
-    return examiner.last_word(following.case, source)
+    return examiner.last_word(following.reading, source)
 
 
 class _Following:
@@ -79,7 +79,7 @@ class _Following:
         self._looked_at_s = time.monotonic()
 
     def _begin(self) -> None:
-        self.case, self._phases = Case(), PhaseTracker()
+        self.reading, self._phases = Reading(), PhaseTracker()
         self._said: tuple[object, ...] = ()
         self._news = False
 
@@ -89,7 +89,7 @@ class _Following:
             if event.meaning.role == "mark" and event.meaning.stage == "launch" and self._is_over():
                 self.look()
                 self._begin()
-            self.case.take(event)
+            self.reading.take(event)
             self._news = True
             if (phase := self._phases.take(event)) is not None:
                 self._watcher.phase(phase, event)
@@ -97,7 +97,7 @@ class _Following:
             self.look()
 
     def _is_over(self) -> bool:
-        return self.case.ready is not None or root_cause(self.case) is not None
+        return self.reading.case.ready is not None or root_cause(self.reading.case) is not None
 
     def look(self) -> None:
         """Tell what is certain by now, unless it was told."""
@@ -105,8 +105,8 @@ class _Following:
         if not self._news:
             return
         self._news = False
-        found = self._examiner.diagnosis(self.case)
-        certain = found.verdict not in ("benign", "unknown") or (found.verdict == "benign" and self.case.ready)
+        found = self._examiner.diagnosis(self.reading)
+        certain = found.verdict not in ("benign", "unknown") or (found.verdict == "benign" and self.reading.case.ready)
         said = (found.verdict, found.phase, found.component, found.short_gib)
         if certain and said != self._said:
             self._said = said

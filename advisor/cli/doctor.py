@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from advisor.cli import options as opt
+from advisor.cli.asking import question
 from advisor.cli.errors import guarded
 
 if TYPE_CHECKING:
@@ -25,8 +26,21 @@ def doctor(
     config: Annotated[
         Path | None, typer.Option(help="The server's YAML file: remedies then say from what to what.")
     ] = None,
+    model: opt.Model = None,
     gpu: opt.Gpu = None,
+    gpus: opt.Gpus = None,
+    tp: opt.Tp = None,
+    pp: opt.Pp = None,
+    ep: opt.Ep = None,
+    attention_dp: opt.AttentionDp = None,
+    quant: opt.Quant = None,
+    kv_cache_dtype: opt.KvCacheDtype = None,
     engine_version: opt.EngineVersion = None,
+    isl: opt.Isl = None,
+    osl: opt.Osl = None,
+    concurrency: opt.Concurrency = None,
+    request_rate: opt.RequestRate = None,
+    workload: opt.Workloads = None,
     follow: Annotated[
         bool,
         typer.Option(
@@ -35,10 +49,31 @@ def doctor(
     ] = False,
     output: opt.Output = opt.OutputFormat.text,
 ) -> None:
-    """Explain a crash: what failed and where, the GiB that were missing, and which setting to change by how much."""
+    """Explain a crash: what failed and where, the GiB that were missing, and which setting to change by how much.
+
+    The log alone is enough. The server's file and its model and GPU make remedies exact; a workload prices them in
+    throughput, estimated by the twin.
+    """
     from advisor.app.doctoring import Examiner
 
-    examiner = Examiner(config=config, gpu=gpu, engine_version=engine_version)
+    asked = question(
+        model=model,
+        gpu=gpu,
+        gpus=gpus,
+        tp=tp,
+        pp=pp,
+        ep=ep,
+        attention_dp=attention_dp,
+        quant=quant,
+        kv_cache_dtype=kv_cache_dtype,
+        engine_version=engine_version,
+        isl=isl,
+        osl=osl,
+        concurrency=concurrency,
+        request_rate_per_s=request_rate,
+        workloads=workload,
+    )
+    examiner = Examiner(config=config, asked=asked)
     if follow:
         _follow(log, examiner, output)
     else:

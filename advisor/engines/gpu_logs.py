@@ -20,7 +20,7 @@ TORCH_AMOUNTS = (
     r"\[RANK (?P<rank>\d+)\].*\bGPU (?P<gpu>\d+) has a total",
 )
 _NOT_A_TRIAL = r"^(?!.*auto-?tun)"  # tuners try what may not fit
-_TORCH_OOM = r"CUDA out of memory\b|OutOfMemoryError: |Tried to allocate [\d.]+ [KMG]iB\. GPU"
+_TORCH_OOM = r"CUDA out of memory\b|(?<!ray\.exceptions\.)OutOfMemoryError: |Tried to allocate [\d.]+ [KMG]iB\. GPU"
 _CUDA_OOM = (
     r"CUDA (?:runtime |driver )?error\b.{0,300}?: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY"
     r"|Cuda failure .{0,12}'?out of memory|(?:CUBLAS|CUDNN|CUSOLVER)_STATUS_ALLOC_FAILED"
@@ -173,6 +173,26 @@ CUDA: tuple[Rule, ...] = (
         advice="arch",
     ),
     cause(
+        "unsupported_arch",
+        "not_on_this_generation",
+        (
+            "rch unsupported",
+            "not supported before",
+            "not supported for this",
+            "re-Hopper",
+            "re-Blackwell",
+            "re-Ampere",
+            "DefaultMemPool",
+        ),
+        r"\bArch unsupported for\b|\bnot supported before [A-Z]|\bnot supported for this arch|"
+        r"cannot be enabled on pre-[A-Z]\w+|cudaDeviceGetDefaultMemPool\b.*operation not supported",
+        usual_stage="load",
+        detail="model_build",
+        component="kernels for this GPU generation",
+        advice="arch",
+        levels="EP",
+    ),
+    cause(
         "version_mismatch",
         "driver",
         ("driver", "ompatibility"),
@@ -204,7 +224,16 @@ CUDA: tuple[Rule, ...] = (
     cause(
         "kernel_error",
         "cuda_error",
-        ("CUDA error", "CUBLAS_STATUS", "cudaError", "CUDNN_STATUS", "CUDA_ERROR", "CUDA runtime error", "NVRM: Xid"),
+        (
+            "CUDA error",
+            "Cuda error",
+            "CUBLAS_STATUS",
+            "cudaError",
+            "CUDNN_STATUS",
+            "CUDA_ERROR",
+            "CUDA runtime error",
+            "NVRM: Xid",
+        ),
         r"CUDA (?:runtime |driver )?error\b.{0,300}?(?:illegal|device-side assert|misaligned|"
         "unspecified launch|launch failure|invalid argument|invalid configuration|"
         "invalid device function|uncorrectable|hardware stack)|(?:CUBLAS|CUDNN)_STATUS_(?!ALLOC_FAILED|"

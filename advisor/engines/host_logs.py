@@ -30,8 +30,12 @@ HOST_MEMORY: tuple[Rule, ...] = (
             "oom_kill",
             "OUT_OF_MEMORY",
             "out-of-memory",
+            "running low on memory",
+            "memory pressure",
+            "memory usage threshold",
         ),
         r"Out of memory: Killed process|oom-kill:constraint|\bOOMKilled\b|Memory cgroup out of memory|"
+        r"node running low on memory|killed due to memory pressure|exceeds the memory usage threshold|"
         r"Detected \d+ oom[-_]kill event|slurmstepd: .*oom.kill|State: OUT_OF_MEMORY\b|killed (?:by|"
         "due to) (?:the )?(?:kernel )?(?:out-of-memory|OOM)",
         usual_stage="load",
@@ -77,6 +81,17 @@ SYSTEM: tuple[Rule, ...] = (
     ),
     cause(
         "mpi",
+        "mpi_error",
+        "MPI error",
+        r"Failed: MPI error \S+ '\d+'",
+        usual_stage="load",
+        detail="executor_init",
+        component="Open MPI",
+        advice="mpi",
+        levels="EP",
+    ),
+    cause(
+        "mpi",
         "mpi_slots",
         ("not enough slots", "as root"),
         "not enough slots available|mpirun has detected an attempt to run as root",
@@ -110,6 +125,7 @@ SYSTEM: tuple[Rule, ...] = (
         usual_stage="serve",
         advice="crash",
     ),
+    wrapper("terminated", ("terminate called after", "Process received signal")),
     wrapper(
         "mpi_abort", ("MPI_ABORT", "mpirun noticed", "MPI_Abort"), "MPI_ABORT was invoked|MPI_Abort|mpirun noticed"
     ),
@@ -184,10 +200,13 @@ FILES: tuple[Rule, ...] = (
             "quant_algo",
             "git-lfs",
             "invalid header",
+            "Unable to load weights",
+            "KeyError: ",
         ),
         r"SafetensorError|HeaderTooLarge|no config\.json exists|does not appear to have a file named|"
         r"size mismatch for \S+:|must have quant_algo|Can't load (?:the )?(?:configuration|tokenizer)|"
-        "Cannot find any (?:model )?weights|No safetensors|Unsupported quantization_config",
+        "Cannot find any (?:model )?weights|No safetensors|Unable to load weights from|"
+        r"\bKeyError: '[\w.]+\.(?:weight|bias|qweight|scales?|weight_scale\w*)'|Unsupported quantization_config",
         usual_stage="load",
         detail="weight_load",
         component="checkpoint files",

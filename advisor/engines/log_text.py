@@ -24,7 +24,8 @@ _WRAPPING = re.compile(
       | [A-Za-z0-9][\w.-]*\s*\|(?=\s|$)                # docker compose
       | \[resource\.labels[^\]]*\]                      # Google Cloud
       )
-    | (?:[A-Z][a-z]{2}\s+\d+\s\d\d:\d\d:\d\d\s\S+\s\S+?\[\d+\]:)   # journald
+    | (?:[^\W_]{2,5}\s+\d+\s\d\d:\d\d:\d\d\s\S+\s\S+?\[\d+\]:)   # journald, in any language
+    | [\u2502\u2503|](?=\s)                                 # a box around it
     | """
     + _DATE
     + r"""(?:\s(?:stdout|stderr)\s[FP](?=\s|$))?

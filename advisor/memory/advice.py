@@ -170,6 +170,15 @@ ADVICE: Mapping[str, tuple[Advice, ...]] = {
         ),
         Advice("NIM_NUM_KV_CACHE_SEQ_LENS", None, "on NIM images: unset it, or take a newer image", "medium"),
     ),
+    "rebuild": (
+        Advice(
+            "engine",
+            "rebuilt",
+            "with the release that serves it, on the same GPU generation: engines do not outlive either",
+            "high",
+        ),
+        Advice("--backend", "pytorch", "loads the checkpoint itself and needs no engine", "medium"),
+    ),
     "auth": (
         Advice(
             "HF_TOKEN",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from advisor.domain.outcome import Phase
@@ -25,8 +24,8 @@ _CAUSAL_RANK = {kind: rank for rank, kinds in enumerate(CAUSAL_ORDER) for kind i
 _WEAKER = len(CAUSAL_ORDER)  # a soft cause stands behind every other
 _OUTLIVED = CAUSAL_ORDER[1]  # a server that became ready afterwards did not die of these
 
-
 _POOL_STAGES = ("kv_estimate", "kv_allocate", "warm_up")
+_RUNNING = ("warm_up", "serve")
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,6 @@ class Case:
             for name in event.values:
                 self.facts[name] = event
 
-    def take_all(self, events: Iterable[LogEvent]) -> None:
-        """Count events in, in the log's order."""
-        for event in events:
-            self.take(event)
-
     def _move(self, event: LogEvent) -> None:
         """Marks tell the stage; a part that is slower than others does not take it back."""
         meaning = event.meaning
@@ -150,6 +144,8 @@ class Case:
         place = self.place
         if event.meaning.vague and place.stage == "serve":
             return  # a request's fields, not the server's arguments
+        if event.meaning.soft and event.meaning.kind == "hang" and place.stage not in _RUNNING:
+            return  # weights take as long as they take
         key = (event.meaning.name, place.stage or "", event.line if event.meaning.soft else None)
         repeated = key in self._seen and not event.values
         if repeated or len(self.candidates) >= MAX_CANDIDATES:
@@ -172,13 +168,6 @@ def _noise_of_stopping(event: LogEvent) -> bool:
     return event.meaning.role in ("wrapper", "exception", "frame")
 
 
-def read_case(events: Iterable[LogEvent]) -> Case:
-    """All events of a log, counted in."""
-    case = Case()
-    case.take_all(events)
-    return case
-
-
 def root_cause(case: Case) -> Candidate | None:
     """The earliest candidate of the first rank in the causal order; none where the server outlived them all."""
     ready_line = case.ready.line if case.ready else 0
@@ -190,4 +179,6 @@ def _outlived(candidate: Candidate, ready_line: int) -> bool:
     """A soft cause, or a start-up failure of a part, after which the server became ready all the same."""
     if candidate.event.line >= ready_line or candidate.kind == "port":
         return False
-    return candidate.event.meaning.soft or (candidate.kind in _OUTLIVED and candidate.event.meaning.stage != "serve")
+    if candidate.event.meaning.soft:
+        return True
+    return candidate.kind in _OUTLIVED and "serve" not in (candidate.event.meaning.stage, candidate.mark.stage)

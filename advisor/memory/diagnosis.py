@@ -7,7 +7,7 @@ earliest event of the first rank in `case.CAUSAL_ORDER`; `locating` says where i
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -15,8 +15,12 @@ from advisor.domain.outcome import Evidence, Phase
 from advisor.domain.strict import StrictModel
 from advisor.memory.case import Candidate, Case, Place, root_cause
 from advisor.memory.events import Kind, LogEvent, size_gib
+from advisor.memory.exact import exact, prices, ready_patch
+from advisor.memory.known import Known
 from advisor.memory.locating import place_of
-from advisor.memory.remedies import Known, Remedy, Symptom, next_probe, remedies
+from advisor.memory.pricing import Price
+from advisor.memory.remedies import Remedy, Symptom, next_probe, remedies
+from advisor.memory.wording import sentence
 
 MAX_EVIDENCE = 8
 Confidence = Literal["high", "medium", "low"]
@@ -37,7 +41,12 @@ class Diagnosis(StrictModel):
     )
     summary: str = Field(description="The verdict in one sentence")
     evidence: tuple[Evidence, ...]
-    remedies: tuple[Remedy, ...] = Field(description="Cheapest first")
+    remedies: tuple[Remedy, ...] = Field(description="Cheapest first, those that are enough alone before the others")
+    yaml_patch: str | None = Field(
+        default=None, description="To merge: the cheapest change, or changes together, that cover the shortfall"
+    )
+    flags: tuple[str, ...] = Field(default=(), description="What the release takes on the command line only")
+    prices: tuple[Price, ...] = Field(default=(), description="What one step of a setting is worth, by the memory law")
     next_probe: str | None = Field(default=None, description="What to look at where the log alone does not settle it")
     notes: tuple[str, ...] = ()
     engine: Literal["trtllm", "vllm"] | None = None
@@ -96,14 +105,21 @@ def diagnose(case: Case, known: Known | None = None) -> Diagnosis:
         short_gib=short,
         tried_gib=symptom.tried_gib,
         free_gib=symptom.free_gib,
-        summary=_sentence(cause.kind, place, component, short, cause.event),
+        summary=sentence(cause.kind, place, component, short, cause.event),
         evidence=_evidence(cause, source, case),
-        remedies=remedies(symptom, known),
+        **_treatment(symptom, known),
         next_probe=next_probe(symptom),
         notes=_notes(case, known, symptom),
         engine=known.engine,
         engine_version=known.version,
     )
+
+
+def _treatment(symptom: Symptom, known: Known) -> dict[str, Any]:
+    """What to do about it, in the fields of a diagnosis."""
+    found = exact(remedies(symptom, known), symptom, known)
+    patch, flags = ready_patch(found, symptom, known)
+    return {"remedies": found, "yaml_patch": patch, "flags": flags, "prices": prices(known)}
 
 
 def _component(cause: Candidate, place: Place, case: Case) -> str | None:
@@ -209,46 +225,6 @@ def _evidence(cause: Candidate, source: LogEvent | None, case: Case) -> tuple[Ev
     return tuple(Evidence(line=line, text=unique[line].text) for line in sorted(unique))
 
 
-_HEADLINES: dict[Kind, str] = {
-    "oom": "GPU memory ran out",
-    "host_oom": "Host memory ran out",
-    "insufficient_kv": "No room for the KV cache of one sequence",
-    "config": "The configuration was refused",
-    "request_rejected": "A request was refused; the server is fine",
-    "unsupported_arch": "This GPU generation is not supported by a kernel the model needs",
-    "unsupported_model": "The model is not supported by this release or backend",
-    "checkpoint": "The checkpoint could not be read",
-    "kernel_error": "A GPU kernel failed; memory is not the cause",
-    "version_mismatch": "Two parts of the installation do not fit together",
-    "nccl": "The GPUs could not talk to each other (NCCL)",
-    "mpi": "The launcher could not start the ranks",
-    "port": "The port is taken",
-    "auth": "Access to the model was denied",
-    "hang": "The server hangs: it is alive but does no work",
-    "crash": "The process crashed",
-}
-_STAGE_WORDS: dict[Phase, str] = {
-    "configure": "while reading the configuration",
-    "download": "while fetching the model",
-    "launch": "at launch",
-    "connect": "while the ranks connected",
-    "load": "while loading the model",
-    "build": "while building the engine",
-    "kv_estimate": "while profiling memory for the KV cache",
-    "kv_allocate": "while allocating the KV cache",
-    "warm_up": "during warm-up, after the KV pool was taken",
-    "serve": "while serving",
-}
-
-
-def _sentence(kind: Kind, place: Place, component: str | None, short: float | None, event: LogEvent) -> str:
-    headline = "Host shared memory (/dev/shm) ran out" if event.meaning.name == "shm" else _HEADLINES[kind]
-    where = f" {_STAGE_WORDS[place.stage]}" if place.stage else ""
-    what = f" ({component})" if component else ""
-    lack = f", {short:.2f} GiB short for the allocation that failed first" if short is not None else ""
-    return f"{headline}{where}{what}{lack}."
-
-
 def _notes(case: Case, known: Known, symptom: Symptom) -> tuple[str, ...]:
     notes = []
     if case.ready and symptom.stage == "serve" and symptom.kind in ("oom", "kernel_error", "hang"):
@@ -306,7 +282,7 @@ def _without_cause(case: Case, known: Known) -> Diagnosis:
         short_gib=None,
         summary=text,
         evidence=_lines(shown, cut[2] if cut and component else None),
-        remedies=remedies(symptom, known) if component else (),
+        **(_treatment(symptom, known) if component else {"remedies": ()}),
         notes=_notes(case, known, symptom),
         engine=known.engine,
         engine_version=known.version,
@@ -345,7 +321,7 @@ def _unexplained(case: Case, known: Known, died: list[LogEvent]) -> Diagnosis:
         short_gib=None,
         summary=text,
         evidence=_lines(event, *died[:2]),
-        remedies=remedies(symptom, known),
+        **_treatment(symptom, known),
         next_probe=next_probe(symptom),
         engine=known.engine,
         engine_version=known.version,

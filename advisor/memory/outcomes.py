@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -19,24 +18,10 @@ from advisor.domain.outcome import (
 from advisor.domain.units import MIB_BYTES, gib
 from advisor.memory.diagnosis import Diagnosis
 from advisor.memory.events import Kind
-from advisor.memory.law import STAGES, Stage
+from advisor.memory.stages import law_component
 
 LEAST_SHORT_GIB = gib(2 * MIB_BYTES)
 """CUDA hands out device memory in pieces of 2 MiB: where a text has no amounts, at least one was missing."""
-
-_LOAD, _FIRST_EXTRA, _PROFILING, _POOL, _FINAL_EXTRA, _UNDER_LOAD = STAGES
-# What a diagnosis or a release's own report calls the component -> the stage of the memory law that it is.
-_SAME_STAGE: tuple[tuple[Stage, re.Pattern[str]], ...] = (
-    (_LOAD, re.compile(r"model$|(?:model|engine|expert) weights")),
-    (_FIRST_EXTRA, re.compile("additional executor resources|_no_capture_init_extra_resources|cuda graphs|autotuner")),
-    (_PROFILING, re.compile("model resources created during usage|model_extra|activations")),
-    (_POOL, re.compile("kv[ _]cache")),
-    (
-        _FINAL_EXTRA,
-        re.compile("additional executor resources|executor_extra|resources created after|cuda graphs|autotuner"),
-    ),
-    (_UNDER_LOAD, re.compile("activations|sampler|context logits|logits|buffers of a step")),
-)
 
 
 @dataclass(frozen=True)
@@ -61,12 +46,6 @@ def outcome_of(diagnosis: Diagnosis, death: Death | None = None) -> Outcome:
     until a deadline is out of memory.
     """
     return _ENDINGS[diagnosis.verdict](diagnosis, death or Death())
-
-
-def law_component(phase: Phase, component: str) -> str:
-    """A component by the name that the memory law has for it; as it is where the law has none."""
-    alike = (stage.component for stage, name in _SAME_STAGE if stage.phase == phase and name.match(component.lower()))
-    return next(alike, component)
 
 
 def _out_of_memory(found: Diagnosis, death: Death) -> Outcome:

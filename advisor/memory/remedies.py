@@ -10,45 +10,25 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import ConfigDict, Field
 
 from advisor.domain.outcome import Phase
 from advisor.domain.serving_config import OptionValue
-from advisor.domain.strict import StrictModel
+from advisor.domain.strict import StrictModel, changed
 from advisor.memory.advice import ADVICE, PROBES, Advice
 from advisor.memory.events import Kind, LogEvent, size_gib
+from advisor.memory.known import Known, yaml_text
+from advisor.memory.pricing import Setting
 
 MARGIN = 1.25  # of the first shortfall
 FRACTION_STEP = 0.05
 LEAST_TOKENS, LEAST_BATCH = 256, 1
-MOST_FRACTION = 0.95
+LEAST_FRACTION, MOST_FRACTION = 0.05, 0.95
 SAFE_SHARE = 0.9  # of a GPU that weights and pools together may take
 
-EngineName = Literal["trtllm", "vllm"]
-Setting = Literal["fraction", "tokens", "batch", "graphs", "seq", "tp"]
-
-# Neutral name, and where the engine's configuration file has it.
-NAMES: Mapping[EngineName, Mapping[Setting, tuple[str, str]]] = {
-    "trtllm": {
-        "fraction": ("kv_cache_free_gpu_memory_fraction", "kv_cache_config.free_gpu_memory_fraction"),
-        "tokens": ("max_num_tokens", "max_num_tokens"),
-        "batch": ("max_batch_size", "max_batch_size"),
-        "graphs": ("cuda_graph_max_batch_size", "cuda_graph_config.max_batch_size"),
-        "seq": ("max_seq_len", "max_seq_len"),
-        "tp": ("tensor_parallel_size", "tensor_parallel_size"),
-    },
-    "vllm": {
-        "fraction": ("gpu_memory_utilization", "gpu-memory-utilization"),
-        "tokens": ("max_num_batched_tokens", "max-num-batched-tokens"),
-        "batch": ("max_num_seqs", "max-num-seqs"),
-        "graphs": ("max_cudagraph_capture_size", "max-cudagraph-capture-size"),
-        "seq": ("max_model_len", "max-model-len"),
-        "tp": ("tensor_parallel_size", "tensor-parallel-size"),
-    },
-}
 _PROCESS = re.compile(r"Process \d+ has ([\d.]+) (\w+)")
 DEFAULT_FRACTION = 0.9  # of both engines' usual releases
 
@@ -65,47 +45,12 @@ class Remedy(StrictModel):
     why: str
     confidence: Literal["high", "medium", "low"]
     yaml_patch: str | None = Field(default=None, description="To merge into the server's configuration file")
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of settings and GPU: from the log's own lines, a configuration file, or the command line."""
-
-    engine: EngineName | None = None
-    version: str | None = None
-    settings: Mapping[Setting, float] = field(default_factory=dict)
-    capacity_gib: float | None = None
-    activations_gib: float | None = None
-
-    def with_facts(self, facts: Mapping[str, LogEvent]) -> Known:
-        """Complete what was said with what the log says.
-
-        The log tells what the server really used, but its `max_seq_len` may be that of the first pass.
-        """
-        names: dict[str, Setting] = {
-            "kv_fraction": "fraction",
-            "max_num_tokens": "tokens",
-            "max_batch_size": "batch",
-            "max_seq_len": "seq",
-            "tp": "tp",
-        }
-        logged = {
-            setting: value
-            for name, setting in names.items()
-            if name in facts and (value := facts[name].number(name)) is not None
-        }
-        said_better = {"seq"} & set(self.settings)
-        version = next((facts[name].values[name] for name in ("version", "engine") if name in facts), None)
-        total, activations = facts.get("total"), facts.get("activations")
-        is_vllm = any(event.meaning.name.startswith("vllm") for event in facts.values())
-        return replace(
-            self,
-            engine=self.engine or ("vllm" if is_vllm else "trtllm" if facts else None),
-            version=self.version or version,
-            settings={**self.settings, **{name: value for name, value in logged.items() if name not in said_better}},
-            capacity_gib=self.capacity_gib or (total.size_gib("total") if total else None),
-            activations_gib=activations.size_gib("activations") if activations else self.activations_gib,
-        )
+    flag: str | None = Field(default=None, description="The same on the command line")
+    covers: bool | None = Field(default=None, description="Whether it is enough alone; null where nobody can say")
+    kv_tokens_change: int | None = Field(default=None, description="Of the KV cache of one rank, an estimate")
+    throughput_change: float | None = Field(
+        default=None, description="Share of output tok/s won or lost under the workload, estimated by the twin"
+    )
 
 
 @dataclass(frozen=True)
@@ -138,11 +83,8 @@ class Symptom:
 def remedies(symptom: Symptom, known: Known) -> tuple[Remedy, ...]:
     """Remedies for a symptom, cheapest first; what cannot be changed any further is left out."""
     advised = [*(ADVICE["one_gpu_a_rank"] if symptom.shared_gpu else ()), *ADVICE.get(symptom.advice, ())]
-    found = [_advised(each) for each in advised]
-    for maker in _MAKERS.get(_situation(symptom), ()):
-        made = maker(symptom, known)
-        if made is not None:
-            found.append(made)
+    found = [_advised(each, known) for each in advised]
+    found += [made for maker in _MAKERS.get(_situation(symptom), ()) if (made := maker(symptom, known)) is not None]
     return tuple(found)
 
 
@@ -152,45 +94,55 @@ def next_probe(symptom: Symptom) -> str | None:
     return PROBES.get(symptom.advice) or (PROBES["capacity"] if unsure else None)
 
 
-def yaml_patch(path: str, value: OptionValue) -> str:
-    """A dotted path and its value as YAML to merge."""
-    parts = path.split(".")
-    word = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
-    return "".join(f"{'  ' * depth}{key}:\n" for depth, key in enumerate(parts[:-1])) + (
-        f"{'  ' * (len(parts) - 1)}{parts[-1]}: {word}\n"
-    )
-
-
-def _advised(advice: Advice) -> Remedy:
+def _advised(advice: Advice, known: Known) -> Remedy:
+    graphs_off = advice.setting == "cuda_graph_max_batch_size" and advice.to == 0
     return Remedy(
         setting=advice.setting,
         to=advice.to,
         why=advice.why,
         confidence=advice.confidence,
-        yaml_patch=advice.yaml_patch,
+        yaml_patch=yaml_text(known.graphs_off) if graphs_off else advice.yaml_patch,
     )
 
 
-def _change(
+def change(
     known: Known,
     setting: Setting,
-    to: OptionValue | None,
+    to: float | None,
     why: str,
     confidence: Literal["high", "medium", "low"],
     frees_gib: float | None = None,
 ) -> Remedy:
-    name, path = NAMES[known.engine or "trtllm"][setting]
+    """A changed setting as a remedy, spelled as the server's release has it."""
+    spelled = known.spelling(setting)
     now = known.settings.get(setting)
-    before: OptionValue | None = None if now is None else round(now, 4) if setting == "fraction" else int(now)
+    said = None if to is None else _value(setting, to)
     return Remedy(
-        setting=name,
-        from_=before,
-        to=to,
+        setting=spelled.name,
+        from_=None if now is None else _value(setting, now),
+        to=said,
         frees_gib=None if frees_gib is None else round(frees_gib, 2),
         why=why,
         confidence=confidence,
-        yaml_patch=None if to is None else yaml_patch(path, to),
+        yaml_patch=None if said is None else patch_of(known, {setting: said}),
+        flag=None if said is None or spelled.flag is None else f"{spelled.flag} {said:g}",
     )
+
+
+def patch_of(known: Known, changes: Mapping[Setting, float]) -> str | None:
+    """Changed settings as YAML; None where the release cannot have them in its file."""
+    entries: dict[str, OptionValue | None] = {}
+    for setting, to in changes.items():
+        path = known.spelling(setting).path
+        if setting == "graphs" and to == 0:
+            entries.update(known.graphs_off)
+        elif path is not None:
+            entries[path] = to
+    return yaml_text(entries) if entries else None
+
+
+def _value(setting: Setting, value: float) -> float:
+    return round(value, 4) if setting == "fraction" else int(value)
 
 
 def _less_pool(symptom: Symptom, known: Known) -> Remedy | None:
@@ -203,18 +155,18 @@ def _less_pool(symptom: Symptom, known: Known) -> Remedy | None:
     # One step is the least that means anything; an unstated fraction is only supposed, so it gets two.
     steps = 1 if "fraction" in known.settings and missing is not None else 2
     to = math.floor(100 * min(now - needed, now - steps * FRACTION_STEP) + 1e-6) / 100
-    if to <= 0.05:
+    if to <= LEAST_FRACTION:
         return None
     told = "" if "fraction" in known.settings else f" (from the default {DEFAULT_FRACTION:g}, as the log does not say)"
     why = f"leaves more memory beside the KV pool{told}; costs KV tokens, so fewer requests at once, and nothing else"
-    return _change(known, "fraction", to, why, "high", (now - to) * base if base else None)
+    return change(known, "fraction", to, why, "high", (now - to) * base if base else None)
 
 
 def _more_pool(symptom: Symptom, known: Known) -> Remedy | None:
     """A KV pool too small for one sequence: the opposite of the out-of-memory remedy."""
     why = "gives the KV pool more of the memory; what is left must still hold activations and CUDA graphs"
     if "fraction" not in known.settings:
-        return _change(known, "fraction", DEFAULT_FRACTION, f"if it is lower: {why}", "medium")
+        return change(known, "fraction", DEFAULT_FRACTION, f"if it is lower: {why}", "medium")
     now = round(known.settings["fraction"], 4)
     base = (known.capacity_gib or symptom.total_gib) if known.engine == "vllm" else symptom.free_before_pool_gib
     wanted, fits = (
@@ -224,9 +176,9 @@ def _more_pool(symptom: Symptom, known: Known) -> Remedy | None:
     needed = now * wanted / fits if wanted and fits and known.engine != "vllm" else needed
     to = math.ceil(100 * min(MOST_FRACTION, max(needed, DEFAULT_FRACTION))) / 100
     if to <= now:
-        return None
+        return change(known, "fraction", None, why, "medium") if known.pricing else None
     short = f"; even {MOST_FRACTION:g} does not reach the full length" if needed > MOST_FRACTION else ""
-    return _change(known, "fraction", to, why + short, "medium" if short else "high")
+    return change(known, "fraction", to, why + short, "medium" if short else "high")
 
 
 def _shorter(symptom: Symptom, known: Known) -> Remedy | None:
@@ -236,7 +188,7 @@ def _shorter(symptom: Symptom, known: Known) -> Remedy | None:
     why = "the pool must hold one sequence of this length; take the longest request you really serve"
     if wanted:
         known = replace(known, settings={**known.settings, "seq": wanted})
-    return _change(known, "seq", int(fits) if fits else None, why, "high" if fits else "medium")
+    return change(known, "seq", int(fits) if fits else None, why, "high" if fits else "medium")
 
 
 def _fewer_tokens(symptom: Symptom, known: Known) -> Remedy | None:
@@ -247,7 +199,7 @@ def _fewer_tokens(symptom: Symptom, known: Known) -> Remedy | None:
         "enable_chunked_prefill"
     )
     if now is None:
-        return _change(known, "tokens", None, why, "medium")
+        return change(known, "tokens", None, why, "medium")
     share = 0.5
     if symptom.tried_gib and symptom.missing_gib is not None:
         share = min(0.75, max(0.125, (symptom.tried_gib - MARGIN * symptom.missing_gib) / symptom.tried_gib))
@@ -255,7 +207,10 @@ def _fewer_tokens(symptom: Symptom, known: Known) -> Remedy | None:
     if to >= now:
         return None
     peak = known.activations_gib or symptom.tried_gib
-    return _change(known, "tokens", to, why, "medium", peak * (1 - to / now) if peak else None)
+    kept = 1.0  # of what is freed: once the pool is sized after it, the pool takes its fraction
+    if symptom.stage in ("warm_up", "serve") and known.engine != "vllm":
+        kept -= known.settings.get("fraction", DEFAULT_FRACTION)
+    return change(known, "tokens", to, why, "medium", kept * peak * (1 - to / now) if peak else None)
 
 
 def _smaller(setting: Setting, why: str) -> Callable[[Symptom, Known], Remedy | None]:
@@ -264,9 +219,9 @@ def _smaller(setting: Setting, why: str) -> Callable[[Symptom, Known], Remedy | 
     def make(symptom: Symptom, known: Known) -> Remedy | None:
         now = known.settings.get(setting)
         if now is None:
-            return _change(known, setting, None, why, "medium")
+            return change(known, setting, None, why, "medium")
         to = int(now) // 2
-        return _change(known, setting, to, why, "medium") if to >= LEAST_BATCH else None
+        return change(known, setting, to, why, "medium") if to >= LEAST_BATCH else None
 
     return make
 
@@ -278,18 +233,20 @@ def _more_gpus(symptom: Symptom, known: Known) -> Remedy | None:
     why = "each GPU then holds a smaller share of the weights"
     if asked:
         why += f" ({asked:.2f} GiB were asked for in one piece)"
+    weights = known.pricing.terms.weights_gib if known.pricing else asked
     to: int | None = int(now) * 2 if "tp" in known.settings else None
-    if asked and capacity:
-        to = max(2, 2 ** math.ceil(math.log2(now * asked / (SAFE_SHARE * capacity))))
-    return _change(known, "tp", to, why, "medium")
+    if weights and capacity:
+        to = int(now) * max(2, 2 ** math.ceil(math.log2(weights / (SAFE_SHARE * capacity))))
+    frees = weights * (1 - now / to) if weights and to else None
+    return change(known, "tp", to, why, "medium", frees)
 
 
 def _free_gpu(symptom: Symptom, known: Known) -> Remedy | None:
     """Other processes on the GPU, with what they hold where the message lists them."""
     listed = symptom.cause.values.get("others", "") if symptom.cause else ""
     held = [size_gib(amount, unit) for amount, unit in _PROCESS.findall(listed)]
-    remedy = _advised(ADVICE["others"][0])
-    return remedy.model_copy(update={"frees_gib": round(sum(held), 2)}) if held else remedy
+    remedy = _advised(ADVICE["others"][0], known)
+    return changed(remedy, frees_gib=round(sum(held), 2)) if held else remedy
 
 
 def _smaller_model(symptom: Symptom, known: Known) -> Remedy | None:
@@ -301,8 +258,8 @@ def _longer_steps(symptom: Symptom, known: Known) -> Remedy | None:
     asked = symptom.cause.number("prompt") if symptom.cause else None
     to = None if asked is None else int(2 ** math.ceil(math.log2(asked + 1)))
     limit = symptom.cause.number("limit") if symptom.cause else None
-    made = _change(known, "tokens", to, "a prompt must fit one step unless it is chunked; costs activations", "high")
-    return made.model_copy(update={"from_": int(limit)}) if limit and made.from_ is None else made
+    made = change(known, "tokens", to, "a prompt must fit one step unless it is chunked; costs activations", "high")
+    return changed(made, from_=int(limit)) if limit and made.from_ is None else made
 
 
 def _chunked(symptom: Symptom, known: Known) -> Remedy | None:
@@ -312,7 +269,7 @@ def _chunked(symptom: Symptom, known: Known) -> Remedy | None:
         to=True,
         why=why,
         confidence="high",
-        yaml_patch=yaml_patch("enable_chunked_prefill", True),
+        yaml_patch=yaml_text({"enable-chunked-prefill" if known.engine == "vllm" else "enable_chunked_prefill": True}),
     )
 
 
@@ -329,7 +286,7 @@ def _refused(symptom: Symptom, known: Known) -> Remedy | None:
         to=to,
         why=why,
         confidence="high",
-        yaml_patch=yaml_patch(name, to) if to is not None and flat else None,
+        yaml_patch=yaml_text({name: to}) if to is not None and flat else None,
     )
 
 

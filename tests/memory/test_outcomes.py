@@ -21,7 +21,8 @@ from advisor.domain.strict import changed
 from advisor.memory.diagnosis import Diagnosis
 from advisor.memory.events import Kind
 from advisor.memory.law import STAGES
-from advisor.memory.outcomes import LEAST_SHORT_GIB, Death, law_component, outcome_of
+from advisor.memory.outcomes import LEAST_SHORT_GIB, Death, outcome_of
+from advisor.memory.stages import law_component
 from tests.memory.log_cases import FOLDERS, LogCase, cases
 
 ALL = [case for folder in FOLDERS for case in cases(folder)]

@@ -215,6 +215,17 @@ FAILURES: tuple[Rule, ...] = (
     ),
     cause(
         "config",
+        "other_backend",
+        "cannot be used with PyTorch backend",
+        r"specific to \w+ backend\s+and cannot be used with PyTorch backend: \['(?P<named>\w+)'|"
+        "and cannot be used with PyTorch backend",
+        stage="configure",
+        detail="argument_validation",
+        advice="config",
+        more=(r"cannot be used with PyTorch backend: \['(?P<setting>\w+)'",),
+    ),
+    cause(
+        "config",
         "click",
         (
             "No such option",
@@ -230,6 +241,30 @@ FAILURES: tuple[Rule, ...] = (
         stage="configure",
         detail="argument_validation",
         advice="config",
+    ),
+    cause(
+        "version_mismatch",
+        "engine_of_another_release",
+        ("json.exception", "not found; expected shape", "ngine plan file", "serializationVersion", "Version tag"),
+        r"\[json\.exception\.\w+\.\d+\] key '\w+' not found|Input tensor '\w+' not found; expected shape|"
+        r"engine plan file is (?:not compatible|generated on an incompatible)|"
+        r"stdVersionRead == serializationVersion|Version tag does not match",
+        usual_stage="load",
+        detail="executor_init",
+        component="engine built by another release",
+        advice="rebuild",
+        levels="EP",
+    ),
+    cause(
+        "hang",
+        "kv_transfer",
+        "KV cache transfer",
+        r"Timed out waiting for (?:context|generation) KV cache transfer",
+        stage="serve",
+        detail="serving",
+        component="KV cache transfer between servers",
+        advice="hang",
+        soft=True,
     ),
     cause(
         "unsupported_model",
@@ -351,7 +386,7 @@ FAILURES: tuple[Rule, ...] = (
         "kernel_error",
         "step_error",
         ("Encountered an error in forward", "Encountered an error in sampling"),
-        "^(?!.*(?:out of memory|OutOfMemory)).*Encountered an error in (?:forward|sampling)",
+        "^(?!.*(?:out of memory|OutOfMemory|not found; expected shape)).*Encountered an error in (?:forward|sampling)",
         usual_stage="serve",
         detail="serving",
         component="forward step",

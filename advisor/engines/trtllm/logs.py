@@ -103,7 +103,13 @@ MARKS: tuple[Rule, ...] = (
         "servers_ready",
         "serve",
         "ready",
-        ("All servers are ready", "successfully loaded '", "Started GRPCInferenceService", "Started HTTPService"),
+        (
+            "All servers are ready",
+            "successfully loaded 'tensorrt_llm",
+            "successfully loaded 'ensemble",
+            "Started GRPCInferenceService",
+            "Started HTTPService",
+        ),
     ),
     ready("iterations", "serve", "serving", "iter = ", r"\biter = \d+, (?:global_rank|rank) = \d+", routine=True),
 )

@@ -6,7 +6,7 @@ Formats are those of vllm-project/vllm: `v1/worker/{gpu_worker,gpu_model_runner}
 
 from __future__ import annotations
 
-from advisor.engines.log_text import Rule, alarm, cause, fact, frame, mark, ready, wrapper
+from advisor.engines.log_text import ANY_LEVEL, Rule, alarm, cause, fact, frame, mark, ready, wrapper
 
 MARKS: tuple[Rule, ...] = (
     mark("arguments", "launch", "startup", "non-default args"),
@@ -180,7 +180,6 @@ FAILURES: tuple[Rule, ...] = (
             "execute_model timed out",
             "RPC call to execute_model timed out",
             "RPC call to sample_tokens timed out",
-            "No available shared memory broadcast block",
         ),
         "(?:execute_model|sample_tokens) timed out",
         stage="serve",
@@ -188,6 +187,19 @@ FAILURES: tuple[Rule, ...] = (
         component="engine core",
         advice="hang",
         levels="EP",
+    ),
+)
+
+QUIET: tuple[Rule, ...] = (
+    cause(
+        "hang",
+        "vllm_broadcast",
+        "No available shared memory broadcast block",
+        detail="serving",
+        component="engine core",
+        advice="hang",
+        soft=True,
+        levels=ANY_LEVEL,
     ),
 )
 
@@ -203,6 +215,9 @@ WRAPPERS: tuple[Rule, ...] = (
             "EngineCore encountered",
             "AsyncLLM output_handler failed",
             "Engine process failed to start",
+            "MQLLMEngine is already dead",
+            "Engine process (pid",
+            "Engine background task failed",
         ),
     ),
 )
@@ -258,4 +273,4 @@ FRAMES: tuple[Rule, ...] = (
     ),
 )
 
-VLLM_RULES = (*FAILURES, *WRAPPERS, *ALARMS, *MARKS, *FACTS, *FRAMES)
+VLLM_RULES = (*FAILURES, *QUIET, *WRAPPERS, *ALARMS, *MARKS, *FACTS, *FRAMES)
