@@ -1,7 +1,7 @@
 # Every target sets up what it needs in ./.venv; `make tune` and `make test` work from a bare clone.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev tune test check format reference lock clean FORCE
+.PHONY: help setup setup-dev tune test soak check format reference lock clean FORCE
 
 PYTHON ?= python3
 ISL ?= 4096
@@ -17,6 +17,7 @@ environment_inputs := pyproject.toml tools/setup_venv.sh $(wildcard constraints/
 help:
 	@echo 'make tune [ISL=4096 OSL=1024] [ARGS="..."]   find the best configuration for a workload'
 	@echo 'make test [ARGS="-k name"]                   run the fast test suite'
+	@echo 'make soak                                    100 studies under random kills (half an hour and more)'
 	@echo 'make check                                   lint, types, import direction, docs'
 	@echo 'make setup | setup-dev                       only create .venv (for use | for development)'
 	@echo 'make bench-NAME                              run benchmarks/NAME.py'
@@ -47,6 +48,8 @@ tune: .venv/.user
 
 test: .venv/.dev
 	@$(BIN)/python -m pytest -m 'not gpu' -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+
+soak: bench-soak
 
 check: .venv/.dev
 	$(BIN)/ruff check .

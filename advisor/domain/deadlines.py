@@ -16,8 +16,10 @@ class Deadlines(StrictModel):
     kv_estimate_s: float = Field(default=900, gt=0, description="Autotuner, first capture of the graphs, profiling")
     kv_allocate_s: float = Field(default=300, gt=0)
     warm_up_s: float = Field(default=900, gt=0)
-    answer_s: float = Field(default=120, gt=0, description="From the port being open to the first token")
-    stop_s: float = Field(default=30, gt=0, description="From SIGTERM to SIGKILL")
+    answer_s: float = Field(default=120, gt=0, description="To the first token, and of silence while requests are open")
+    stop_s: float = Field(
+        default=30, gt=0, description="From SIGTERM to SIGKILL, and then for the GPU memory to be free"
+    )
 
     def of(self, phase: Phase) -> float:
         """Seconds for one phase of the log."""

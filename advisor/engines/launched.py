@@ -32,7 +32,6 @@ TICK_S = 0.02
 HEALTH_EVERY_S = 0.5
 LAST_WORDS_S = 15.0  # from the line that means the end to the end itself: peers may wait in a collective for ever
 FOREIGN_GIB = 0.25  # what another process must have taken before an out-of-memory is blamed on it
-FREED_WITHIN_S = 30.0
 
 _FATAL_UNDER_LOAD: tuple[Kind, ...] = ("oom", "host_oom", "insufficient_kv", "kernel_error", "nccl", "hang", "crash")
 
@@ -153,7 +152,7 @@ class LaunchedServer:
         self._undo.close()
         with contextlib.suppress(EngineFailed):  # a driver that is gone is the next launch's trouble
             before = self.start.used_before_gib
-            for left in wait_until_free(tuple(before), before, FREED_WITHIN_S):
+            for left in wait_until_free(tuple(before), before, self.start.deadlines.stop_s):
                 holders = ", ".join(f"{each.name} (process {each.pid})" for each in left.holders) or "nobody"
                 said = f"GPU {left.index}: {left.gib:.1f} GiB did not come back, held by {holders}"
                 self._on_event(TrialEvent(kind="memory", phase="stop", detail=said))
@@ -236,10 +235,13 @@ class LaunchedServer:
             said: What the server answered last.
         """
         exit_code = self.process.poll()
+        before = self.live.look(diagnose)
         self.process.stop(0.0 if exit_code is not None else min(5.0, self.start.deadlines.stop_s))
         self.live.close()
+        # What is printed while it is being ended is about that end, unless the process had ended by itself.
+        diagnosis = before if exit_code is None else self.live.look(diagnose)
         phase: Phase = "serve" if self._up else self._clock.phase
-        outcome = outcome_of(self.live.look(diagnose), Death(phase=phase, exit_code=exit_code, deadline_s=deadline_s))
+        outcome = outcome_of(diagnosis, Death(phase=phase, exit_code=exit_code, deadline_s=deadline_s))
         trouble = None if self._up else self.start.launcher_trouble(self.live.beginning.decode(errors="replace"))
         if isinstance(outcome, Crashed) and trouble is not None:
             return Infrastructure(reason=trouble, evidence=outcome.evidence)

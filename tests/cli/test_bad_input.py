@@ -300,7 +300,11 @@ def test_values_that_the_option_itself_forbids(
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
-        (["tune", *ONE, "--engine", "trtllm"], 4, "'trtllm' is not in this version.*Use --engine twin"),
+        (
+            ["tune", *ONE, "--engine", "trtllm"],
+            4,
+            "'trtllm' cannot run here: trtllm-serve is not installed.*--engine twin",
+        ),
         (["tune", *ONE, "--engine", "vllm"], 4, "'vllm' is not in this version.*Use --engine twin"),
         (["tune", "--study", "llama4-maverick-fp8-h100", "--gpus", "2"], 3, r"lacks 11\d\.\d GiB of 80 GiB.*More GPUs"),
         (["plan", "--study", "llama4-maverick-fp8-h100", "--gpus", "2"], 3, r"lacks 11\d\.\d GiB of 80 GiB.*More GPUs"),

@@ -15,7 +15,7 @@ from advisor.domain.workload import Workload, parse_workload
 from advisor.engines.trtllm.engine import TrtllmEngine
 from tests.contracts.engine_contract import EngineContract
 from tests.standin.equipment import MODEL, StandIn
-from tests.standin.fake_gpus import load_nvml
+from tests.standin.fixtures import inhabit
 
 LLAMA_8B = Deployment(
     model=MODEL,
@@ -60,9 +60,7 @@ class OnStandIn(EngineContract):
     def _machine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
         """This process sees the stand-in's PATH, package and GPUs."""
         standin = StandIn(tmp_path / "machine", release=self.release)
-        load_nvml(tmp_path / "machine" / "lib" / "libnvidia-ml.so.1")
-        for name, value in standin.env().items():
-            monkeypatch.setenv(name, value)
+        inhabit(standin, monkeypatch)
         yield standin
         assert standin.leftovers() == []
         assert standin.held_gib() == [0.0]

@@ -137,8 +137,6 @@ def true_share(folder: Path, flat: Mapping[str, Any]) -> float:
     (workload,) = resolved.workloads
 
     def rate(config: ServingConfig) -> float:
-        return twin.simulate(
-            resolved.deployment, config, workload, n_requests=workload.requests()
-        ).output_tok_per_s
+        return twin.simulate(resolved.deployment, config, workload, n_requests=workload.requests()).output_tok_per_s
 
     return rate(parse(ServingConfig, flat, "best")) / max(map(rate, all_configs(resolved.space)))

@@ -1,20 +1,15 @@
-"""`make soak`: studies of the stand-in under random kills of server, advisor and guardian, one after the other.
+"""One round of `make soak`: a study of the stand-in under random kills of server, advisor and guardian.
 
-Each round is a study of its own machine with three configurations that run out of memory in three phases and one server
-that crashes under load. Whatever is killed when, the study is resumed until it is done; then it must have the right
-winner, and nothing may be left. `python -m tests.end_to_end.soak --rounds 100 --seed 1`.
+Three configurations run out of memory in three phases, and one server crashes under load. Whatever is killed when, the
+study is resumed until it is done; then it must have the right winner, and nothing may be left.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Literal
@@ -124,29 +119,3 @@ def check(machine: Machine, heard: str) -> None:
         if record["outcome"]["kind"] == "out_of_memory" and record["role"] == "baseline"
     }
     assert phases == {"kv_estimate", "warm_up", "serve"}, f"{phases}\n{heard}"
-
-
-def main() -> int:
-    """Play rounds; 0 when every one of them ended well."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--rounds", type=int, default=100)
-    asked.add_argument("--seed", type=int, default=1)
-    asked.add_argument("--kills", type=int, default=3)
-    said = asked.parse_args()
-    began_s = time.monotonic()
-    for number in range(said.rounds):
-        seed = said.seed + number
-        folder = Path(tempfile.mkdtemp(prefix=f"soak-{seed}-"))
-        try:
-            story = play(folder, random.Random(seed), said.kills)
-        except AssertionError as error:
-            print(f"round {number + 1} (seed {seed}) failed in {folder}: {error}", flush=True)
-            return 1
-        shutil.rmtree(folder)
-        print(f"round {number + 1} (seed {seed}): {', '.join(story) or 'no kill'}", flush=True)
-    print(f"{said.rounds} rounds in a row ended well, {time.monotonic() - began_s:.0f} s")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.standin.equipment import StandIn
+from tests.standin.fake_gpus import LIBRARY, load_nvml
 
 PATIENCE_S = 5.0
 """How long the end of a worker may take that was told to."""
@@ -31,6 +32,14 @@ def make_standin(tmp_path: Path) -> Iterator[MakeStandIn]:
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert left == [], f"processes of a stand-in were left: {left}"
+
+
+def inhabit(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process live on the stand-in's machine: its PATH, its packages, its GPUs."""
+    load_nvml(standin.folder / "lib" / LIBRARY)
+    for name, value in standin.env().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 @pytest.fixture

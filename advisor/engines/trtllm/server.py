@@ -40,6 +40,7 @@ class TrtllmServer(LaunchedServer):
             vocab_size=self._vocab_size,
             n_gpus=self.deployment.gpus,
             block_reuse=self.deployment.block_reuse,
+            silence_timeout_s=self.start.deadlines.answer_s,
         )
 
     def effective(self) -> EffectiveSettings | None:
