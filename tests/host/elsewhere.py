@@ -56,6 +56,8 @@ class Elsewhere:
         self.bin = folder / "bin"
         self.calls: list[list[str]] = []
         self.started: list[Started] = []
+        self.image_env: dict[str, str] = {}
+        """What every image sets by itself."""
         self.trouble: str | None = None
         """What every program answers with from now on, as its error."""
         self.socket = folder / "socket"
@@ -95,11 +97,13 @@ class Elsewhere:
     def _run(self, words: Sequence[str], env: dict[str, str], reader: Any, say: Any) -> None:
         options = [word for word in words if word.startswith("-")]
         n_options = next(place for place, word in enumerate(words) if not word.startswith("-"))
-        argv = list(words[n_options + 1 :])
+        # A container has a network of its own, of which one port is published on the loopback address.
+        argv = ["127.0.0.1" if word == "0.0.0.0" else word for word in words[n_options + 1 :]]
         chosen = [option.removeprefix("--env=") for option in options if option.startswith("--env=")]
         labels = [option.removeprefix("--label=") for option in options if option.startswith("--label=")]
         (name,) = (option.removeprefix("--name=") for option in options if option.startswith("--name="))
-        self._start(name, argv, {each: env[each] for each in chosen if each in env}, labels, reader, say)
+        passed = {each: env[each] for each in chosen if each in env}
+        self._start(name, argv, {**self.image_env, **passed}, labels, reader, say)
 
     def _step(self, words: list[str], env: dict[str, str], reader: Any, say: Any) -> None:
         place, name = 0, words[0]

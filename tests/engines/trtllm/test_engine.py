@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from advisor.app.trial_runner import run_trial, silent
-from advisor.domain.deadlines import Deadlines
-from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.outcome import (
     BadConfig,
@@ -23,69 +19,14 @@ from advisor.domain.outcome import (
     TimedOut,
     Unhealthy,
 )
-from advisor.domain.ports import EngineRef, LaunchSpec, NoEvidence, TrialEvent, TrialRequest
-from advisor.domain.serving_config import ServingConfig
+from advisor.domain.ports import NoEvidence, TrialEvent
 from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
-from advisor.domain.workload import parse_workload
 from advisor.engines.trtllm.engine import TrtllmEngine
-from advisor.store.trial_folder import TrialFolder
-from tests.standin.equipment import MODEL, StandIn
-from tests.standin.fixtures import MakeStandIn, inhabit
-
-LLAMA = Deployment(
-    model=MODEL, quantization="bf16", gpu="h100_sxm", gpus=1, tp=1, chunked_prefill=True, engine_version="1.1.0"
-)
-CONFIG = ServingConfig(
-    max_batch_size=16, max_num_tokens=4096, cuda_graph_max_batch_size=16, kv_cache_free_gpu_memory_fraction=0.8
-)
-WORKLOAD = changed(parse_workload("64-16_c4"), n_requests=8)
-# Long enough for a slow machine, short enough to wait for.
-DEADLINES = Deadlines(launch_s=30, load_s=4, kv_estimate_s=30, warm_up_s=30, answer_s=3, stop_s=3)
+from tests.engines.trtllm.rig import DEADLINES, LLAMA, WORKLOAD, MakeRig, Rig
 
 
-class Rig:
-    """An engine on a machine of its own, with a folder for each trial."""
-
-    def __init__(self, standin: StandIn, folder: Path) -> None:
-        self.standin, self.folder = standin, folder
-        self.events: list[TrialEvent] = []
-        self.n_trials = 0
-
-    def spec(self, config: ServingConfig = CONFIG, **more: Any) -> LaunchSpec:
-        fields: dict[str, Any] = {"deployment": LLAMA, "workloads": (WORKLOAD,), "deadlines": DEADLINES, "seed": 3}
-        return LaunchSpec(config=config, **{**fields, **more})
-
-    def trial(self, config: ServingConfig = CONFIG, max_attempts: int = 1, **more: Any) -> TrialRecord:
-        folder = TrialFolder(self.folder / "run", self.n_trials)
-        folder.begin()
-        self.n_trials += 1
-        request = TrialRequest(
-            number=folder.number,
-            role="search",
-            origin="test",
-            engine=EngineRef(name="trtllm"),
-            spec=self.spec(config, **more),
-            max_attempts=max_attempts,
-        )
-        engine = TrtllmEngine(client_check=False)
-        return run_trial(request, engine, on_event=self.events.append, evidence=folder)
-
-    def log(self, number: int = 0) -> str:
-        return (self.folder / "run" / "trials" / f"{number:04d}" / "server.log").read_text()
-
-
-@pytest.fixture
-def make_rig(make_standin: MakeStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    def make(*faults: dict[str, Any], **dials: Any) -> Rig:
-        standin = make_standin(faults=faults, **dials)
-        inhabit(standin, monkeypatch)
-        return Rig(standin, tmp_path)
-
-    return make
-
-
-def test_a_start_that_hangs_misses_the_deadline_of_its_phase(make_rig: Any) -> None:
+def test_a_start_that_hangs_misses_the_deadline_of_its_phase(make_rig: MakeRig) -> None:
     rig = make_rig({"kind": "hang", "phase": "load"})
     record = rig.trial()
     assert isinstance(record.outcome, TimedOut)
@@ -94,7 +35,7 @@ def test_a_start_that_hangs_misses_the_deadline_of_its_phase(make_rig: Any) -> N
     assert record.phases[-1].duration_s >= DEADLINES.load_s
 
 
-def test_a_rank_that_runs_out_of_memory_while_its_peers_wait_is_out_of_memory(make_rig: Any) -> None:
+def test_a_rank_that_runs_out_of_memory_while_its_peers_wait_is_out_of_memory(make_rig: MakeRig) -> None:
     rig = make_rig({"kind": "oom", "stage": "model", "short_gib": 3.0})
     record = rig.trial()
     assert isinstance(record.outcome, OutOfMemory)
@@ -102,7 +43,7 @@ def test_a_rank_that_runs_out_of_memory_while_its_peers_wait_is_out_of_memory(ma
     assert record.outcome.short_gib == pytest.approx(3.0, abs=0.05)
 
 
-def test_a_server_that_ignores_sigterm_and_has_workers_of_their_own_leaves_nothing(make_rig: Any) -> None:
+def test_a_server_that_ignores_sigterm_and_has_workers_of_their_own_leaves_nothing(make_rig: MakeRig) -> None:
     rig = make_rig({"kind": "ignore_sigterm"}, {"kind": "orphaning"})
     assert rig.trial().measured
     assert rig.standin.leftovers() == []
@@ -110,7 +51,7 @@ def test_a_server_that_ignores_sigterm_and_has_workers_of_their_own_leaves_nothi
 
 
 @pytest.mark.parametrize("kind", ["segfault", "host_kill"])
-def test_a_crash_under_load_is_tried_once_more_and_then_counts(make_rig: Any, kind: str) -> None:
+def test_a_crash_under_load_is_tried_once_more_and_then_counts(make_rig: MakeRig, kind: str) -> None:
     fault = {"kind": kind, "phase": "serve", "after_tokens": 40}
     record = make_rig({**fault, "times": 1}).trial(max_attempts=2)
     assert (record.measured, record.n_attempts) == (True, 2)
@@ -122,7 +63,7 @@ def test_a_crash_under_load_is_tried_once_more_and_then_counts(make_rig: Any, ki
 
 
 @pytest.mark.parametrize("is_silent", [False, True])
-def test_a_dead_loop_behind_a_healthy_route_is_found(make_rig: Any, is_silent: bool) -> None:
+def test_a_dead_loop_behind_a_healthy_route_is_found(make_rig: MakeRig, is_silent: bool) -> None:
     """Where the log says it, at once; where nothing does, a token that never comes tells."""
     rig = make_rig({"kind": "dead_loop", "after_requests": 6, "silent": is_silent})
     record = rig.trial()
@@ -140,7 +81,7 @@ def test_a_dead_loop_behind_a_healthy_route_is_found(make_rig: Any, is_silent: b
     ],
 )
 def test_a_server_that_answers_wrongly_is_unhealthy_and_nothing_is_measured(
-    make_rig: Any, fault: dict[str, Any], words: str
+    make_rig: MakeRig, fault: dict[str, Any], words: str
 ) -> None:
     record = make_rig(fault).trial()
     assert isinstance(record.outcome, Unhealthy), record.outcome
@@ -150,7 +91,7 @@ def test_a_server_that_answers_wrongly_is_unhealthy_and_nothing_is_measured(
     assert any(word in record.outcome.reason + str(outcome.note) for word in words.split("|"))
 
 
-def test_a_pool_that_cuts_max_seq_len_in_silence_is_found_before_any_benchmark(make_rig: Any) -> None:
+def test_a_pool_that_cuts_max_seq_len_in_silence_is_found_before_any_benchmark(make_rig: MakeRig) -> None:
     record = make_rig({"kind": "small_kv", "tokens": 64}).trial()
     assert isinstance(record.outcome, Unhealthy)
     assert record.workloads == ()
@@ -159,7 +100,7 @@ def test_a_pool_that_cuts_max_seq_len_in_silence_is_found_before_any_benchmark(m
     assert any("max_seq_len was cut" in said for said in record.surprises)
 
 
-def test_a_port_that_is_lost_in_a_race_is_tried_again_with_another(make_rig: Any) -> None:
+def test_a_port_that_is_lost_in_a_race_is_tried_again_with_another(make_rig: MakeRig) -> None:
     rig = make_rig({"kind": "port_taken", "times": 1})
     record = rig.trial(max_attempts=2)
     assert record.measured
@@ -168,7 +109,7 @@ def test_a_port_that_is_lost_in_a_race_is_tried_again_with_another(make_rig: Any
     assert len(set(ports)) == 2
 
 
-def test_a_gpu_that_somebody_else_uses_is_no_place_to_launch(make_rig: Any) -> None:
+def test_a_gpu_that_somebody_else_uses_is_no_place_to_launch(make_rig: MakeRig) -> None:
     rig = make_rig()
     with neighbour(rig, gib_held=20):
         record = rig.trial()
@@ -178,7 +119,7 @@ def test_a_gpu_that_somebody_else_uses_is_no_place_to_launch(make_rig: Any) -> N
     assert rig.trial().measured
 
 
-def test_memory_that_another_process_takes_meanwhile_is_not_blamed_on_the_configuration(make_rig: Any) -> None:
+def test_memory_that_another_process_takes_meanwhile_is_not_blamed_on_the_configuration(make_rig: MakeRig) -> None:
     rig = make_rig({"kind": "slow", "phase": "load", "s": 1.0})
     process: list[Any] = []
 
@@ -187,13 +128,8 @@ def test_memory_that_another_process_takes_meanwhile_is_not_blamed_on_the_config
             process.append(neighbour(rig, gib_held=60))
             process[-1].__enter__()
 
-    folder = TrialFolder(rig.folder / "run", 0)
-    folder.begin()
-    request = TrialRequest(
-        number=0, role="search", origin="test", engine=EngineRef(name="trtllm"), spec=rig.spec(), max_attempts=1
-    )
     try:
-        record = run_trial(request, TrtllmEngine(client_check=False), on_event=move_in, evidence=folder)
+        record = rig.trial(on_event=move_in)
     finally:
         process[0].__exit__(None, None, None)
     assert isinstance(record.outcome, Infrastructure)
@@ -201,7 +137,7 @@ def test_memory_that_another_process_takes_meanwhile_is_not_blamed_on_the_config
     assert "60.0 GiB" in record.outcome.reason
 
 
-def test_memory_that_does_not_come_back_is_named_and_the_next_launch_refused(make_rig: Any) -> None:
+def test_memory_that_does_not_come_back_is_named_and_the_next_launch_refused(make_rig: MakeRig) -> None:
     rig = make_rig({"kind": "leak", "gib": 5.0, "times": 1})
     engine = TrtllmEngine(client_check=False)
     with engine.prepare(rig.spec()).start(rig.events.append, NoEvidence()):
@@ -213,7 +149,7 @@ def test_memory_that_does_not_come_back_is_named_and_the_next_launch_refused(mak
     assert isinstance(record.outcome, Infrastructure)
 
 
-def test_secrets_of_the_environment_reach_no_file(make_rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_of_the_environment_reach_no_file(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = make_rig({"kind": "echo_secrets"})
     monkeypatch.setenv("HF_TOKEN", "hf_averysecrettokenindeed")
     record = rig.trial()
@@ -223,7 +159,7 @@ def test_secrets_of_the_environment_reach_no_file(make_rig: Any, monkeypatch: py
         assert not path.is_file() or b"averysecrettoken" not in path.read_bytes()
 
 
-def test_a_flood_of_output_is_kept_in_bounded_space_and_read_to_its_end(make_rig: Any) -> None:
+def test_a_flood_of_output_is_kept_in_bounded_space_and_read_to_its_end(make_rig: MakeRig) -> None:
     rig = make_rig({"kind": "flood", "phase": "warm_up", "mib": 64}, {"kind": "oom", "stage": "executor_extra"})
     record = rig.trial()
     assert isinstance(record.outcome, OutOfMemory)
@@ -232,7 +168,7 @@ def test_a_flood_of_output_is_kept_in_bounded_space_and_read_to_its_end(make_rig
 
 
 def test_what_the_installed_release_itself_refuses_is_never_launched(
-    make_rig: Any, monkeypatch: pytest.MonkeyPatch
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """advisor's tables accept it, the release's own classes do not: theirs is the last word."""
     rig = make_rig()
@@ -251,7 +187,7 @@ def test_what_the_installed_release_itself_refuses_is_never_launched(
     assert (record.n_attempts, rig.standin.launches()) == (0, [])
 
 
-def test_the_checkpoint_is_fetched_once_and_before_any_deadline(make_rig: Any) -> None:
+def test_the_checkpoint_is_fetched_once_and_before_any_deadline(make_rig: MakeRig) -> None:
     rig = make_rig()
     engine = TrtllmEngine(client_check=False)
     for _ in range(2):
@@ -261,21 +197,21 @@ def test_the_checkpoint_is_fetched_once_and_before_any_deadline(make_rig: Any) -
     assert [event.phase for event in rig.events if event.kind == "phase"].count("download") == 1
 
 
-def test_a_checkpoint_that_cannot_be_fetched_is_no_fault_of_the_configuration(make_rig: Any) -> None:
+def test_a_checkpoint_that_cannot_be_fetched_is_no_fault_of_the_configuration(make_rig: MakeRig) -> None:
     record = make_rig({"kind": "hf_gated"}).trial()
     assert isinstance(record.outcome, Infrastructure)
     assert "could not be fetched" in record.outcome.reason
     assert "HF_TOKEN" in record.outcome.reason
 
 
-def test_a_folder_without_config_is_bad_input(make_rig: Any, tmp_path: Path) -> None:
+def test_a_folder_without_config_is_bad_input(make_rig: MakeRig, tmp_path: Path) -> None:
     rig = make_rig()
     (tmp_path / "checkpoint").mkdir()
     with pytest.raises(BadInput, match=r"config\.json"):
         rig.trial(deployment=changed(LLAMA, model=str(tmp_path / "checkpoint")))
 
 
-def test_a_memory_only_launch_reads_memory_with_dummy_weights_and_measures_nothing(make_rig: Any) -> None:
+def test_a_memory_only_launch_reads_memory_with_dummy_weights_and_measures_nothing(make_rig: MakeRig) -> None:
     rig = make_rig()
     record = rig.trial(fidelity="memory_only")
     assert record.measured
@@ -285,15 +221,8 @@ def test_a_memory_only_launch_reads_memory_with_dummy_weights_and_measures_nothi
     assert "load_format: dummy" in written
 
 
-def test_the_referee_runs_beside_it_and_says_how_far_it_is(make_rig: Any) -> None:
-    rig = make_rig()
-    folder = TrialFolder(rig.folder / "run", 0)
-    folder.begin()
-    request = TrialRequest(
-        number=0, role="confirmation", origin="test", engine=EngineRef(name="trtllm"), spec=rig.spec(), referee=True
-    )
-    record = run_trial(request, TrtllmEngine(client_check=False), on_event=silent, evidence=folder)
-    (outcome,) = record.workloads
+def test_the_referee_runs_beside_it_and_says_how_far_it_is(make_rig: MakeRig) -> None:
+    (outcome,) = make_rig().trial(referee=True).workloads
     assert outcome.referee is not None
     assert outcome.referee.problems == ()
     assert outcome.referee.n_completed == WORKLOAD.requests()
@@ -302,7 +231,7 @@ def test_the_referee_runs_beside_it_and_says_how_far_it_is(make_rig: Any) -> Non
     assert "--tokenize-on-client" in outcome.referee.command
 
 
-def test_what_is_missing_is_said_with_the_way_out(make_rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_said_with_the_way_out(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
     make_rig()
     engine = TrtllmEngine()
     assert engine.missing(LLAMA) is None
@@ -327,6 +256,6 @@ class neighbour:  # noqa: N801 - reads as a verb where it is used
         self._process.communicate(b"\n")
 
 
-def test_the_record_survives_its_file(make_rig: Any) -> None:
+def test_the_record_survives_its_file(make_rig: MakeRig) -> None:
     record = make_rig().trial()
     assert TrialRecord.model_validate_json(json.dumps(json.loads(record.model_dump_json()))) == record
