@@ -40,6 +40,9 @@ def tune(
     study: str | None = None,
     slo: str = "",
     engine: str = "auto",
+    container_image: str | None = None,
+    launch_prefix: str | None = None,
+    rescue: str | Path | None = None,
     sampler: str = "tpe",
     seed: int = 0,
     max_launches: int | None = None,
@@ -53,6 +56,9 @@ def tune(
         study: Name or file; none for the default study.
         slo: Limits, such as `ttft:p95<2s`.
         engine: `auto`, or an engine by name.
+        container_image: Launch `trtllm-serve` in this image.
+        launch_prefix: Words before the command, such as `srun -N2 --mpi=pmix trtllm-llmapi-launch`.
+        rescue: A YAML file that does not run: find the nearest configuration that does, in few launches.
         sampler: `tpe`, `random` ...
         seed: Same seed, same machine, same result.
         max_launches: Process starts in all; none for the study's own budget.
@@ -65,7 +71,17 @@ def tune(
         NothingFeasible: the twin finds no configuration that could serve the workload.
     """
     question = Question(study=study, workloads=tuple(workloads), slo=slo, max_launches=max_launches)
-    session = open_session(question, How(engine=engine, sampler=sampler, seed=seed, out=Path(out), resume=resume))
+    how = How(
+        engine=engine,
+        container_image=container_image,
+        launch_prefix=launch_prefix,
+        rescue=None if rescue is None else str(rescue),
+        sampler=sampler,
+        seed=seed,
+        out=Path(out),
+        resume=resume,
+    )
+    session = open_session(question, how)
     quiet = _Quiet()
     with session.open_ledger() as ledger:
         return session.run(ledger, quiet, quiet)

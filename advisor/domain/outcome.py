@@ -42,7 +42,7 @@ class OutOfMemory(_Ending):
 
 
 class Unhealthy(_Ending):
-    """The server runs but cannot serve the study's longest request."""
+    """The server runs, but cannot serve the study's longest request, or does not answer as it was asked."""
 
     kind: Literal["unhealthy"] = "unhealthy"
     reason: str

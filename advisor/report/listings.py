@@ -60,10 +60,12 @@ def studies_json(studies: Sequence[Study]) -> str:
 
 
 def engine_table(entries: Sequence[EngineEntry]) -> RenderableType:
-    """One row an engine."""
-    grid = table("engine", "numbers are", "version", "what it says of itself")
+    """One row an engine; what cannot run here says why instead of what it is."""
+    grid = table("engine", "numbers are", "version", "here")
     for column in grid.columns:
         column.justify = "left"
+    grid.columns[3].overflow = "fold"
     for entry in entries:
-        grid.add_row(entry.name, entry.identity.source, entry.identity.version, entry.identity.label)
+        here = entry.identity.label if entry.missing is None else f"cannot run here: {entry.missing}"
+        grid.add_row(entry.name, entry.identity.source, entry.identity.version, here)
     return grid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -45,3 +46,22 @@ def test_a_study_undisturbed(tmp_path: Path) -> None:
     assert referees == {} or all(report["problems"] == [] for report in referees.values()), referees
     assert "measured" in said.lower()
     assert "simulated" not in (machine.run() / "64-32_c16" / "extra-llm-api-config.yml").read_text()
+
+
+def test_a_file_that_crashes_is_rescued_in_few_launches(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    crash = tmp_path / "capture.yml"
+    process = machine.started("--rescue", str(crash), "--max-launches", "6", "--output", "json")
+    said, heard = process.communicate()
+    assert process.returncode == 0, heard
+    machine.assert_nothing_is_left()
+    rescue = json.loads(said)["rescue"]
+    assert "out of memory at warm_up" in rescue["outcome"]
+    assert rescue["rescued"] is not None
+    assert rescue["n_launches"] <= 3
+    changed = {change["setting"] for change in rescue["changes"]}
+    assert changed <= {"kv_cache_free_gpu_memory_fraction", "cuda_graph_max_batch_size"}, "what costs nothing here"
+    kept = {name: value for name, value in rescue["asked"].items() if name not in changed and name != "options"}
+    assert kept.items() <= rescue["rescued"].items()
+    assert all(change["frees_gib"] > 0 for change in rescue["changes"])
+    assert "measured" in (machine.run() / "64-32_c16" / "extra-llm-api-config.yml").read_text()

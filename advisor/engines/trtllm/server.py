@@ -70,6 +70,7 @@ class TrtllmServer(LaunchedServer):
         """What its iterations tell since the last call; polling begins with the first."""
         if self._poller is None:
             self._poller = StatsPoller(self.start.base_url)
+            return {}
         return self._poller.since_last()
 
     def close(self) -> None:
