@@ -19,6 +19,7 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
+from advisor.memory.profiled import residuals
 from advisor.metrics.confidence import Interval, mean_interval, ratio_interval
 from advisor.metrics.definitions import average
 from advisor.search.standings import Standing, pick, standings
@@ -54,6 +55,10 @@ class ResultEntry(StrictModel):
     memory_fraction_kind: Literal["of_free", "of_total", "bytes"]
     metrics: Metrics
     memory_gib: MemoryReport | None
+    memory_residuals_gib: dict[str, float] = Field(
+        default_factory=dict, description="Measured minus predicted, by component; empty where nothing was measured"
+    )
+    surprises: tuple[str, ...] = Field(default=(), description="What the server really uses other than asked")
     limited_by: LimitedBy | None
     ci95: tuple[float, float] | None = Field(
         description="95 % interval of the objective, deviation pooled over all repeats; null without any"
@@ -77,6 +82,8 @@ class BaselineEntry(StrictModel):
     memory_fraction_kind: Literal["of_free", "of_total", "bytes"] | None = None
     metrics: Metrics | None = None
     memory_gib: MemoryReport | None = None
+    memory_residuals_gib: dict[str, float] = Field(default_factory=dict)
+    surprises: tuple[str, ...] = ()
     limited_by: LimitedBy | None = None
     ci95: tuple[float, float] | None = None
     trials: tuple[int, ...] = ()
@@ -295,11 +302,19 @@ def _entry(
         memory_fraction_kind=context.identity.memory_fraction_kind,
         metrics=average([outcome.metrics for outcome in standing.outcomes if outcome.metrics is not None]),
         memory_gib=standing.memory_gib,
+        memory_residuals_gib=_residuals(context, standing),
+        surprises=standing.surprises,
         limited_by=standing.outcomes[-1].limited_by,
         ci95=None if interval is None else (interval.low, interval.high),
         trials=standing.numbers,
         name=name,
     )
+
+
+def _residuals(context: StudyContext, standing: Standing) -> dict[str, float]:
+    if context.identity.source != "measured" or standing.memory_gib is None or standing.memory_predicted_gib is None:
+        return {}
+    return residuals(standing.memory_predicted_gib, standing.memory_gib)
 
 
 def _baseline(

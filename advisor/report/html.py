@@ -16,7 +16,15 @@ from advisor.report.markup import Html, copyable, join, tag
 from advisor.report.metric_rows import METRICS
 from advisor.report.page_style import CSS, SCRIPT
 from advisor.report.reproduce import reproduce
-from advisor.report.summary import LIMITS, STOPPED, baseline_text, interval_text, verdict
+from advisor.report.summary import (
+    LIMITS,
+    STOPPED,
+    baseline_text,
+    interval_text,
+    measured_notes,
+    span_text,
+    verdict,
+)
 
 Files = Mapping[str, Mapping[str, str]]
 
@@ -187,6 +195,7 @@ def _comparison(result: Result, best: ResultEntry) -> Html:
         low, high = best.ci95
         of = f"95 % interval of the best's {charts.objective_title(result)}"
         said.insert(0, f"{of}: {low:,.1f} to {high:,.1f}, from {len(best.trials)} runs.")
+    said += measured_notes(result)
     notes = tag("p", " ".join(said), class_="aside")
     return tag("div", tag("h3", "Best against baseline"), html_tables.comparison_table(result, best), limited, notes)
 
@@ -262,7 +271,7 @@ def _predicted(result: Result) -> Html:
 def _all_trials(summary: StudySummary, records: Sequence[TrialRecord]) -> Html:
     counts = summary.counts
     why = STOPPED.get(summary.stopped_by, summary.stopped_by)
-    spent = f"{summary.duration_s / 3600:.1f} h of server time" + (
+    spent = f"{span_text(summary.duration_s)} of server time" + (
         " (simulated)" if summary.source == "simulated" else ""
     )
     said = (

@@ -36,6 +36,8 @@ TOP_NOTE = (
     "where values tie within 0.5 %, the one with more memory left."
 )
 
+REFEREE_TITLES = {"output_tok_per_s": "output", "ttft_ms_mean": "mean TTFT", "tpot_ms_mean": "mean TPOT"}
+
 STOPPED = {
     "budget": "the budget of launches was used up",
     "hours": "the budget of hours was used up",
@@ -55,7 +57,7 @@ def study_view(summary: StudySummary) -> RenderableType:
     for result in summary.results:
         parts += [Text(), *result_view(result)]
     counts = summary.counts
-    spent = f"{summary.duration_s / 3600:.1f} h of server time" + (
+    spent = f"{span_text(summary.duration_s)} of server time" + (
         " (simulated)" if summary.source == "simulated" else ""
     )
     parts += [
@@ -97,12 +99,42 @@ def result_view(result: Result) -> list[RenderableType]:
         parts += [Text(verdict(result)), Text(), comparison_table(result), Text()]
         if result.best.limited_by:
             parts.append(Text(f"Limited by {LIMITS[result.best.limited_by]}."))
+        parts += map(Text, measured_notes(result))
     else:
         parts.append(Text(verdict(result), style="bold red"))
     if result.top:
         parts += [Text(), top_table(result), Text(TOP_NOTE, style="dim")]
     parts += [Text(), predicted_table(result.predicted_baselines)]
     return parts
+
+
+def measured_notes(result: Result) -> list[str]:
+    """What only a measurement has: surprises, the memory law's error, and the engine's own benchmark beside ours."""
+    assert result.best is not None
+    notes = [f"The best server is not quite as asked: {said}" for said in result.best.surprises]
+    if result.best.memory_residuals_gib:
+        off = ", ".join(
+            f"{name.replace('_', ' ')} {gib:+.2f}" for name, gib in result.best.memory_residuals_gib.items()
+        )
+        notes.append(f"Memory of the best, measured minus predicted, GiB per GPU: {off}.")
+    for name, report in result.referee.items():
+        if report.problems:
+            notes.append(f"The engine's own benchmark of the {name} does not count: {'; '.join(report.problems)}.")
+        else:
+            off = ", ".join(f"{REFEREE_TITLES[key]} {100 * share:+.1f} %" for key, share in report.difference.items())
+            notes.append(f"The engine's own benchmark of the {name}, against these numbers: {off}.")
+    return notes
+
+
+def span_text(seconds: float) -> str:
+    """A time span in the unit that says most."""
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 1800
+        else f"{seconds / 60:.0f} min"
+        if seconds >= 90
+        else f"{seconds:.0f} s"
+    )
 
 
 def headline(result: Result) -> str:

@@ -23,6 +23,8 @@ class Standing(StrictModel):
     values: tuple[float, ...]
     outcomes: tuple[WorkloadOutcome, ...]
     memory_gib: MemoryReport | None
+    memory_predicted_gib: MemoryReport | None
+    surprises: tuple[str, ...]
     feasible: bool
 
     @property
@@ -62,6 +64,8 @@ def _standing(run: Sequence[tuple[TrialRecord, WorkloadOutcome, float]], slo: Sl
         values=tuple(value for _, _, value in run),
         outcomes=tuple(outcome for _, outcome, _ in run),
         memory_gib=run[-1][0].memory_measured_gib,
+        memory_predicted_gib=run[-1][0].memory_predicted_gib,
+        surprises=run[-1][0].surprises,
         feasible=all(excess <= 0 for excess in excesses),
     )
 
