@@ -106,7 +106,8 @@ class _Following:
             return
         self._news = False
         found = self._examiner.diagnosis(self.reading)
-        certain = found.verdict not in ("benign", "unknown") or (found.verdict == "benign" and self.reading.case.ready)
+        case = self.reading.case
+        certain = case.ready if found.verdict == "benign" else root_cause(case) or case.wrappers
         said = (found.verdict, found.phase, found.component, found.short_gib)
         if certain and said != self._said:
             self._said = said

@@ -24,7 +24,7 @@ _TORCH_OOM = r"CUDA out of memory\b|(?<!ray\.exceptions\.)OutOfMemoryError: |Tri
 _CUDA_OOM = (
     r"CUDA (?:runtime |driver )?error\b.{0,300}?: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY"
     r"|Cuda failure .{0,12}'?out of memory|(?:CUBLAS|CUDNN|CUSOLVER)_STATUS_ALLOC_FAILED"
-    r"|cudaMalloc failed: out of memory"
+    r"|cudaMalloc failed: out of memory|Triton Error \[CUDA\]: out of memory"
 )
 
 MEMORY: tuple[Rule, ...] = (
@@ -127,11 +127,22 @@ NCCL: tuple[Rule, ...] = (
     ),
     cause(
         "nccl",
+        "rendezvous",
+        "clients joined",
+        r"Timed out after \d+ seconds waiting for clients",
+        stage="connect",
+        detail="nccl_init",
+        component="rendezvous of the ranks",
+        advice="rendezvous",
+        levels="EP",
+    ),
+    cause(
+        "nccl",
         "nccl",
         ("NCCL", "nccl"),
         r"Failed, NCCL error|NCCL error (?:in|at|:)|\bnccl(?:UnhandledCuda|System|Internal|InvalidUsage|"
         r"Remote)Error\b|DistBackendError: NCCL|creation failed with NCCL error|ncclInvalidUsage|"
-        r"NCCL WARN .*(?:Cuda failure|Call to \S+ failed|failed to connect)",
+        r"NCCL communicator was aborted|NCCL WARN .*(?:Cuda failure|Call to \S+ failed|failed to connect)",
         usual_stage="load",
         detail="executor_init",
         component="NCCL communicator",
@@ -149,6 +160,7 @@ NCCL: tuple[Rule, ...] = (
 )
 
 CUDA: tuple[Rule, ...] = (
+    alarm("older_torch", "is not compatible with the current PyTorch installation"),
     cause(
         "kernel_error",
         "capture",
@@ -165,12 +177,21 @@ CUDA: tuple[Rule, ...] = (
         "no_kernel",
         ("no kernel image", "sm_", "not supported on this", "PTX"),
         "no kernel image is available for execution|"
-        "is not compatible with the current PyTorch installation|"
         "the provided PTX was compiled with an unsupported|ptxas fatal.{0,80}is not defined for option",
         usual_stage="warm_up",
         detail="warmup",
         component="CUDA kernels of this GPU generation",
         advice="arch",
+    ),
+    cause(
+        "unsupported_arch",
+        "shared_memory",
+        "out of resource: shared memory",
+        usual_stage="warm_up",
+        detail="warmup",
+        component="kernel that needs more shared memory than this GPU has",
+        advice="arch",
+        levels="EP",
     ),
     cause(
         "unsupported_arch",
@@ -183,9 +204,11 @@ CUDA: tuple[Rule, ...] = (
             "re-Blackwell",
             "re-Ampere",
             "DefaultMemPool",
+            "GPUs or newer",
         ),
         r"\bArch unsupported for\b|\bnot supported before [A-Z]|\bnot supported for this arch|"
-        r"cannot be enabled on pre-[A-Z]\w+|cudaDeviceGetDefaultMemPool\b.*operation not supported",
+        r"cannot be enabled on pre-[A-Z]\w+|only supports \w+ GPUs or newer|"
+        r"cudaDeviceGetDefaultMemPool\b.*operation not supported",
         usual_stage="load",
         detail="model_build",
         component="kernels for this GPU generation",
@@ -197,7 +220,7 @@ CUDA: tuple[Rule, ...] = (
         "driver",
         ("driver", "ompatibility"),
         "CUDA driver version is insufficient|forward compatibility was attempted on non supported|"
-        "NVIDIA driver on your system is too old|Driver/library version mismatch|"
+        "NVIDIA driver on your system is too old|Driver/library version mismatch|unsupported display driver|"
         "cudaErrorInsufficientDriver",
         stage="launch",
         detail="startup",
@@ -215,6 +238,10 @@ CUDA: tuple[Rule, ...] = (
             "invalid device ordinal",
             "NVML Shared Library",
             "Failed to infer device type",
+            "busy or unavailable",
+            "system not yet initialized",
+            "could not select device driver",
+            "nvidia-container-cli:",
         ),
         stage="launch",
         detail="startup",
@@ -232,11 +259,12 @@ CUDA: tuple[Rule, ...] = (
             "CUDNN_STATUS",
             "CUDA_ERROR",
             "CUDA runtime error",
+            "CUDA driver error",
             "NVRM: Xid",
         ),
-        r"CUDA (?:runtime |driver )?error\b.{0,300}?(?:illegal|device-side assert|misaligned|"
-        "unspecified launch|launch failure|invalid argument|invalid configuration|"
-        "invalid device function|uncorrectable|hardware stack)|(?:CUBLAS|CUDNN)_STATUS_(?!ALLOC_FAILED|"
+        r"CUDA (?:runtime |driver )?error\b(?!.*out of memory).{0,300}?(?:illegal|device-side assert|misaligned|"
+        "launch failure|invalid |uncorrectable|hardware stack|initialization error|unknown error|named symbol|"
+        "operation not supported)|(?:CUBLAS|CUDNN)_STATUS_(?!ALLOC_FAILED|"
         r"SUCCESS)\w+|CUDA_ERROR_(?:ILLEGAL|LAUNCH|MISALIGNED|ASSERT|INVALID)\w*|cudaError(?:Illegal|"
         r"Launch|Misaligned|Assert|Invalid(?:Value|Configuration|DeviceFunction))\w*|NVRM: Xid",
         usual_stage="warm_up",
@@ -248,13 +276,25 @@ CUDA: tuple[Rule, ...] = (
     cause(
         "version_mismatch",
         "missing_symbol",
-        ("undefined symbol", "ImportError", "ModuleNotFoundError", "cannot open shared object"),
+        ("undefined symbol", "ImportError", "ModuleNotFoundError", "cannot open shared object", "command not found"),
         r"undefined symbol: |^(?:\w+\.)*ImportError: |^ModuleNotFoundError: |"
-        "cannot open shared object file",
+        r"cannot open shared object file|\b(?:trtllm-[\w-]+|vllm|mpirun|tritonserver): command not found",
         usual_stage="launch",
         detail="import",
         component="Python and C++ packages",
         advice="version",
+        levels="EP",
+    ),
+    cause(
+        "version_mismatch",
+        "no_compiler",
+        ("C compiler", "nvcc", "Ninja build failed", "CUDA_HOME"),
+        r"Failed to find C compiler|\bnvcc: (?:command )?not found|Could not find (?:`?nvcc|CUDA compiler)|"
+        "Ninja build failed|CUDA_HOME environment variable is not set",
+        usual_stage="warm_up",
+        detail="warmup",
+        component="compiler for kernels built at start-up",
+        advice="compiler",
         levels="EP",
     ),
     cause(

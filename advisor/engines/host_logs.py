@@ -71,8 +71,8 @@ SYSTEM: tuple[Rule, ...] = (
     cause(
         "mpi",
         "slurm_pmi",
-        ("PMI", "orte", "OPAL", "MPI_Init", "PMIx", "pmix"),
-        "PMI2?_Init failed|OMPI was not built with SLURM|PMIX? ERROR|orte_init failed|MPI_INIT failed|"
+        ("PMI", "orte", "OPAL", "MPI_Init", "PMIx", "pmix", "PRTE ERROR"),
+        "PMI2?_Init failed|OMPI was not built with SLURM|(?:PMIX?|PRTE) ERROR|orte_init failed|MPI_INIT failed|"
         r"OPAL ERROR|ORTE_ERROR_LOG|MPI_Init(?:_thread)?\b.{0,40}(?:failed|error)",
         stage="launch",
         detail="launch",
@@ -104,7 +104,7 @@ SYSTEM: tuple[Rule, ...] = (
         "port",
         "port",
         ("ddress already in use", "EADDRINUSE", "Failed to bind socket"),
-        r"\[Errno 98\]|Failed to bind socket to (?P<address>\S+)|EADDRINUSE|"
+        r"\[Errno 98\]|\(errno: 98|Failed to bind socket to (?P<address>\S+)|EADDRINUSE|"
         r"bind\(\).{0,60}Address already in use|Address already in use \(addr=",
         stage="launch",
         detail="bind",
@@ -118,12 +118,35 @@ SYSTEM: tuple[Rule, ...] = (
     cause(
         "crash",
         "segfault",
-        ("ignal", "egmentation fault", "SIGSEGV", "SIGABRT"),
+        ("ignal", "egmentation fault", "SIGSEGV", "SIGABRT", "(core dumped)", "corrupt", "): invalid "),
         r"(?:exited on|Caught|Signal|received)\s*(?:signal|:|with)?[^\n]{0,30}\b(?:11|SIGSEGV|"
         r"Segmentation fault)|Segmentation fault|exited on signal (?:4|6|8|11)\b|"
-        "Fatal Python error: (?:Segmentation|Aborted)",
+        r"Fatal Python error: (?:Segmentation|Aborted)|(?:Aborted|Illegal instruction|exception) \(core dumped\)|"
+        r"^(?:free|malloc|realloc|munmap_chunk)\w*\(\): invalid |^double free or corruption|^corrupted (?:size|double)",
         usual_stage="serve",
         advice="crash",
+    ),
+    cause(
+        "crash",
+        "process_limits",
+        ("Too many open files", "start new thread", "pthread_create failed", "Errno 11]"),
+        r"\[Errno 24\]|can't start new thread|pthread_create failed|\[Errno 11\] Resource temporarily",
+        usual_stage="launch",
+        detail="startup",
+        component="process limits (ulimit, container pids)",
+        advice="limits",
+        levels="EP",
+    ),
+    cause(
+        "config",
+        "address",
+        "Errno 99]",
+        r"\[Errno 99\] (?:error while attempting to bind|Cannot assign requested address)",
+        stage="launch",
+        detail="bind",
+        component="--host",
+        advice="address",
+        levels="EP",
     ),
     wrapper("terminated", ("terminate called after", "Process received signal")),
     wrapper(
@@ -157,8 +180,15 @@ FILES: tuple[Rule, ...] = (
     cause(
         "checkpoint",
         "not_found",
-        ("RepositoryNotFoundError", " Client Error", "is not a local folder and is not a valid model"),
-        "RepositoryNotFoundError|404 Client Error|is not a local folder and is not a valid model",
+        (
+            "RepositoryNotFoundError",
+            " Client Error",
+            "is not a local folder and is not a valid model",
+            "path_or_model_id",
+            "HFValidationError",
+        ),
+        "RepositoryNotFoundError|404 Client Error|is not a local folder and is not a valid model|"
+        "Incorrect path_or_model_id|HFValidationError",
         stage="download",
         detail="download",
         component="model name",
@@ -168,8 +198,16 @@ FILES: tuple[Rule, ...] = (
     cause(
         "checkpoint",
         "no_network",
-        ("LocalEntryNotFoundError", "couldn't connect to", "Name or service not known", "resolve host"),
+        (
+            "LocalEntryNotFoundError",
+            "couldn't connect to",
+            "Name or service not known",
+            "resolve host",
+            "Too Many Requests",
+            " Server Error",
+        ),
         "LocalEntryNotFoundError|couldn't connect to '?https://huggingface|"
+        r"(?:429 Client|50\d Server) Error: .{0,80}\burl: https://huggingface|"
         r"huggingface\.co.{0,200}(?:Name or service not known|Failed to resolve|Temporary failure)",
         stage="download",
         detail="download",
@@ -253,9 +291,16 @@ SERVER: tuple[Rule, ...] = (
 SHUTDOWN: tuple[Rule, ...] = (
     rule(
         Meaning("shutdown", "asked_to_stop"),
-        ("trigger received signal", "Shutting down", "received signal", "Received signal", "shutdown triggered"),
+        (
+            "trigger received signal",
+            "Shutting down",
+            "received signal",
+            "Received signal",
+            "shutdown triggered",
+            "CANCELLED AT",
+        ),
         r"trigger received signal=|^INFO:\s+Shutting down|(?:R|r)eceived signal (?:15|2|SIGTERM|SIGINT)|"
-        "shutdown triggered",
+        r"shutdown triggered|slurmstepd: error: \*\*\* (?:JOB|STEP) .* CANCELLED AT",
         levels=ANY_LEVEL,
     ),
 )
@@ -263,9 +308,9 @@ SHUTDOWN: tuple[Rule, ...] = (
 UNEXPLAINED: tuple[Rule, ...] = (
     rule(
         Meaning("exception", "exception"),
-        ("Error: ", "Exception: ", "Assertion failed", "FATAL"),
+        ("Error: ", "Exception: ", "Failed: ", "Assertion failed", "FATAL"),
         "^(?!.*(?:EngineDeadError|worker (?:returned error|died)|See root cause above|"
-        r"See stack trace))\s*(?:[A-Za-z_][\w.]*\.)?(?P<type>[A-Z]\w*(?:Error|Exception)): \S|"
+        r"See stack trace))\s*(?:[A-Za-z_][\w.]*\.)?(?P<type>[A-Z]\w*(?:Error|Exception|Failed)): \S|"
         r"Assertion failed: |\bFATAL\b",
         levels="EP",
     ),

@@ -153,6 +153,9 @@ class _Said:
             found += [(each, event) for each, event in events if event is not None]
         if found:
             self._in_routine = found[-1][0].routine
+        if any(event.meaning.role == "mark" and event.meaning.stage == "launch" for _, event in found):
+            self._read.clear()  # a server that starts again may fail in the same words
+            self._alike.clear()
         if not any(event.meaning.role in ("mark", "ready", "fact") for _, event in found):
             self._read.count(raw)
             self._alike.count(raw.translate(None, _DIGITS))

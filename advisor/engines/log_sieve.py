@@ -22,6 +22,7 @@ _EVERYDAY = b"""
 INFO:     127.0.0.1:41234 - "POST /v1/completions HTTP/1.1" 200 OK  client is disconnected, generation started done
 iter = 12, global_rank = 0, rank = 0, currank_total_requests = 1/2, host_step_time = 12.1ms, num_scheduled_requests: 1
 (EngineCore pid=1) INFO 11-23 14:28:08 [core.py:1233] Avg prompt throughput: 1.0 tokens/s, Running: 3 reqs, Waiting
+(APIServer pid=1) (Worker_TP0 pid=2) (VllmWorker rank=0 pid=3) (RayWorkerWrapper pid=4, ip=10.0.0.2) (repeated 3x)
 ERROR 11-23 14:28:08 [async_llm.py:704] WARNING: raise result, without a point, operator at entrypoints, utils.py
   File "/usr/local/lib/python3.12/dist-packages/torch/nn/modules/module.py", line 1751, in forward, return self._call
 it took 0.123456 s, sent to client, expected to be set to the same, that has been started, print, description, options

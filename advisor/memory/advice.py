@@ -89,6 +89,42 @@ ADVICE: Mapping[str, tuple[Advice, ...]] = {
             "medium",
         ),
     ),
+    "ranks": (
+        Advice(
+            "launcher",
+            None,
+            "as many MPI ranks as tensor times pipeline parallelism: `mpirun -n`, Triton --world_size, Slurm --ntasks",
+            "high",
+        ),
+        Advice("tensor_parallel_size", None, "the value the engine was built with", "medium"),
+    ),
+    "limits": (
+        Advice(
+            "process limits",
+            None,
+            "`ulimit -n 65535` and `ulimit -u unlimited`; docker --ulimit and --pids-limit, the pod's pid limit",
+            "high",
+        ),
+    ),
+    "address": (
+        Advice("--host", "0.0.0.0", "an address of this machine or container; 0.0.0.0 stands for all of them", "high"),
+    ),
+    "spawn": (
+        Advice(
+            "VLLM_WORKER_MULTIPROC_METHOD",
+            "spawn",
+            "something touched CUDA before the workers were forked; spawned ones start clean",
+            "high",
+        ),
+    ),
+    "rendezvous": (
+        Advice(
+            "--master_addr / MASTER_PORT",
+            None,
+            "every rank must start, and reach rank 0 on this address and port: look at the ranks that did not join",
+            "high",
+        ),
+    ),
     "port": (
         Advice(
             "--port",
@@ -106,6 +142,17 @@ ADVICE: Mapping[str, tuple[Advice, ...]] = {
             "medium",
         ),
         Advice("container --shm-size", "16g", "NCCL's shared-memory transport needs /dev/shm", "low"),
+    ),
+    "transport": (
+        Advice(
+            "cache_transceiver_config.backend",
+            None,
+            "another transport of KV blocks (UCX, NIXL, MPI) tells a broken library from a broken network",
+            "medium",
+        ),
+        Advice(
+            "UCX_TLS", None, "UCX without GPU transports cannot move KV blocks: unset it, or take a whole UCX", "low"
+        ),
     ),
     "graphs_off": (
         Advice(
@@ -169,6 +216,14 @@ ADVICE: Mapping[str, tuple[Advice, ...]] = {
             "medium",
         ),
         Advice("NIM_NUM_KV_CACHE_SEQ_LENS", None, "on NIM images: unset it, or take a newer image", "medium"),
+    ),
+    "compiler": (
+        Advice(
+            "image",
+            None,
+            "kernels are compiled at start-up: take an image with gcc, ninja and nvcc, or set CC and CUDA_HOME",
+            "high",
+        ),
     ),
     "rebuild": (
         Advice(

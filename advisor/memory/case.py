@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from advisor.domain.outcome import Phase
-from advisor.memory.events import Kind, LogEvent
+from advisor.memory.events import RETRIED, Kind, LogEvent
 from advisor.memory.phases import STAGE_ORDER, Passes
 
 MAX_CANDIDATES = 200
+MAX_EXCEPTIONS = 20
 
 # Whatever ends a server makes its peers fail too; the kinds are in the order in which one brings about the next.
 CAUSAL_ORDER: tuple[tuple[Kind, ...], ...] = (
@@ -26,6 +27,7 @@ _OUTLIVED = CAUSAL_ORDER[1]  # a server that became ready afterwards did not die
 
 _POOL_STAGES = ("kv_estimate", "kv_allocate", "warm_up")
 _RUNNING = ("warm_up", "serve")
+_CAUGHT_LINES = 60  # the length of a traceback of an error that was caught
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,13 @@ class Case:
     alarms: dict[str, LogEvent] = field(default_factory=dict)
     wrappers: dict[str, LogEvent] = field(default_factory=dict)
     exceptions: list[LogEvent] = field(default_factory=list)
+    last_words: LogEvent | None = None
     facts: dict[str, LogEvent] = field(default_factory=dict)
     report: Report = field(default_factory=Report)
     marks: list[LogEvent] = field(default_factory=list)
     passes: Passes = field(default_factory=Passes)
     stopping: bool = False
+    _retried_line: int = 0
     _frames: dict[str, Place] = field(default_factory=dict)
     _seen: set[tuple[str, str, int | None]] = field(default_factory=set)
 
@@ -117,8 +121,8 @@ class Case:
             self.report.take(event)
         elif meaning.role == "frame" and len(self._frames) < MAX_CANDIDATES:
             self._remember_frame(event)
-        elif meaning.role == "exception" and len(self.exceptions) < 20:
-            self.exceptions.append(event)
+        elif meaning.role == "exception":
+            self._remember_exception(event)
         elif meaning.role == "fact":
             for name in event.values:
                 self.facts[name] = event
@@ -135,8 +139,11 @@ class Case:
             return  # a slower rank
         if meaning.role == "ready":
             self.ready = event
+        if meaning.name == RETRIED:
+            self._retried_line = event.line
         if not self.marks or self.marks[-1].meaning.stage != meaning.stage:
             self.marks = [*self.marks[-11:], event]
+        self.last_words = None
         self.place = Place(stage, meaning.detail)
         self._frames.pop(event.source, None)
 
@@ -152,6 +159,13 @@ class Case:
             return
         self._seen.add(key)
         self.candidates.append(Candidate(event, place, self._frames.get(event.source, Place())))
+
+    def _remember_exception(self, event: LogEvent) -> None:
+        if self._retried_line and event.line - self._retried_line <= _CAUGHT_LINES:
+            return
+        self.last_words = self.last_words or event
+        if len(self.exceptions) < MAX_EXCEPTIONS:
+            self.exceptions.append(event)
 
     def _remember_frame(self, event: LogEvent) -> None:
         """Frames run from the outermost call inwards: a later one is nearer to the failure."""

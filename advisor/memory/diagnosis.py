@@ -56,6 +56,14 @@ class Diagnosis(StrictModel):
 _KEY = re.compile(r"[a-z]\w*(?:\.[\w-]+)*")
 _NAMED = ("setting", "named", "option", "unknown", "argument")
 _COMPONENT_OF_DETAIL = {"cuda_graph_capture": "CUDA graphs", "autotuner_warmup": "autotuner workspace"}
+_KIND_OF_TYPE: dict[str, Kind] = {
+    "ValueError": "config",
+    "FileNotFoundError": "config",
+    "ParserError": "config",
+    "ScannerError": "config",
+    "NotImplementedError": "unsupported_model",
+}
+_UNLOADED = (None, "configure", "launch", "connect")
 _USUAL_COMPONENT: dict[Phase, str] = {
     "connect": "NCCL communicator",
     "load": "model weights",
@@ -247,6 +255,8 @@ def _without_cause(case: Case, known: Known) -> Diagnosis:
     died = [event for name, event in case.wrappers.items() if name != "mpi_abort"] or list(case.wrappers.values())
     if died:
         return _unexplained(case, known, died)
+    if case.last_words and not case.ready:
+        return _unexplained(case, known, [case.last_words])
     cut = _window_cut(case)
     if strong is not None:
         shown, place = strong, Place(strong.meaning.stage, strong.meaning.detail)
@@ -300,10 +310,10 @@ def _window_cut(case: Case) -> tuple[int, int, LogEvent] | None:
 
 def _unexplained(case: Case, known: Known, died: list[LogEvent]) -> Diagnosis:
     """Somebody reports a death and nobody its cause."""
-    first = case.exceptions[0] if case.exceptions else None
+    first = case.last_words or (case.exceptions[0] if case.exceptions else None)
     silent = "worker_died" in case.wrappers and first is None
     event = first or min(died, key=lambda each: each.line)
-    verdict: Kind = "host_oom" if silent else "crash" if first else "unknown"
+    verdict: Kind = "host_oom" if silent else _kind_of(first, case) if first else "unknown"
     place = Place(case.place.stage or "load", case.place.detail or "executor_init")
     symptom = Symptom(kind=verdict, stage=place.stage, advice="killed" if silent else "unexplained", cause=event)
     text = (
@@ -326,6 +336,12 @@ def _unexplained(case: Case, known: Known, died: list[LogEvent]) -> Diagnosis:
         engine=known.engine,
         engine_version=known.version,
     )
+
+
+def _kind_of(error: LogEvent, case: Case) -> Kind:
+    """What an error without a rule is, by its type: before anything is loaded a wrong value is a wrong setting."""
+    kind = _KIND_OF_TYPE.get(error.values.get("type", ""), "crash")
+    return kind if kind != "config" or case.place.stage in _UNLOADED else "crash"
 
 
 def _unfinished(case: Case, known: Known) -> Diagnosis:

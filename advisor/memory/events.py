@@ -62,6 +62,9 @@ class Meaning:
     advice: str = ""
 
 
+RETRIED = "retried"  # name of a mark: an error was caught and its traceback printed, and the server goes on
+
+
 @dataclass(frozen=True)
 class LogEvent:
     """A line that means something.

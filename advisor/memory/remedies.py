@@ -296,6 +296,7 @@ _graphs = _smaller("graphs", "fewer and smaller CUDA graphs; larger batches run 
 _seq = _smaller("seq", "buffers for the longest sequence shrink; longer requests are refused")
 
 _MAKERS: Mapping[str, tuple[_Maker, ...]] = {
+    "oom configure": (_more_gpus, _smaller_model),
     "oom load": (_free_gpu, _more_gpus, _smaller_model, _fewer_tokens),
     "oom buffers": (_batch, _less_pool, _more_gpus),
     "oom build": (_batch, _fewer_tokens, _more_gpus, _smaller_model),

@@ -17,7 +17,7 @@ HEADLINES: dict[Kind, str] = {
     "checkpoint": "The checkpoint could not be read",
     "kernel_error": "A GPU kernel failed; memory is not the cause",
     "version_mismatch": "Two parts of the installation do not fit together",
-    "nccl": "The GPUs could not talk to each other (NCCL)",
+    "nccl": "The GPUs could not talk to each other",
     "mpi": "The launcher could not start the ranks",
     "port": "The port is taken",
     "auth": "Access to the model was denied",

@@ -131,6 +131,20 @@ def test_json_is_one_document_at_the_end(tmp_path: Path) -> None:
     assert follower.said["stdout"].count('"verdict"') == 1
 
 
+def test_an_error_that_may_yet_be_outlived_is_not_certain(tmp_path: Path) -> None:
+    """It is said only when the reading ends."""
+    log = tmp_path / "log"
+    append(log, [START_AGAIN, "Traceback (most recent call last):", "ValueError: no such plug-in"])
+    with following(str(log)) as follower:
+        follower.until("stderr", "launch")
+        append(log, [*start_log(Start()), *READY])
+        follower.until("stdout", "Healthy")
+        append(log, ["[TRT-LLM] [I] Using LLM with PyTorch backend a last time", "ValueError: no such plug-in"])
+        follower.until("stderr", "a last time")
+        assert follower.end() == 0
+    assert follower.said["stdout"].count("no such plug-in") == 2  # verdict and evidence, once
+
+
 def test_a_pipe_ends_by_itself() -> None:
     with following("-", stdin=subprocess.PIPE) as follower:
         assert follower.process.stdin is not None

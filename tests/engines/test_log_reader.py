@@ -101,3 +101,12 @@ def test_memory_stays_bounded() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20e6
+
+
+def test_a_server_that_starts_again_is_heard_again() -> None:
+    start, end = "[TRT-LLM] [I] Using LLM with PyTorch backend", "torch.OutOfMemoryError: CUDA out of memory."
+    lines = [start, end, end, start, end, end]
+    log = "".join(f"{line}\n" for line in lines).encode()
+    stream = RULES.stream()
+    heard = [event.line for event in (*stream.take(log), *stream.end()) if event.meaning.kind == "oom"]
+    assert sorted(set(heard)) == [2, 5]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from advisor.engines.log_text import Rule, alarm, fact, frame, mark, ready, wrapper
 from advisor.engines.trtllm.failure_lines import FAILURES, MEMORY, REPORT
+from advisor.engines.trtllm.refusal_lines import REFUSALS
+from advisor.memory.events import RETRIED
 
 MARKS: tuple[Rule, ...] = (
     mark(
@@ -31,6 +33,7 @@ MARKS: tuple[Rule, ...] = (
         r"Use [\d.]+ GB for model weights|Loading safetensors|Loading weights\b|Model init total|"
         "Prefetching .*(?:checkpoint|file)",
     ),
+    mark(RETRIED, "load", "weight_load", "Fallback to regular model init"),
     mark("engine_file", "load", "weight_load", "Loaded engine size"),
     mark("load_balancer", "load", "weight_load", "moe_load_balancer"),
     mark(
@@ -309,4 +312,4 @@ FRAMES: tuple[Rule, ...] = (
     ),
 )
 
-TRTLLM_RULES = (*FAILURES, *MEMORY, *REPORT, *WRAPPERS, *ALARMS, *MARKS, *FACTS, *FRAMES)
+TRTLLM_RULES = (*FAILURES, *REFUSALS, *MEMORY, *REPORT, *WRAPPERS, *ALARMS, *MARKS, *FACTS, *FRAMES)

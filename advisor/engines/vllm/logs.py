@@ -146,11 +146,25 @@ FAILURES: tuple[Rule, ...] = (
     cause(
         "config",
         "vllm_heads",
-        ("must be divisible by tensor parallel size", "is larger than the number of available GPUs"),
+        (
+            "must be divisible by tensor parallel size",
+            "is larger than the number of available GPUs",
+            "is not divisible by weight quantization block",
+        ),
         stage="configure",
         detail="argument_validation",
         component="tensor_parallel_size",
         advice="config",
+        levels="EP",
+    ),
+    cause(
+        "config",
+        "forked",
+        "Cannot re-initialize CUDA in forked subprocess",
+        stage="launch",
+        detail="startup",
+        component="VLLM_WORKER_MULTIPROC_METHOD",
+        advice="spawn",
         levels="EP",
     ),
     cause(
