@@ -242,8 +242,9 @@ class LaunchedServer:
         diagnosis = before if exit_code is None else self.live.look(diagnose)
         phase: Phase = "serve" if self._up else self._clock.phase
         outcome = outcome_of(diagnosis, Death(phase=phase, exit_code=exit_code, deadline_s=deadline_s))
-        trouble = None if self._up else self.start.launcher_trouble(self.live.beginning.decode(errors="replace"))
-        if isinstance(outcome, Crashed) and trouble is not None:
+        launcher = self.live.beginning.decode(errors="replace") if phase == "launch" else ""
+        if (trouble := self.start.launcher_trouble(launcher)) is not None:
+            self._clock.end()
             return Infrastructure(reason=trouble, evidence=outcome.evidence)
         if isinstance(outcome, Crashed) and said is not None:
             outcome = changed(outcome, reason=f"{outcome.reason} Asked for one token, it answered: {said}")
