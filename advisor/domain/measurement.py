@@ -82,6 +82,9 @@ class ProfiledMemory(StrictModel):
     kv_tokens: int | None = None
     torch_cap: float | None = Field(default=None, description="Most that PyTorch may hold after start-up")
     driver_peak: float | None = Field(default=None, description="Most that the driver saw in use on the fullest GPU")
+    own_peaks: dict[str, float] = Field(
+        default_factory=dict, description="Most that the launch's own processes held, by GPU index, where it tells"
+    )
 
 
 class EffectiveSettings(StrictModel):

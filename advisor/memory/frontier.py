@@ -128,8 +128,9 @@ def observed(record: TrialRecord, law: Law, constants: MemoryConstants) -> Obser
     """What one trial says about the margin, or None when it was not launched or died of something else.
 
     Out of memory in a stage of the law: its shortfall there, which a real log states only of the allocation that failed
-    first; the stage lacked at least that. Elsewhere: at most that margin. Memory measured under load: the headroom it
-    left. A server that ran without such a reading: at least zero.
+    first; the stage lacked at least that. Elsewhere: at most that margin. Memory simulated under load: the headroom it
+    left; measured: at least that, since a driver counts as used what PyTorch keeps in its cache and would give back. A
+    server that ran without such a reading: at least zero.
     """
     outcome = record.outcome
     if isinstance(outcome, OutOfMemory):
@@ -142,7 +143,7 @@ def observed(record: TrialRecord, law: Law, constants: MemoryConstants) -> Obser
     report = record.memory_measured_gib
     if report is not None and isinstance(outcome, Measured):
         predicted, J = sensitivities(law, constants, SERVE)
-        return Observation(J, float(predicted), report.headroom, "exact")
+        return Observation(J, float(predicted), report.headroom, "exact" if record.source == "simulated" else "at_least")
     predicted, J = sensitivities(law, constants)
     return Observation(J, float(predicted), 0.0, "at_least")
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import time
 from pathlib import Path
+
+import pytest
 
 from tests.end_to_end.machine import Machine
 from tests.end_to_end.soak import FAULTS, check, play
+from tests.host.waiting import until
 
 
 def test_whatever_is_killed_the_study_ends_with_the_right_winner_and_leaves_nothing(tmp_path: Path) -> None:
@@ -65,3 +70,24 @@ def test_a_file_that_crashes_is_rescued_in_few_launches(tmp_path: Path) -> None:
     assert kept.items() <= rescue["rescued"].items()
     assert all(change["frees_gib"] > 0 for change in rescue["changes"])
     assert "measured" in (machine.run() / "64-32_c16" / "extra-llm-api-config.yml").read_text()
+
+
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGTERM, 1), (signal.SIGINT, 3)])
+def test_interrupted_it_leaves_no_server_and_can_go_on(tmp_path: Path, number: signal.Signals, times: int) -> None:
+    """Once: this measurement is finished. Three times: everything ends at once."""
+    machine = Machine(tmp_path)
+    process = machine.started()
+    until(lambda: any("ready" in launch["times"] for launch in machine.standin.launches()))
+    for _ in range(times):
+        process.send_signal(number)
+        time.sleep(0.05)  # signals of one kind do not queue
+    _, heard = process.communicate()
+    assert process.returncode == 130, heard
+    assert "Traceback" not in heard
+    machine.assert_nothing_is_left()
+    assert len(machine.records()) == (1 if times == 1 else 0)
+
+    again = machine.started("--resume", "--max-launches", "4")
+    _, heard = again.communicate()
+    assert again.returncode == 0, heard
+    machine.assert_nothing_is_left()

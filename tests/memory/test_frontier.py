@@ -232,6 +232,9 @@ def test_what_a_trial_says() -> None:
     assert served.kind == "exact"
     assert served.observed_gib == pytest.approx(2.0)
     assert served.predicted_gib == pytest.approx(float(one(NOMINAL).margin_gib[SERVE]))
+    seen = observed(record(Measured(), headroom_gib=2.0, source="measured"), one, NOMINAL)
+    assert seen is not None
+    assert seen.kind == "at_least", "PyTorch's cache counts as used and would be given back"
     for blind in (record(Measured()), record(Unhealthy(reason="small pool"))):
         bound = observed(blind, one, NOMINAL)
         assert bound is not None

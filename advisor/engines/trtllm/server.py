@@ -51,7 +51,8 @@ class TrtllmServer(LaunchedServer):
         """What its log says of memory, with the driver's peak beside it."""
         told = self.live.look(lambda _: self._probe.profiled())
         peak = max(self.watch.peak_gib.values(), default=None)
-        return None if told == ProfiledMemory() and peak is None else changed(told, driver_peak=peak)
+        own = {str(index): round(peak_gib, 3) for index, peak_gib in sorted(self.watch.own_peak_gib.items())}
+        return None if told == ProfiledMemory() and peak is None else changed(told, driver_peak=peak, own_peaks=own)
 
     def memory(self) -> MemoryReport | None:
         """GiB of the fullest GPU by component; None where the log does not tell."""
