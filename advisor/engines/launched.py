@@ -130,12 +130,9 @@ class LaunchedServer:
     def failure(self) -> Outcome | None:
         """Why it is dead, None while it lives: it must still generate a token, whatever `/health` says."""
         if self._failure is None and self._up:
-            if self.dying:
-                self._failure = self._explained()
-            else:
-                trouble = asking.one_token(self.start.base_url, self.model, self.start.deadlines.answer_s)
-                if trouble is not None:
-                    self._failure = self._explained(said=trouble)
+            trouble = self._asked_one_token(self.start.deadlines.answer_s)
+            if self.dying or trouble is not None:
+                self._failure = self._explained(said=None if self.dying else trouble)
         return self._failure
 
     def after_close(self, undo: Callable[[], object]) -> None:
@@ -210,6 +207,16 @@ class LaunchedServer:
             self._failure = self._explained(deadline_s=late, said=trouble)
 
     def _asked_one_token(self, timeout_s: float) -> str | None:
+        """What came instead of a token, None when one came. A server that is known to be dead is not waited for."""
+        said: list[str | None] = []
+        asked = threading.Thread(target=lambda: said.append(self._one_token(timeout_s)), name="advisor-probe")
+        asked.start()
+        self._undo_last.append(asked.join)
+        while asked.is_alive() and not self.dying:
+            asked.join(TICK_S)
+        return said[0] if said else "nothing yet"
+
+    def _one_token(self, timeout_s: float) -> str | None:
         try:
             self.model = self.model or asking.served_model(self.start.base_url, min(5.0, timeout_s))
         except asking.TROUBLE as error:

@@ -70,4 +70,16 @@ class OnStandIn(EngineContract):
 
 
 class TestRelease110(OnStandIn):
-    pass
+    """The release between: a loop that dies leaves a process behind that looks healthy."""
+
+
+class TestOldestRelease(OnStandIn):
+    """Flat words, no graphs by default, sizes on the command line only, the port bound after loading."""
+
+    release = "0.20.0"
+
+
+class TestNewestRelease(OnStandIn):
+    """Other names in the memory report, the port bound first, the end of the loop ends the process."""
+
+    release = "1.3.0rc"

@@ -23,7 +23,7 @@ def test_whatever_is_killed_the_study_ends_with_the_right_winner_and_leaves_noth
 
 def test_a_study_undisturbed(tmp_path: Path) -> None:
     machine = Machine(tmp_path, faults=FAULTS)
-    process = machine.started("--max-launches", "12")
+    process = machine.started("--max-launches", "9")
     said, heard = process.communicate()
     assert process.returncode == 0, heard
     check(machine, heard)
