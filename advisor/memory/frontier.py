@@ -143,7 +143,8 @@ def observed(record: TrialRecord, law: Law, constants: MemoryConstants) -> Obser
     report = record.memory_measured_gib
     if report is not None and isinstance(outcome, Measured):
         predicted, J = sensitivities(law, constants, SERVE)
-        return Observation(J, float(predicted), report.headroom, "exact" if record.source == "simulated" else "at_least")
+        seen: Kind = "exact" if record.source == "simulated" else "at_least"
+        return Observation(J, float(predicted), report.headroom, seen)
     predicted, J = sensitivities(law, constants)
     return Observation(J, float(predicted), 0.0, "at_least")
 
