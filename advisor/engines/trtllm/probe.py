@@ -104,13 +104,15 @@ class Probe:
         rank = self._tightest or next(iter(self._ranks.values()), _Rank())
         pool = self._pool(rank)
         caps = [each.torch_cap_gib for each in self._ranks.values() if each.torch_cap_gib is not None]
-        return ProfiledMemory(
-            **rank.gib,
-            fraction=rank.fraction,
-            kv_bytes_per_token=rank.kv_bytes_per_token,
-            kv_pool=pool.gib if pool else None,
-            kv_tokens=pool.tokens if pool else None,
-            torch_cap=min(caps, default=None),
+        return ProfiledMemory.model_validate(
+            {
+                **rank.gib,
+                "fraction": rank.fraction,
+                "kv_bytes_per_token": rank.kv_bytes_per_token,
+                "kv_pool": pool.gib if pool else None,
+                "kv_tokens": pool.tokens if pool else None,
+                "torch_cap": min(caps, default=None),
+            }
         )
 
     def _pool(self, rank: _Rank) -> _Pool | None:
