@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 from advisor.app.checks.facts import Engine, Facts, Fit, Gpus, Wanted, Weights
 from advisor.app.checks.ways import release_of_image
 from advisor.app.forecast import Forecaster, best_first, log_scores
-from advisor.app.setup import Question, Resolved, guess_quantization, resolve
+from advisor.app.setup import Question, Resolved, announced, resolve
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import AdvisorError, BadInput
 from advisor.domain.objective import Slo
@@ -69,7 +69,7 @@ def gather(question: Question, container_image: str | None, env: Mapping[str, st
     weights = ask("checkpoint", DISK_TIMEOUT_S, lambda: _weights(model, env), nowhere)
     planned = ask("checkpoint", DISK_TIMEOUT_S, lambda: _planned(question, gpus, weights), _Planned())
     return Facts(
-        wanted=_wanted(question, model, planned, container_image, engine),
+        wanted=_wanted(question, model, weights, planned, container_image, engine),
         python=sys.version.split()[0],
         engine=engine,
         gpus=gpus,
@@ -169,7 +169,12 @@ def _fit(resolved: Resolved) -> Fit:
 
 
 def _wanted(
-    question: Question, model: str | None, planned: _Planned, container_image: str | None, engine: Engine
+    question: Question,
+    model: str | None,
+    weights: Weights,
+    planned: _Planned,
+    container_image: str | None,
+    engine: Engine,
 ) -> Wanted:
     """What is to be launched, in the words that `advisor tune` would take it in."""
     deployment, study = planned.deployment, catalog.study(question.study).deployment if question.study else None
@@ -178,7 +183,9 @@ def _wanted(
         gpus = deployment.gpus
     elif gpus is None and (question.tp or question.pp):
         gpus = (question.tp or 1) * (question.pp or 1)
-    assumed = question.quant or (study.quantization if study else guess_quantization(model) if model else None)
+    assumed = question.quant or (study.quantization if study else None)
+    if assumed is None and model is not None:
+        assumed = weights.checkpoint.quantization if weights.is_folder and weights.checkpoint else announced(model)
     gpu = question.gpu or (deployment.gpu if deployment else None)
     in_image = release_of_image(container_image) if container_image else None
     releases = (question.engine_version, in_image, engine.version, USUAL_RELEASE)

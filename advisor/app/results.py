@@ -95,6 +95,11 @@ class BaselineEntry(StrictModel):
             return None
         return ResultEntry.model_validate({name: getattr(self, name) for name in ResultEntry.model_fields})
 
+    @property
+    def settings(self) -> ServingConfig | None:
+        """Of the comparison; where nothing ran, as asked for."""
+        return self.serving_config or self.asked
+
 
 class PredictedRow(StrictModel):
     """A named baseline as the nominal twin predicts it, launched or not."""

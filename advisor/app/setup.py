@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import get_args
 
 from pydantic import Field
 
-from advisor.domain.deployment import OPTION_FIELDS, Deployment
+from advisor.domain.deployment import OPTION_FIELDS, Deployment, Quantization
 from advisor.domain.errors import BadInput
 from advisor.domain.objective import Objective, Slo, parse_objective, parse_slo
 from advisor.domain.serving_config import FOUR_SETTINGS
@@ -17,6 +19,7 @@ from advisor.engines.trtllm.command import check_deployment
 from advisor.engines.trtllm.dialects import Dialect, check_option, dialect
 from advisor.search.space import restrict
 from advisor.store import catalog
+from advisor.store.checkpoints import declared_quantization
 
 ENGINES_SPOKEN = ("trtllm",)  # whose files a study can be about
 DEFAULT_STUDY = "llama4-maverick-fp8-b200"
@@ -122,8 +125,8 @@ def _check_options(space: SearchSpace, deployment: Deployment, spoken: Dialect) 
             )
 
 
-def guess_quantization(model: str) -> str:
-    """The quantization that a checkpoint's name announces, bf16 when it announces none."""
+def announced(model: str) -> str:
+    """The quantization that a model's name announces, bf16 when it announces none."""
     return next((quant for word, quant in _QUANT_IN_NAME if word in model.lower()), "bf16")
 
 
@@ -159,12 +162,20 @@ def shipped_study(question: Question, gpu: str | None) -> Study | None:
 
 
 def _quantization(question: Question) -> str:
-    """As said, else as the model's name announces it, else that of the default study."""
+    """As said, else as the checkpoint folder declares or the model's name announces, else that of the default study."""
     if question.quant is not None:
         return question.quant
-    if question.model is not None:
-        return guess_quantization(question.model)
-    return catalog.study(DEFAULT_STUDY).deployment.quantization
+    if question.model is None:
+        return catalog.study(DEFAULT_STUDY).deployment.quantization
+    if not Path(question.model).is_dir():
+        return announced(question.model)
+    declared, quantization = declared_quantization(Path(question.model))
+    if quantization is None:
+        raise BadInput(
+            f"{question.model} is quantized with {declared}, of which advisor has no kernel times: say the nearest "
+            f"with --quant, one of {', '.join(get_args(Quantization))}."
+        )
+    return quantization
 
 
 def _generic(model: str, quant: str, question: Question) -> Study:

@@ -34,13 +34,14 @@ def change(ours: float | None, theirs: float | None, sign: int) -> Html:
 def comparison_table(result: Result, best: ResultEntry) -> Html:
     """Settings and metrics of best and baseline side by side."""
     base = result.baseline.compared
-    theirs = {} if base is None else base.serving_config.flat()
+    against = result.baseline.settings
+    theirs = {} if against is None else against.flat()
     ours = best.serving_config.flat()
     rows: list[list[str]] = []
     classes: list[str | None] = []
     for key in dict.fromkeys([*ours, *theirs]):
         left, right = _value(ours, key), _value(theirs, key)
-        differs = base is not None and left != right
+        differs = against is not None and left != right
         rows.append([tag("code", breakable(SETTING_TITLES.get(key, key))), left, right, "changed" if differs else ""])
         classes.append("differs" if differs else None)
     for number, row in enumerate(METRICS):

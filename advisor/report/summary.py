@@ -103,7 +103,8 @@ def result_view(result: Result) -> list[RenderableType]:
     else:
         parts.append(Text(verdict(result), style="bold red"))
     if result.top:
-        parts += [Text(), top_table(result), Text(TOP_NOTE, style="dim")]
+        parts += [Text(), top_table(result)]
+        parts += [Text(TOP_NOTE, style="dim")] if len(result.top) > 1 else []
     parts += [Text(), predicted_table(result.predicted_baselines)]
     return parts
 
@@ -169,7 +170,7 @@ def verdict(result: Result) -> str:
         rival = f"{100 * (interval.estimate - 1):+.1f} % ({interval_text(interval)})"
         return f"Keep {against}: nothing found is clearly better; the best rival came to {rival}."
     if gain is None:
-        return "A candidate: there is no baseline measurement to compare with."
+        return f"A candidate: nothing to compare it with, as {name} ended so: {result.baseline.outcome}."
     percent = 100 * (gain - 1)
     if result.status == "confirmed" and result.confidence.interval is not None:
         return (
@@ -195,8 +196,9 @@ def comparison_table(result: Result) -> RenderableType:
     assert best is not None
     name = f"nearest to {result.baseline.name}" if result.baseline.is_substitute else result.baseline.name
     grid = table("", "best", name, "change")
-    keys = list(dict.fromkeys([*best.serving_config.flat(), *(base.serving_config.flat() if base else {})]))
-    ours, theirs = _settings(best.serving_config, keys), _settings(base.serving_config if base else None, keys)
+    against = result.baseline.settings
+    keys = list(dict.fromkeys([*best.serving_config.flat(), *(against.flat() if against else {})]))
+    ours, theirs = _settings(best.serving_config, keys), _settings(against, keys)
     for key, left, right in zip(keys, ours, theirs, strict=True):
         grid.add_row(SETTING_TITLES.get(key, key), left, right, "" if left == right else "*")
     for title, left_value, right_value, digits in _metric_rows(best, base):

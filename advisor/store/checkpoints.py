@@ -78,6 +78,15 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         )
 
 
+def declared_quantization(folder: Path) -> tuple[str | None, Quantization | None]:
+    """As a checkpoint declares it, in capitals, and in advisor's words, if it has any.
+
+    Raises:
+        BadInput: no readable configuration.
+    """
+    return _quantization(folder, _json(folder / CONFIG, MIB_BYTES))[:2]
+
+
 def _read(folder: Path) -> Checkpoint:
     config = _json(folder / CONFIG, MIB_BYTES)
     names, total_bytes = _weight_files(folder)

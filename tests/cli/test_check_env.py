@@ -141,9 +141,12 @@ def test_checkpoints_that_a_server_would_choke_on(tmp_path: Path, equipped: tupl
     done = advisor("check-env", "--model", str(folder), cwd=tmp_path, **env)
     assert done.returncode == 4
     assert f"1 of 3 weight files missing: {shard(2, 3)}.  [checkpoint.files]" in done.stdout
-    assert "Add --quant fp8." in done.stdout  # its name does not say so
+    assert "fp8 (declared: FP8).  [checkpoint.quantization]" in done.stdout  # though its name does not say so
     assert "[checkpoint.architecture]" in done.stdout
     assert "\x1b" not in done.stdout
+    done = advisor("check-env", "--model", str(folder), "--quant", "bf16", cwd=tmp_path, **env)
+    assert "The checkpoint is fp8 (declared: FP8), but bf16 is assumed.  [checkpoint.quantization]" in done.stdout
+    assert "--quant fp8" in done.stdout
     nvfp4 = {"quantization": {"quant_algo": "NVFP4"}}
     folder = checkpoint(tmp_path / "llama-nvfp4", quantization=nvfp4)
     assert misses(asked(tmp_path, env, "--model", str(folder))[2]) == {"gpu.compute"}
