@@ -6,6 +6,7 @@ Student's t is needed for few repeats; its quantile is found here because SciPy 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -35,6 +36,7 @@ def student_t_cdf(t: float, dof: float) -> float:
     return 0.5 + math.copysign(half, t)
 
 
+@functools.lru_cache(maxsize=1024)
 def student_t_quantile(p: float, dof: float) -> float:
     """The t with P(T <= t) = p, by bisection.
 
