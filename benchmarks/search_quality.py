@@ -32,6 +32,7 @@ import numpy as np
 from advisor.app.forecast import best_first, log_scores
 from advisor.app.results import result
 from advisor.app.setup import Question
+from advisor.app.starts import NoStarts
 from advisor.app.trial_maker import TrialMaker
 from advisor.app.tuner import Tuner, comparison
 from advisor.app.tuning import How, Session, open_session
@@ -41,13 +42,13 @@ from advisor.domain.trial import Role, TrialRecord
 from advisor.domain.workload import Workload
 from advisor.search.space import all_configs
 from advisor.store import catalog
-from advisor.store.stock_samplers import make_proposer
 from advisor.twin.predict import Twin
 from advisor.twin.ranking import rank
 from advisor.twin.worlds import draw_world
 
 WORKLOADS = ("1k1k", "1k8k", "4k1k", "8k1k")
-SAMPLERS = ("tpe", "random")
+SAMPLERS = ("advisor", "tpe", "random")
+LAUNCHES = 24
 SCREENED = 40
 LEAST_GAP, LEAST_CLOSED, MOST_OOM = 0.05, 0.80, 3
 
@@ -61,8 +62,7 @@ class MemoryLedger:
     opened: int = 0
 
     def __post_init__(self) -> None:
-        context = self.session.context
-        self.proposer = make_proposer(context.sampler, context.space, context.slo, context.value_of)
+        self.proposer = self.session.proposer
 
     def records(self) -> tuple[TrialRecord, ...]:
         return tuple(self.kept)
@@ -88,13 +88,6 @@ class Nobody:
     def event(self, event: TrialEvent) -> None: ...
     def trial_ended(self, record: TrialRecord) -> None: ...
     def note(self, text: str) -> None: ...
-
-
-class NoStarts:
-    """Random search begins anywhere."""
-
-    def next_start(self, records: Sequence[TrialRecord]) -> Proposal | None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -126,11 +119,11 @@ def best_of_grid(twin: Twin, session: Session, workload: Workload, screened: int
 def run(study: str, shape: str, world: int, sampler: str, screened: int) -> Score | None:
     """One study in one world; None where nothing can run at all."""
     how = How(engine="twin", twin_world=world, sampler=sampler, seed=world)
-    session = open_session(Question(study=study, workloads=(shape,), max_launches=24), how)
+    session = open_session(Question(study=study, workloads=(shape,), max_launches=LAUNCHES), how)
     workload = session.context.workloads[0]
     ledger, nobody = MemoryLedger(session), Nobody()
     trials = TrialMaker(context=session.context, engine=session.engine, ledger=ledger, reporter=nobody)
-    starts = NoStarts() if sampler == "random" else session.starts
+    starts = session.starts if sampler == "tpe" else NoStarts()
     tuner = Tuner(trials=trials, admission=session.gate, starts=starts, cancel=nobody)
     stopped_by = tuner.run()
     records = ledger.records()

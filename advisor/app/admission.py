@@ -39,6 +39,12 @@ class MemoryGate:
             engine_rules=(self._release_rule,),
         )
 
+    def is_legal(self, config: ServingConfig) -> bool:
+        """True when no static rule refuses a configuration, whatever becomes of its memory."""
+        context = self.context
+        rules = (self._release_rule,)
+        return admit(config, context.deployment, context.workloads, None, engine_rules=rules) is None
+
     def forecast(self, config: ServingConfig, records: Sequence[TrialRecord]) -> Forecast:
         """P(fits) and the expected shortfall of one configuration, after what the records taught."""
         frontier = self.frontier(records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ from advisor.engines.trtllm.dialects import dialect
 from advisor.memory.frontier import N_FEATURES, Law, sensitivities
 from advisor.memory.law import STAGES, MemoryBudget, MemoryLoad, MemorySettings, memory_budget
 from advisor.search.baselines import Baseline
+from advisor.search.prior import OBJECTIVE
 from advisor.search.space import all_configs
 from advisor.store import catalog
 from advisor.twin.predict import Twin, memory_load
@@ -139,18 +141,24 @@ def log_scores(ranking: Ranking, objective: Objective, slo: Slo, workload: Workl
     A limit that the estimated mean latency breaks costs more than any objective can win, and the more the further it
     is broken: configurations that keep the limits come first, then the nearest misses.
     """
-    e2e_ms = ranking.ttft_ms + ranking.tpot_ms * (workload.osl - 1)
-    latency_ms = {"ttft": ranking.ttft_ms, "tpot": ranking.tpot_ms, "itl": ranking.tpot_ms, "e2e": e2e_ms}
-    if objective.direction == "minimize":
-        scores = -np.log(latency_ms[objective.metric.partition(":")[0]])
-    elif objective.metric == "output_tok_per_s_per_user":
-        scores = -np.log(e2e_ms)
-    else:
-        scores = np.log(ranking.output_tok_per_s)
+    scores = log_predicted(OBJECTIVE, ranking, objective, workload)
     for limit in slo.limits:
-        excess = np.log(latency_ms[limit.latency] / limit.limit_ms)
+        excess = log_predicted(limit.name, ranking, objective, workload) - math.log(limit.limit_ms)
         scores = scores - np.where(excess > 0, BROKEN_LIMIT * (1 + excess), 0.0)
     return np.asarray(scores)
+
+
+def log_predicted(output: str, ranking: Ranking, objective: Objective, workload: Workload) -> NDArray[np.float64]:
+    """Natural logarithm of the objective (larger is better) or of a limit's latency, by its mean; shape (n,)."""
+    e2e_ms = ranking.ttft_ms + ranking.tpot_ms * (workload.osl - 1)
+    latency_ms = {"ttft": ranking.ttft_ms, "tpot": ranking.tpot_ms, "itl": ranking.tpot_ms, "e2e": e2e_ms}
+    if output != OBJECTIVE:
+        return np.asarray(np.log(latency_ms[output.partition(":")[0]]))
+    if objective.direction == "minimize":
+        return np.asarray(-np.log(latency_ms[objective.metric.partition(":")[0]]))
+    if objective.metric == "output_tok_per_s_per_user":
+        return np.asarray(-np.log(e2e_ms))
+    return np.asarray(np.log(ranking.output_tok_per_s))
 
 
 def best_first(scores: NDArray[np.float64]) -> list[int]:

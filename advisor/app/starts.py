@@ -23,6 +23,14 @@ LEAST_STEPS_APART = 2
 LOG_GAIN_PER_STEP = 0.0005  # among equals the twin begins near the baseline: 0.05 % a ladder step
 
 
+class NoStarts:
+    """For a sampler that knows the twin itself."""
+
+    def next_start(self, records: Sequence[TrialRecord]) -> Proposal | None:
+        """None, ever."""
+        return None
+
+
 class TwinStarts:
     """What the twin expects most of over all workloads together, each at least two ladder steps from what was launched.
 

@@ -18,23 +18,28 @@ from advisor.app.forecast import Forecaster
 from advisor.app.rescue import Rescuer
 from advisor.app.results import StudySummary, summarise
 from advisor.app.setup import Question, Resolved
-from advisor.app.starts import TwinStarts
+from advisor.app.starts import NoStarts, TwinStarts
 from advisor.app.trial_maker import TrialMaker
 from advisor.app.tuner import Tuner
+from advisor.app.twin_prior import TwinPrior
 from advisor.domain.errors import BadInput
 from advisor.domain.ports import CancelToken, Engine, Proposer, Reporter
 from advisor.domain.serving_config import OptionValue, ServingConfig
-from advisor.domain.strict import StrictModel, changed
+from advisor.domain.strict import StrictModel, changed, unknown_name
 from advisor.domain.trial import TrialRecord
 from advisor.host.process import end_leftovers
+from advisor.search import outlook
 from advisor.search.baselines import Baseline, baseline_named
+from advisor.search.proposer import OwnProposer
 from advisor.search.space import widened
 from advisor.search.stopping import search_launches
 from advisor.store.ledger import OptunaLedger
-from advisor.store.stock_samplers import make_proposer
+from advisor.store.stock_samplers import STOCK_SAMPLERS, make_proposer
 from advisor.store.trial_folder import has_trials
 from advisor.twin.constants import STARTUP
 
+OWN_SAMPLER = "advisor"
+SAMPLERS = (OWN_SAMPLER, *STOCK_SAMPLERS)
 RESCUE_LAUNCHES = 8
 PREDICTED_EXACTLY = 20  # of the approximate ranking's best
 
@@ -169,7 +174,8 @@ class Session:
             rescuer = Rescuer(trials=trials, gate=self.gate, forecaster=self.forecaster, cancel=cancel)
             ending = rescuer.run()
             return changed(self.summary(ledger.records(), ending), rescue=rescuer.report(ledger.records()))
-        tuner = Tuner(trials=trials, admission=self.gate, starts=self.starts, cancel=cancel)
+        starts = NoStarts() if self.how.sampler == OWN_SAMPLER else self.starts
+        tuner = Tuner(trials=trials, admission=self.gate, starts=starts, cancel=cancel)
         stopped_by = tuner.run()
         return self.summary(ledger.records(), stopped_by)
 
@@ -225,9 +231,24 @@ def open_session(question: Question, how: How) -> Session:
         forecaster=forecaster,
         gate=gate,
         starts=TwinStarts(context, forecaster, gate),
-        proposer=make_proposer(how.sampler, context.space, context.slo, context.value_of),
+        proposer=_proposer(how.sampler, context, forecaster, gate),
         why_twin=chosen.why_twin,
     )
+
+
+def _proposer(name: str, context: StudyContext, forecaster: Forecaster, gate: MemoryGate) -> Proposer:
+    """A sampler by name: advisor's own, or one of Optuna's.
+
+    Raises:
+        BadInput: unknown name, or a package it needs is not installed.
+    """
+    if name not in SAMPLERS:
+        raise unknown_name("sampler", name, SAMPLERS)
+    if name != OWN_SAMPLER:
+        return make_proposer(name, context.space, context.slo, context.value_of)
+    prior = TwinPrior(forecaster, context.space, context.objective, context.slo)
+    asked = outlook.Question(context.space, context.workloads, context.objective, context.slo, prior)
+    return OwnProposer(asked, frontier=gate.frontier, admissible=gate.is_legal)
 
 
 def _check_room(resolved: Resolved, launched: Sequence[str]) -> None:

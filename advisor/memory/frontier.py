@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from advisor.domain.normal import normal_cdf, normal_pdf
 from advisor.domain.outcome import Measured, OutOfMemory, Unhealthy
 from advisor.domain.trial import TrialRecord
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
@@ -61,14 +62,13 @@ class Frontier:
     def p_fits(self, features: ArrayLike, predicted_gib: ArrayLike) -> Array:
         """Probability that the margin is not negative."""
         mean, sd = self.margin_gib(features, predicted_gib)
-        return _normal_cdf(mean / sd)
+        return normal_cdf(mean / sd)
 
     def expected_shortfall_gib(self, features: ArrayLike, predicted_gib: ArrayLike) -> Array:
         """GiB that will be missing on average, counting launches that fit as missing none."""
         mean, sd = self.margin_gib(features, predicted_gib)
         z = mean / sd
-        density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-        return np.asarray(np.maximum(0.0, sd * density - mean * _normal_cdf(-z)))
+        return np.asarray(np.maximum(0.0, sd * normal_pdf(z) - mean * normal_cdf(-z)))
 
 
 PRIOR = Frontier(np.zeros(N_FEATURES), np.eye(N_FEATURES))
@@ -147,7 +147,3 @@ def observed(record: TrialRecord, law: Law, constants: MemoryConstants) -> Obser
         return Observation(J, float(predicted), report.headroom, seen)
     predicted, J = sensitivities(law, constants)
     return Observation(J, float(predicted), 0.0, "at_least")
-
-
-def _normal_cdf(z: Array) -> Array:
-    return np.asarray(0.5 * (1.0 + np.vectorize(math.erf, otypes=[np.float64])(z / math.sqrt(2.0))))

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from advisor.domain.normal import normal_cdf
 from advisor.domain.outcome import Phase
 from advisor.domain.units import GIB_BYTES, gib
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
@@ -251,5 +252,4 @@ def p_fits(
     for name, sigma in MEMORY_ERROR.items():
         shifted = MemoryConstants(**{**values, name: values[name] * math.exp(sigma)})
         variance += (memory_budget(terms, settings, shifted, load).headroom_gib - nominal) ** 2
-    z = nominal / np.sqrt(2.0 * np.maximum(variance, 1e-12))
-    return np.asarray(0.5 * (1.0 + np.vectorize(math.erf, otypes=[np.float64])(z)))
+    return normal_cdf(nominal / np.sqrt(np.maximum(variance, 1e-12)))

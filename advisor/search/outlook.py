@@ -1,0 +1,192 @@
+"""What is expected of a whole grid under one workload, after all that launches taught. N configurations, M asked."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.domain.normal import normal_cdf, normal_pdf
+from advisor.domain.objective import Objective, Slo
+from advisor.domain.serving_config import ServingConfig
+from advisor.domain.study import SearchSpace
+from advisor.domain.trial import TrialRecord
+from advisor.domain.workload import Workload
+from advisor.search.prior import OBJECTIVE, PriorSource, grid_places, log_output, outputs, places_of
+from advisor.search.surrogate import Belief, Design, Grid, Surrogate, believing, fit
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+NOTHING_YET = 1.0  # log units below the best expected: stands for the incumbent while nothing keeps the limits
+OCTAVES_A_TASK = 3.0  # of ISL, OSL or load between workloads that teach each other little
+MEAN_BELIEF = Belief()  # the twin knows means ...
+TAIL_BELIEF = Belief(bias=0.5)  # ... and of a percentile only that it moves with the mean
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every configuration, and what is believed before the first launch."""
+
+    space: SearchSpace
+    workloads: tuple[Workload, ...]
+    objective: Objective
+    slo: Slo
+    prior: PriorSource
+
+    @functools.cached_property
+    def places(self) -> Array:
+        """Places of the whole grid on the ladders, shape (N, d)."""
+        return grid_places(self.space)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One output under one workload: natural logarithms; of the objective, larger is better."""
+
+    log_prior: Array
+    grid: Grid
+    surrogate: Surrogate
+
+    @functools.cached_property
+    def mean(self) -> Array:
+        """Expected, shape (N,)."""
+        return self.log_prior + self.surrogate.mean_over(self.grid)
+
+    @functools.cached_property
+    def prior_sd(self) -> Array:
+        """Standard deviation before the first launch, which no launch widens, shape (N,)."""
+        return self.surrogate.prior_sd(self.grid)
+
+    def sd(self, rows: Rows) -> Array:
+        """Standard deviation after all launches, shape (M,)."""
+        return self.surrogate.mean_and_sd(self.grid.rows(rows))[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Outlook:
+    """One workload.
+
+    Attributes:
+        views: By output.
+        log_limits: Logarithms of the limits, by output.
+        incumbent: Expected log objective of the best that was measured and keeps the limits; None when nothing does.
+    """
+
+    views: Mapping[str, View]
+    log_limits: Mapping[str, float]
+    incumbent: float | None
+
+    def hoped_gain(self) -> Array:
+        """Optimistic log gain over the incumbent times P(limits), from the widest deviations, shape (N,)."""
+        return self._gain(slice(None), {name: view.prior_sd for name, view in self.views.items()})
+
+    def expected_gain(self, rows: Rows) -> Array:
+        """Expected log gain over the incumbent times P(limits), shape (M,)."""
+        return self._gain(rows, {name: view.sd(rows) for name, view in self.views.items()})
+
+    def _gain(self, rows: Rows | slice, sd: Mapping[str, Array]) -> Array:
+        mean = self.views[OBJECTIVE].mean
+        best = float(np.nanmax(mean)) - NOTHING_YET if self.incumbent is None else self.incumbent
+        z = (mean[rows] - best) / sd[OBJECTIVE]
+        gain = sd[OBJECTIVE] * (z * normal_cdf(z) + normal_pdf(z))
+        for name, log_limit in self.log_limits.items():
+            gain = gain * normal_cdf((log_limit - self.views[name].mean[rows]) / sd[name])
+        return np.asarray(np.nan_to_num(gain))
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Every measured row of one output: of each launch one a workload, `workload` (n,) by its number in the study."""
+
+    design: Design
+    workload: Rows
+    log_prior: Array
+    residuals: Array
+
+
+def outlooks(
+    asked: Question, records: Sequence[TrialRecord], running: Sequence[ServingConfig] = ()
+) -> tuple[Outlook, ...]:
+    """The outlook of each workload. One surrogate an output learns from all workloads together.
+
+    Args:
+        asked: The question.
+        records: All trials so far.
+        running: Launches not ended yet; they are taken to end as expected, so that nobody else goes there.
+    """
+    seen = {name: _seen(asked, name, records) for name in outputs(asked.slo)}
+    learnt = {name: fit(each.design, each.residuals, _belief(name, asked.objective)) for name, each in seen.items()}
+    log_limits = {limit.name: math.log(limit.limit_ms) for limit in asked.slo.limits}
+    prior = asked.prior.over_grid()
+    found = []
+    for number, workload in enumerate(asked.workloads):
+        incumbent = _incumbent(seen, learnt, number, log_limits)
+        views = {}
+        for name, surrogate in learnt.items():
+            key = (workload.name, name)
+            if running:
+                surrogate = believing(surrogate, _design(asked, name, running))
+            views[name] = View(prior.log_values[key], Grid(asked.places, _task(workload), prior.slopes[key]), surrogate)
+        found.append(Outlook(views, log_limits, incumbent))
+    return tuple(found)
+
+
+def _seen(asked: Question, name: str, records: Sequence[TrialRecord]) -> Seen:
+    measured = [record for record in records if record.measured]
+    everything = _design(asked, name, [record.config for record in measured])
+    prior = asked.prior.at([record.config for record in measured])
+    n, n_workloads = len(measured), len(asked.workloads)
+    log_prior = np.array([prior.log_values[workload.name, name] for workload in asked.workloads]).reshape(-1)
+    log_value = np.array(
+        [[_measured(asked, name, record, workload) for record in measured] for workload in asked.workloads], float
+    ).reshape(-1)
+    known = np.flatnonzero(np.isfinite(log_value - log_prior))
+    workload = np.repeat(np.arange(n_workloads), n)
+    return Seen(everything.rows(known), workload[known], log_prior[known], (log_value - log_prior)[known])
+
+
+def _measured(asked: Question, name: str, record: TrialRecord, workload: Workload) -> float:
+    outcome = record.workload(workload.name)
+    value = None if outcome is None or outcome.metrics is None else log_output(name, outcome.metrics, asked.objective)
+    return math.nan if value is None else value
+
+
+def _design(asked: Question, name: str, configs: Sequence[ServingConfig]) -> Design:
+    """Rows of some configurations under every workload, one workload after the other."""
+    places, prior = places_of(asked.space, configs), asked.prior.at(configs)
+    tasks = [_task(workload) for workload in asked.workloads]
+    return Design(
+        places=np.tile(places, (len(tasks), 1)),
+        tasks=np.repeat(np.array(tasks), len(configs), axis=0),
+        slopes=np.concatenate([prior.slopes[workload.name, name] for workload in asked.workloads]),
+    )
+
+
+def _incumbent(
+    seen: Mapping[str, Seen], learnt: Mapping[str, Surrogate], workload: int, log_limits: Mapping[str, float]
+) -> float | None:
+    """The best expected log objective among what was measured under a workload and is expected to keep the limits."""
+    expected = {}
+    for name, each in seen.items():
+        own = np.flatnonzero(each.workload == workload)
+        expected[name] = each.log_prior[own] + learnt[name].mean_and_sd(each.design.rows(own))[0]
+    kept = np.ones(len(expected[OBJECTIVE]), bool)
+    for name, log_limit in log_limits.items():
+        kept &= expected[name] <= log_limit
+    return float(expected[OBJECTIVE][kept].max()) if kept.any() else None
+
+
+def _task(workload: Workload) -> Array:
+    """Where a workload stands among others, in units of what makes them strangers, shape (3,)."""
+    load = workload.concurrency or workload.request_rate_per_s or 1.0
+    return np.log2([workload.isl, workload.osl, load]) / OCTAVES_A_TASK
+
+
+def _belief(name: str, objective: Objective) -> Belief:
+    told = objective.metric if name == OBJECTIVE else name
+    return TAIL_BELIEF if ":" in told and not told.endswith(":mean") else MEAN_BELIEF

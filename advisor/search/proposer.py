@@ -1,0 +1,102 @@
+"""advisor's own sampler: from the history to the configuration that is most worth a launch.
+
+A launch is worth the improvement expected of it times the probability that every limit is kept, summed over the
+workloads, times the probability that it fits into memory and that nothing else kills it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.domain.errors import BadInput
+from advisor.domain.outcome import BadConfig, Crashed, TimedOut, Unhealthy
+from advisor.domain.ports import Proposal
+from advisor.domain.serving_config import ServingConfig
+from advisor.domain.trial import TrialRecord
+from advisor.memory.frontier import Frontier
+from advisor.search.outlook import Question, outlooks
+from advisor.search.prior import OBJECTIVE, places_of
+from advisor.search.space import all_configs
+
+Array = NDArray[np.float64]
+
+LOOKED_AT = 1500  # configurations whose deviation is computed, best by an optimistic bound
+LEAST_P_FITS = 0.5
+FAILURE_LENGTH = 0.15  # ladders around a crash in which others are suspected
+FAILURE_WEIGHT = 3.0
+
+
+@dataclass(frozen=True)
+class OwnProposer:
+    """Implements `Proposer`. Between calls nothing is remembered but the prior and the grid.
+
+    Attributes:
+        asked: Space, workloads, objective, limits and prior.
+        frontier: What records taught about memory.
+        admissible: False for what a static rule refuses.
+    """
+
+    asked: Question
+    frontier: Callable[[Sequence[TrialRecord]], Frontier]
+    admissible: Callable[[ServingConfig], bool] = lambda config: True
+    name: str = "advisor"
+
+    def propose(self, history: Sequence[TrialRecord], seed: int = 0, running: Sequence[ServingConfig] = ()) -> Proposal:
+        """The next configuration. Nothing is drawn: the same history gives the same one, whatever the seed.
+
+        Args:
+            history: All trials so far.
+            seed: Of the study.
+            running: Launched elsewhere and not ended yet.
+
+        Raises:
+            BadInput: nothing is left to try.
+        """
+        records = [record for record in history if not record.infrastructure]
+        chance, views = self._chance(records, running), outlooks(self.asked, records, running)
+        hoped = chance * sum(view.hoped_gain() for view in views)
+        rows = np.argsort(-hoped, kind="stable")[:LOOKED_AT]
+        gains = chance[rows] * sum(view.expected_gain(rows) for view in views) / len(views)
+        configs = all_configs(self.asked.space)
+        for place in np.argsort(-gains, kind="stable"):
+            config = configs[rows[place]]
+            if chance[rows[place]] > 0 and self.admissible(config):
+                gain = math.expm1(gains[place])
+                return Proposal(config=config, origin=f"advisor, {100 * gain:.2g} % expected")
+        raise BadInput(
+            f"Nothing is left to try among the {len(configs):,} configurations of search space "
+            f"{self.asked.space.name!r}: widen a ladder or vary a further dimension to search on."
+        )
+
+    def _chance(self, records: Sequence[TrialRecord], running: Sequence[ServingConfig]) -> Array:
+        """Probability that a launch is measured at all, shape (N,); 0 where one was tried or nothing can be served."""
+        prior, frontier = self.asked.prior.over_grid(), self.frontier(records)
+        chance = frontier.p_fits(prior.margin_slopes, prior.margin_gib) * self._p_survives(records)
+        tried = (self._row_of.get(config) for config in (*(record.config for record in records), *running))
+        chance[[row for row in tried if row is not None]] = 0.0
+        for workload in self.asked.workloads:
+            chance[~np.isfinite(prior.log_values[workload.name, OBJECTIVE])] = 0.0
+        likely = chance >= LEAST_P_FITS
+        return np.where(likely, chance, 0.0) if likely.any() else chance
+
+    def _p_survives(self, records: Sequence[TrialRecord]) -> Array:
+        """Probability that nothing but memory kills a launch, shape (N,): a crash makes its neighbours suspect."""
+        lived = self._nearness([record for record in records if record.measured])
+        died = self._nearness([r for r in records if isinstance(r.outcome, (BadConfig, Crashed, TimedOut, Unhealthy))])
+        return (1 + lived) / (1 + lived + FAILURE_WEIGHT * died)
+
+    def _nearness(self, records: Sequence[TrialRecord]) -> Array:
+        total = np.zeros(len(self.asked.places))
+        for place in places_of(self.asked.space, [record.config for record in records]):
+            total += np.exp(-0.5 * ((self.asked.places - place) ** 2).sum(axis=1) / FAILURE_LENGTH**2)
+        return total
+
+    @functools.cached_property
+    def _row_of(self) -> Mapping[ServingConfig, int]:
+        return {config: row for row, config in enumerate(all_configs(self.asked.space))}

@@ -1,0 +1,241 @@
+"""What launches teach about one output of the server: a Gaussian process over the error of the twin's logarithm.
+
+    r(x) = log measured(x) - log twin(x)
+    cov(r(x), r(x')) = T(t, t') (b^2 + a^2 M(u, u')) + s^2 J(x) . J(x')
+
+x        a configuration under a workload        n rows seen, N rows asked
+u (d,)   its place on the ladders, 0 to 1 each   M product over ladders of Matern 5/2, one length each
+t (m,)   the task: workload and study            T squared exponential of length 1; 1 within one task
+J (K,)   how log twin(x) moves when constant k of the twin is off by one standard deviation
+b        what is off everywhere, such as a percentile against the mean that the twin knows
+
+The J term is a Bayesian linear regression on the twin's own constants, so that a few launches correct the twin where
+its form is right; M takes what no constant explains. a, s, noise and lengths maximise marginal likelihood times
+log-normal priors, coordinate by coordinate (Rasmussen and Williams, Gaussian Processes for Machine Learning, ch. 2, 5).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+LOG_STEPS = (-1.0, -0.45, 0.45, 1.0)  # tried on one hyperparameter at a time
+SWEEPS = 3
+LEAST_RISE = 0.02  # of the log posterior, for another sweep
+MOST_ROWS_TO_CLIMB = 40  # more of them say little more about hyperparameters
+JITTER = 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Rows as the covariance sees them: `places` (n, d), `tasks` (n, m), `slopes` (n, K)."""
+
+    places: Array
+    tasks: Array
+    slopes: Array
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def rows(self, which: Index | slice) -> Design:
+        """Some of the rows."""
+        return Design(self.places[which], self.tasks[which], self.slopes[which])
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """All N rows of one task: a grid of ladders, so that sums over its kernel factorise."""
+
+    places: Array
+    task: Array
+    slopes: Array
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def rows(self, which: Index) -> Design:
+        """Some of the rows."""
+        return Design(self.places[which], np.repeat(self.task[None, :], len(which), axis=0), self.slopes[which])
+
+    @functools.cached_property
+    def halves(self) -> tuple[tuple[Array, Index], tuple[Array, Index]]:
+        """Distinct places on the first and on the other ladders, each with the number of every row's own."""
+        middle = (self.places.shape[1] + 1) // 2
+        found = [np.unique(part, axis=0, return_inverse=True) for part in np.split(self.places, [middle], axis=1)]
+        (first, at_first), (other, at_other) = found
+        return (first, at_first.reshape(-1)), (other, at_other.reshape(-1))
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is believed of r before the first launch: medians of a, s, noise and lengths, and the fixed b.
+
+    The widths are standard deviations of their natural logarithms.
+    """
+
+    bias: float = 0.1
+    local: float = 0.12
+    constants: float = 1.0
+    noise: float = 0.02
+    length: float = 0.6
+    widths: tuple[float, float, float, float] = (0.7, 0.5, 0.4, 0.5)
+
+    def log_medians(self, d: int) -> Array:
+        """theta (3 + d,): logarithms of a, s, noise and d lengths."""
+        return np.asarray(np.log([self.local, self.constants, self.noise, *[self.length] * d]))
+
+    def log_widths(self, d: int) -> Array:
+        """Standard deviations of theta."""
+        return np.array([*self.widths[:3], *[self.widths[3]] * d])
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogate:
+    """The posterior of r: `weights` (n,) = K^-1 r, `factor` (n, n) the Cholesky factor of K, `theta` as in `Belief`."""
+
+    seen: Design
+    belief: Belief
+    theta: Array
+    weights: Array
+    factor: Array
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of repeats, in units of r."""
+        return math.exp(self.theta[2])
+
+    def mean_over(self, grid: Grid) -> Array:
+        """Expected r of a whole grid, shape (N,): sum_j w_j prod_d M_d is a product of two small matrices."""
+        local, constants = np.exp(2 * self.theta[:2])
+        lengths = np.exp(self.theta[3:])
+        weights = self.weights * _alike(grid.task[None, :], self.seen.tasks)[0]
+        (first, at_first), (other, at_other) = grid.halves
+        d = first.shape[1]
+        left = _near(first, self.seen.places[:, :d], lengths[:d])
+        right = _near(other, self.seen.places[:, d:], lengths[d:])
+        near = (left * weights) @ right.T
+        linear = grid.slopes @ (constants * self.seen.slopes.T @ self.weights)
+        return np.asarray(self.belief.bias**2 * weights.sum() + local * near[at_first, at_other] + linear)
+
+    def mean_and_sd(self, asked: Design) -> tuple[Array, Array]:
+        """Expected r and its standard deviation without noise, shape (N,) each."""
+        local, constants = np.exp(2 * self.theta[:2])
+        near = _near(asked.places, self.seen.places, np.exp(self.theta[3:]))
+        cross = _alike(asked.tasks, self.seen.tasks) * (self.belief.bias**2 + local * near)
+        cross += constants * asked.slopes @ self.seen.slopes.T
+        explained = np.linalg.solve(self.factor, cross.T)
+        variance = self.prior_sd(asked) ** 2 - (explained * explained).sum(axis=0)
+        return cross @ self.weights, np.sqrt(np.maximum(variance, JITTER))
+
+    def prior_sd(self, asked: Design | Grid) -> Array:
+        """Standard deviation before anything was seen, which no launch widens, shape (N,)."""
+        local, constants = np.exp(2 * self.theta[:2])
+        return np.asarray(np.sqrt(self.belief.bias**2 + local + constants * (asked.slopes**2).sum(axis=1)))
+
+
+def fit(seen: Design, residuals: Array, belief: Belief, extra_noise: Array | None = None) -> Surrogate:
+    """The surrogate at the most probable hyperparameters.
+
+    Args:
+        seen: Rows that were measured; repeats are rows of their own, and tell the noise.
+        residuals: r, shape (n,).
+        belief: Before the first launch.
+        extra_noise: Standard deviation that a row has beyond that of repeats, shape (n,).
+    """
+    n, d = seen.places.shape
+    extra = np.zeros(n) if extra_noise is None else extra_noise
+    theta = belief.log_medians(d)
+    if n > 1:
+        last = slice(max(0, n - MOST_ROWS_TO_CLIMB), n)
+        theta = _climb(_log_posterior(seen.rows(last), residuals[last], belief, extra[last]), theta)
+    return _solved(seen, residuals, belief, theta, extra)
+
+
+def believing(surrogate: Surrogate, asked: Design) -> Surrogate:
+    """The surrogate as if rows had come out as expected: it knows more there and expects the same everywhere."""
+    theta, seen = surrogate.theta, _joined(surrogate.seen, asked)
+    residuals = surrogate.factor @ (surrogate.factor.T @ surrogate.weights)
+    residuals = np.concatenate([residuals, surrogate.mean_and_sd(asked)[0]])
+    return _solved(seen, residuals, surrogate.belief, theta, np.zeros(len(seen)))
+
+
+def _solved(seen: Design, residuals: Array, belief: Belief, theta: Array, extra: Array) -> Surrogate:
+    factor = np.linalg.cholesky(_covariance_of(seen, belief, extra)(theta))
+    weights = np.linalg.solve(factor.T, np.linalg.solve(factor, residuals))
+    return Surrogate(seen, belief, theta, np.asarray(weights), np.asarray(factor))
+
+
+def _joined(a: Design, b: Design) -> Design:
+    return Design(*(np.concatenate(pair) for pair in zip(vars(a).values(), vars(b).values(), strict=True)))
+
+
+def _log_posterior(seen: Design, residuals: Array, belief: Belief, extra: Array) -> Callable[[Array], float]:
+    """Log marginal likelihood plus log prior of theta, up to a constant."""
+    covariance = _covariance_of(seen, belief, extra)
+    medians, widths = belief.log_medians(seen.places.shape[1]), belief.log_widths(seen.places.shape[1])
+
+    def log_posterior(theta: Array) -> float:
+        factor = np.linalg.cholesky(covariance(theta))
+        whitened = np.linalg.solve(factor, residuals)
+        likelihood = -0.5 * whitened @ whitened - np.log(np.diag(factor)).sum()
+        return float(likelihood - 0.5 * (((theta - medians) / widths) ** 2).sum())
+
+    return log_posterior
+
+
+def _covariance_of(seen: Design, belief: Belief, extra: Array) -> Callable[[Array], Array]:
+    """K (n, n) of the rows seen, noise included, as a function of theta."""
+    distances = np.abs(seen.places[:, None, :] - seen.places[None, :, :])
+    tasks, linear = _alike(seen.tasks, seen.tasks), seen.slopes @ seen.slopes.T
+
+    def covariance(theta: Array) -> Array:
+        local, constants, noise = np.exp(2 * theta[:3])
+        near = _matern(distances / np.exp(theta[3:])).prod(axis=2)
+        own = np.diag(noise + extra**2 + JITTER)
+        return np.asarray(tasks * (belief.bias**2 + local * near) + constants * linear + own)
+
+    return covariance
+
+
+def _climb(log_posterior: Callable[[Array], float], start: Array) -> Array:
+    """The best point that steps along one coordinate at a time reach."""
+    theta, best = start, log_posterior(start)
+    for _ in range(SWEEPS):
+        before = best
+        for k in range(len(theta)):
+            for step in LOG_STEPS:
+                moved = theta.copy()
+                moved[k] += step
+                value = log_posterior(moved)
+                if value > best:
+                    theta, best = moved, value
+        if best - before < LEAST_RISE:
+            break
+    return theta
+
+
+def _near(places: Array, others: Array, lengths: Array) -> Array:
+    """M of every pair, shape (N, n)."""
+    near = np.ones((len(places), len(others)))
+    for k, length in enumerate(lengths):
+        near *= _matern(np.abs(places[:, k, None] - others[None, :, k]) / length)
+    return near
+
+
+def _matern(distances: Array) -> Array:
+    """Matern 5/2 of distances in units of the length."""
+    scaled = math.sqrt(5) * distances
+    return np.asarray((1 + scaled + scaled * scaled / 3) * np.exp(-scaled))
+
+
+def _alike(tasks: Array, others: Array) -> Array:
+    """T of every pair, shape (N, n)."""
+    return np.asarray(np.exp(-0.5 * ((tasks[:, None, :] - others[None, :, :]) ** 2).sum(axis=2)))
