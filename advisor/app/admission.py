@@ -22,12 +22,28 @@ from advisor.twin.constants import NOMINAL
 SAFE_P_FITS = 0.8  # for a stand-in baseline, which should run at the first try
 
 
+class LearntFrontier:
+    """The memory law of a deployment, fitted to every peak and every OOM of a study."""
+
+    def __init__(self, forecaster: Forecaster) -> None:
+        self.forecaster = forecaster
+        self._fitted: tuple[int, Frontier] = (0, fit([]))
+
+    def __call__(self, records: Sequence[TrialRecord]) -> Frontier:
+        """After some records; as many as last time are the same."""
+        launched = [record for record in records if record.launched]
+        if self._fitted[0] != len(launched):
+            found = [observed(record, self.forecaster.law(record.config), NOMINAL) for record in launched]
+            self._fitted = len(launched), fit([observation for observation in found if observation is not None])
+        return self._fitted[1]
+
+
 class MemoryGate:
     """Implements the tuner's `Admission` for one study."""
 
     def __init__(self, context: StudyContext, forecaster: Forecaster) -> None:
         self.context, self.forecaster = context, forecaster
-        self._fitted: tuple[int, Frontier] = (0, fit([]))
+        self.frontier = LearntFrontier(forecaster)
 
     def admit(self, config: ServingConfig, records: Sequence[TrialRecord]) -> Rejected | None:
         """Why a proposal should not be launched, or None."""
@@ -54,14 +70,6 @@ class MemoryGate:
             shortfall_gib=float(frontier.expected_shortfall_gib(slopes, margin_gib)[0]),
             kv_tokens=int(self.forecaster.budget(config).kv_tokens),
         )
-
-    def frontier(self, records: Sequence[TrialRecord]) -> Frontier:
-        """The memory law fitted to every peak and every OOM so far."""
-        launched = [record for record in records if record.launched]
-        if self._fitted[0] != len(launched):
-            found = [observed(record, self.forecaster.law(record.config), NOMINAL) for record in launched]
-            self._fitted = len(launched), fit([observation for observation in found if observation is not None])
-        return self._fitted[1]
 
     def nearest_fitting(self, config: ServingConfig, records: Sequence[TrialRecord]) -> ServingConfig | None:
         """The configuration fewest ladder steps away that most probably fits, else the one that lacks least memory.

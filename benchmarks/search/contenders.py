@@ -12,10 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from advisor.app.admission import LearntFrontier
+from advisor.app.twin_prior import TwinPrior
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import ServingConfig, config_from_flat
 from advisor.domain.trial import TrialRecord
 from advisor.search.baselines import baseline_named
+from advisor.search.outlook import Question
+from advisor.search.proposer import OwnProposer
 from advisor.search.space import completed, config_at, indices_of
 from advisor.store.stock_samplers import STOCK_SAMPLERS, OptunaProposer, StockSampler, derived_seed
 from advisor.store.telling import ValueOf
@@ -183,7 +187,26 @@ def _single_shot(name: str) -> Callable[[Problem, int], Contender]:
     return make
 
 
+@dataclass(frozen=True)
+class Own:
+    """advisor's own sampler."""
+
+    proposer: OwnProposer
+
+    def next(self, history: Sequence[TrialRecord]) -> ServingConfig | None:
+        """Its proposal; None when nothing is left."""
+        return self.proposer.propose(history).config
+
+
+def _own(problem: Problem, seed: int) -> Contender:
+    assert problem.forecaster is not None
+    prior = TwinPrior(problem.forecaster, problem.space, problem.objective, problem.slo)
+    asked = Question(problem.space, problem.workloads, problem.objective, problem.slo, prior)
+    return Own(OwnProposer(asked, LearntFrontier(problem.forecaster)))
+
+
 CONTENDERS: dict[str, Entry] = {
+    OURS: Entry(_own, "advisor's own sampler"),
     "random": _stock("random", "random search"),
     "qmc": _stock("qmc", "scrambled Sobol points"),
     "tpe": Entry(
