@@ -14,13 +14,18 @@ from advisor.app.forecast import Forecaster, log_predicted
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.study import SearchSpace
-from advisor.search.prior import Prior, joined, outputs
+from advisor.domain.workload import Workload
+from advisor.search.prior import OBJECTIVE, Prior, joined, outputs
 from advisor.search.space import all_configs
 from advisor.twin.constants import ABSOLUTE_ERROR, KNOWN_ERROR, NOMINAL, TwinConstants
 from advisor.twin.ranking import rank
 
 Array = NDArray[np.float64]
 Key = tuple[str, str]
+
+LEFT_OUT = np.array([0.08, 0.08, 0.0])
+LEFT_OUT_SD = np.array([0.12, 0.12, 0.1])
+MANY = 1024
 
 PROBED = 200  # configurations on which a constant shows whether it matters at all
 LEAST_EFFECT = 1e-3
@@ -52,15 +57,36 @@ class TwinPrior:
     def _computed(self, configs: Sequence[ServingConfig]) -> Prior:
         nominal = self._logs(configs, NOMINAL)
         moved = [self._logs(configs, constants) for constants in self._that_matter]
-        with np.errstate(invalid="ignore"):
-            slopes = {key: np.stack([each[key] - at for each in moved], axis=1) for key, at in nominal.items()}
+        log_values, slopes = {}, {}
+        for workload in self.forecaster.workloads:
+            strain = self._strain(configs, workload)
+            for name in outputs(self.slo):
+                key, worse = (workload.name, name), -1.0 if name == OBJECTIVE else 1.0
+                with np.errstate(invalid="ignore"):
+                    by_constant = np.stack([each[key] - nominal[key] for each in moved], axis=1)
+                log_values[key] = nominal[key] + worse * strain @ LEFT_OUT
+                by_constant = np.clip(np.nan_to_num(by_constant), -MOST_SLOPE, MOST_SLOPE)
+                slopes[key] = np.concatenate([by_constant, strain * LEFT_OUT_SD], axis=1)
         margin_gib, margin_slopes = self.forecaster.slopes(configs)
         return Prior(
-            log_values=nominal,
-            slopes={key: np.clip(np.nan_to_num(value), -MOST_SLOPE, MOST_SLOPE) for key, value in slopes.items()},
+            log_values=log_values,
+            slopes=slopes,
             margin_gib=margin_gib,
             margin_slopes=margin_slopes,
         )
+
+    def _strain(self, configs: Sequence[ServingConfig], workload: Workload) -> Array:
+        """What the twin leaves out and can only hurt, shape (n, 3): see `LEFT_OUT`."""
+        deployed = [self.forecaster.deployment.with_options(config.options) for config in configs]
+        ranks = np.array([each.ranks_with_own_queue for each in deployed], float)
+        batch = np.array([config.max_batch_size for config in configs], float)
+        graphs = np.array([config.cuda_graph_max_batch_size for config in configs], float)
+        kv_tokens = self.forecaster.rank(configs, workload, as_if_it_fitted=True).kv_tokens
+        wanted = np.minimum(batch, np.ceil((workload.concurrency or MANY) / ranks))
+        slots = np.maximum(kv_tokens / (workload.isl + workload.osl / 2), 0.1)
+        running = np.maximum(1.0, np.minimum(wanted, slots))
+        uncovered = 1.0 / (1.0 + (graphs / running) ** 8)
+        return np.stack([uncovered, np.clip(1.0 - slots / wanted, 0.0, 1.0), np.log2(running) / 10], axis=1)
 
     @cached_property
     def _that_matter(self) -> tuple[TwinConstants, ...]:
