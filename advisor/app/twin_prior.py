@@ -29,7 +29,7 @@ MANY = 1024
 
 PROBED = 200  # configurations on which a constant shows whether it matters at all
 LEAST_EFFECT = 1e-3
-MOST_SLOPE = 1.0  # beyond that a step over an edge, not a slope
+MOST_SLOPE = 0.3  # beyond that a step over an edge, not a slope
 
 
 class TwinPrior:

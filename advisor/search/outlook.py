@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 NOTHING_YET = 1.0  # log units below the best expected: stands for the incumbent while nothing keeps the limits
+MARGIN = 1.0  # standard deviations of a repeat: a winner must keep its limits when it is measured again
 OCTAVES_A_TASK = 3.0  # of ISL, OSL or load between workloads that teach each other little
 MEAN_BELIEF = Belief()  # the twin knows means ...
 TAIL_BELIEF = Belief(bias=0.5)  # ... and of a percentile only that it moves with the mean
@@ -95,7 +96,9 @@ class Outlook:
         z = (mean[rows] - best) / sd[OBJECTIVE]
         gain = sd[OBJECTIVE] * (z * normal_cdf(z) + normal_pdf(z))
         for name, log_limit in self.log_limits.items():
-            gain = gain * normal_cdf((log_limit - self.views[name].mean[rows]) / sd[name])
+            view = self.views[name]
+            noise = view.surrogate.noise
+            gain = gain * normal_cdf((log_limit - MARGIN * noise - view.mean[rows]) / np.hypot(sd[name], noise))
         return np.asarray(np.nan_to_num(gain))
 
 
@@ -177,7 +180,7 @@ def _incumbent(
         expected[name] = each.log_prior[own] + learnt[name].mean_and_sd(each.design.rows(own))[0]
     kept = np.ones(len(expected[OBJECTIVE]), bool)
     for name, log_limit in log_limits.items():
-        kept &= expected[name] <= log_limit
+        kept &= expected[name] <= log_limit - MARGIN * learnt[name].noise
     return float(expected[OBJECTIVE][kept].max()) if kept.any() else None
 
 
