@@ -192,6 +192,8 @@ class _Run:
         except OSError as error:
             text = os.strerror(error.errno) if error.errno else str(error)
             raise EngineFailed(f"No connection to {host}:{port}: {text}. Is the server up?") from None
+        if not connection.reusable:  # lost before this coroutine came to know of it
+            raise EngineFailed(f"The server at {host}:{port} closed a connection as soon as it was open.")
         self.connections.add(connection)
         return connection
 

@@ -6,6 +6,7 @@ import itertools
 import re
 import resource
 import socket
+import struct
 import threading
 from collections import Counter
 
@@ -235,6 +236,32 @@ def test_a_server_that_is_not_there() -> None:
         load = make_load(target, workload(), n_requests=8, seed=1, run=1)
         with pytest.raises(EngineFailed, match="Connection refused"):
             run_load(target, load, never)
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_server_that_resets_every_connection_at_once(attempt: int) -> None:
+    """A connection may be lost before the client knows that it has it; then nobody must wait for it to go."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        resetting = threading.Thread(target=reset_all, args=(listening,))
+        resetting.start()
+        base_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        target = CompletionServer(lambda place: Dials()).target(base_url=base_url)
+        load = make_load(target, workload(32, 64), n_requests=64, seed=1, run=1)
+        with pytest.raises(EngineFailed, match=r"closed a connection|took a request and|reset by peer"):
+            run_load(target, load, never)
+        listening.shutdown(socket.SHUT_RDWR)
+        resetting.join()
+
+
+def reset_all(listening: socket.socket) -> None:
+    """Accept and reset until the listener is shut down."""
+    while True:
+        try:
+            connection, _ = listening.accept()
+        except OSError:
+            return
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
 
 
 def test_stop_sees_the_run_a_few_dozen_times_and_ends_it_cleanly() -> None:
