@@ -469,7 +469,7 @@ class TruthClass:
         wrong_form: With `Effects` and random fields.
         has_twin: Contenders get a forecaster.
         n_workloads: Of one study.
-        limits_share: How many of the truths have an SLO.
+        limits_share: How many of the servers drawn get an SLO.
         limited_share: Share of the box that an SLO is drawn to leave.
         feasible: Least and most share of the box that runs and keeps the SLO, per workload.
         out_of_memory: Least and most share of the box that runs out of memory.
