@@ -7,6 +7,7 @@ PYTHON ?= python3
 ISL ?= 4096
 OSL ?= 1024
 ARGS ?=
+TRUTH ?=
 TEST_WORKERS ?= 2
 
 BIN := .venv/bin
@@ -21,6 +22,7 @@ help:
 	@echo 'make check                                   lint, types, import direction, docs'
 	@echo 'make setup | setup-dev                       only create .venv (for use | for development)'
 	@echo 'make bench-NAME                              run benchmarks/NAME.py'
+	@echo 'make bench-search [TRUTH=path.py]            searches against drawn servers, or against one of your own'
 	@echo 'make format | reference                      rewrite the formatting | docs/reference'
 	@echo 'make lock PYTHONS="python3.10 ..."           resolve constraints/ anew'
 	@echo 'make clean                                   remove .venv, builds and caches (results/ stays)'
@@ -68,6 +70,9 @@ reference: .venv/.dev
 
 lock:
 	$(PYTHON) tools/lock_constraints.py $(PYTHONS)
+
+bench-search: .venv/.dev FORCE
+	$(BIN)/python -m benchmarks.search $(if $(TRUTH),--truth '$(TRUTH)') $(ARGS)
 
 bench-%: .venv/.dev FORCE
 	$(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)

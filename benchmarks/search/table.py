@@ -28,6 +28,7 @@ TARGETS = {
     "tight": Target(0.03),
     "multi": Target(0.03),
 }
+STOCK = {name for name, each in CONTENDERS.items() if each.is_optuna}
 MOST_BROKEN = 0.02
 LEAST_SPEED_UP = 3.0
 
@@ -98,7 +99,7 @@ def judged(class_name: str, scores: Mapping[str, Sequence[Score]]) -> list[Verdi
     ]
     if target.n_oom is not None:
         verdicts.append(_at_most(f"out of memory in {OOM_MARK} launches", mean_oom(ours), target.n_oom))
-    stock = [median_to_near(each) for name, each in scores.items() if each and CONTENDERS[name].is_optuna]
+    stock = [median_to_near(each) for name, each in scores.items() if each and name in STOCK]
     if class_name == "right-form" and stock:
         verdicts.append(_at_most("launches to 5 %", median_to_near(ours), min(stock) / LEAST_SPEED_UP))
     return verdicts

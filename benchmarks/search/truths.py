@@ -196,14 +196,15 @@ class DrawnTruth:
         speeds[:, :, dead] = np.nan
         return Surface(speeds[0], speeds[1], speeds[2], fits)
 
-    def fits(self, configs: Sequence[ServingConfig]) -> NDArray[np.bool_]:
-        """True where memory suffices for the start and the heaviest load, (n,)."""
-        fits = np.zeros(len(configs), dtype=bool)
+    def share_that_fits(self, configs: Sequence[ServingConfig], kv_fractions: Sequence[float]) -> Array:
+        """Share of the configurations whose memory suffices with each KV fraction in place of their own."""
+        n_fit = np.zeros(len(kv_fractions))
         for places in _groups(configs):
             deployed = self.problem.deployment.with_options(configs[places[0]].options)
-            each = [self.twin.memory_settings(deployed, configs[place]) for place in places]
-            fits[places] = self.budget(deployed, _stacked(each)).fits
-        return fits
+            settings = _stacked([self.twin.memory_settings(deployed, configs[place]) for place in places])
+            for i, fraction in enumerate(kv_fractions):
+                n_fit[i] += self.budget(deployed, dataclasses.replace(settings, kv_fraction=fraction)).fits.sum()
+        return n_fit / len(configs)
 
     def budget(self, deployed: Deployment, settings: MemorySettings) -> MemoryBudget:
         """The memory law of this server under the heaviest load of the study."""
@@ -468,7 +469,7 @@ class TruthClass:
         wrong_form: With `Effects` and random fields.
         has_twin: Contenders get a forecaster.
         n_workloads: Of one study.
-        limits_share: How many of the truths have an SLO.
+        limits_share: How many of the servers drawn get an SLO.
         limited_share: Share of the box that an SLO is drawn to leave.
         feasible: Least and most share of the box that runs and keeps the SLO, per workload.
         out_of_memory: Least and most share of the box that runs out of memory.
@@ -507,19 +508,26 @@ CLASSES: dict[str, TruthClass] = {
 @functools.lru_cache(maxsize=4)
 def draw_truth(class_name: str, seed: int) -> DrawnTruth:
     """Truth `seed` of a class: servers in order, and for each some limits, until one is `accepted`."""
-    kind = CLASSES[class_name]
-    place = list(CLASSES).index(class_name)
     for attempt in itertools.count():
-        rng = np.random.default_rng([_TRUTH_STREAM, place, seed, attempt])
-        server = _draw_server(rng, kind, (place, seed))
-        if server is None or not server.grid.runs.any():
-            continue
-        limited = rng.random() < kind.limits_share
-        for _ in range(LIMIT_DRAWS if limited else 1):
-            truth = _with_limits(server, _draw_slo(rng, server, kind)) if limited else server
-            if accepted(truth, kind):
-                return truth
+        truth = attempted(class_name, seed, attempt)
+        if truth is not None:
+            return truth
     raise AssertionError("draws do not end")
+
+
+def attempted(class_name: str, seed: int, attempt: int) -> DrawnTruth | None:
+    """One server of a class under the first limits with which it is accepted, None where it never is."""
+    kind, place = CLASSES[class_name], list(CLASSES).index(class_name)
+    rng = np.random.default_rng([_TRUTH_STREAM, place, seed, attempt])
+    server = _draw_server(rng, kind, (place, seed))
+    if server is None or not server.grid.runs.any():
+        return None
+    limited = rng.random() < kind.limits_share
+    for _ in range(LIMIT_DRAWS if limited else 1):
+        truth = _with_limits(server, _draw_slo(rng, server, kind)) if limited else server
+        if accepted(truth, kind):
+            return truth
+    return None
 
 
 def accepted(truth: DrawnTruth, kind: TruthClass) -> bool:
@@ -573,7 +581,7 @@ def _with_edge(rng: np.random.Generator, truth: DrawnTruth, share: tuple[float, 
     """The truth with ten neighbouring `EDGE_FRACTIONS` as its ladder, so that a drawn share of the box does not fit."""
     problem = truth.problem
     others = all_configs(restrict(problem.space, fixed={KV_FRACTION: 0.5}))
-    fits = np.array([truth.fits([changed(c, **{KV_FRACTION: f}) for c in others]).mean() for f in EDGE_FRACTIONS])
+    fits = truth.share_that_fits(others, EDGE_FRACTIONS)
     shares = 1.0 - np.convolve(fits, np.full(EDGE_STEPS, 1.0 / EDGE_STEPS), mode="valid")
     first = int(np.argmin(np.abs(shares - rng.uniform(*share))))
     if not share[0] <= shares[first] <= share[1]:
