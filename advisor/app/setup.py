@@ -51,6 +51,7 @@ class Question(StrictModel):
     search_space: str | None = None
     max_launches: int | None = Field(default=None, ge=1)
     max_hours: float | None = Field(default=None, gt=0)
+    gpu_hours: float | None = Field(default=None, gt=0)
 
 
 class Resolved(StrictModel):
@@ -90,6 +91,7 @@ def resolve(question: Question) -> Resolved:
     budget = Budget(
         max_launches=question.max_launches or study.budget.max_launches,
         max_hours=question.max_hours or study.budget.max_hours,
+        gpu_hours=question.gpu_hours or study.budget.gpu_hours,
     )
     return Resolved(
         study=study,

@@ -99,7 +99,7 @@ class Session:
         return has_trials(self.run_folder)
 
     def expected_hours(self) -> float:
-        """Server time of the whole budget, hours, from the predicted baseline or the first start that would run."""
+        """Server time that the budget allows, from the predicted baseline or the first start that would run."""
         tried = [self.context.baseline.config, *self.starts.considered[0][:3]]
         for config in tried:
             if config is None:
@@ -109,7 +109,7 @@ class Session:
             if len(metrics) == len(predictions):
                 loads_s = sum(each.duration_s for each in metrics)
                 start_s = STARTUP.total_s(predictions[0].memory_gib.weights, n_graphs=20)
-                return self.context.budget.max_launches * (start_s + loads_s) / 3600
+                return min(self.context.server_hours, self.context.budget.max_launches * (start_s + loads_s) / 3600)
         return 0.0
 
     def predicted_gain(self) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -76,6 +77,15 @@ class Budget(StrictModel):
 
     max_launches: int = Field(default=24, ge=1)
     max_hours: float | None = Field(default=None, gt=0, description="Of the engine: virtual hours on the twin")
+    gpu_hours: float | None = Field(default=None, gt=0, description="Server hours x GPUs; virtual on the twin")
+
+    def server_hours(self, n_gpus: int) -> float:
+        """Server hours that both limits allow on so many GPUs, starts included; infinite without a limit."""
+        return min(self.max_hours or math.inf, (self.gpu_hours or math.inf) / n_gpus)
+
+    def binds(self, n_gpus: int) -> Literal["hours", "gpu_hours"]:
+        """Which of the two limits is reached first."""
+        return "hours" if self.max_hours == self.server_hours(n_gpus) else "gpu_hours"
 
 
 class Study(StrictModel):

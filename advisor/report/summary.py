@@ -41,6 +41,8 @@ REFEREE_TITLES = {"output_tok_per_s": "output", "ttft_ms_mean": "mean TTFT", "tp
 STOPPED = {
     "budget": "the budget of launches was used up",
     "hours": "the budget of hours was used up",
+    "gpu_hours": "the budget of GPU-hours was used up",
+    "no_gain_expected": "two launches in a row were expected to gain less than the noise",
     "exhausted": "nothing is left to try in this space",
     "cancelled": "it was interrupted",
     "infrastructure": "the machine failed three times in a row",
