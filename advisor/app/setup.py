@@ -228,7 +228,7 @@ def _deployment(fixed: Deployment, question: Question) -> Deployment:
     elif question.tp is not None or question.pp is not None:
         updates["gpus"] = (question.tp or fixed.tp) * (question.pp or fixed.pp)
     if "tp" in updates and question.ep is None:
-        updates["ep"] = updates["tp"] if fixed.ep == fixed.tp else min(fixed.ep, int(updates["tp"]))
+        updates["ep"] = fixed.ep_at(int(updates["tp"]))
     return parse(Deployment, {**fixed.model_dump(mode="json"), **updates}, "deployment")
 
 

@@ -161,10 +161,13 @@ class Tuner:
         records = self.ledger.records()
         if not confirmation_launches(self.context.budget, len(self.context.workloads)):
             return []
-        contenders = self._contenders(records)
+        again = [record for record in records if record.role == "confirmation"]
+        done = [record.config for record in again if record.measured]
+        # One repeat a side decides nothing: rather two of few contenders, the others stay candidates.
+        room = self.trials.starts_left() + launches(again)
+        contenders = self._contenders(records)[: max(2, room // MAX_ROUNDS)]
         if len(contenders) < 2:
             return []
-        done = [record.config for record in records if record.role == "confirmation" and record.measured]
         todo: list[tuple[ServingConfig, str]] = []
         for round_number in range(1, MAX_ROUNDS + 1):
             for config in contenders:

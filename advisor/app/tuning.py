@@ -15,6 +15,7 @@ from advisor.app.baseline_choice import choose_baselines
 from advisor.app.choosing import choose
 from advisor.app.context import StudyContext
 from advisor.app.forecast import Forecaster
+from advisor.app.misses import with_nearest_misses
 from advisor.app.rescue import Rescuer
 from advisor.app.results import StudySummary, summarise
 from advisor.app.setup import Question, Resolved
@@ -175,7 +176,8 @@ class Session:
 
     def summary(self, records: Sequence[TrialRecord], stopped_by: str) -> StudySummary:
         """The study as its records tell it."""
-        return summarise(self.context, records, stopped_by, self.how.top_n)
+        found = summarise(self.context, records, stopped_by, self.how.top_n)
+        return with_nearest_misses(found, self.context, records, self.forecaster)
 
 
 def open_session(question: Question, how: How) -> Session:

@@ -35,16 +35,12 @@ class Outlook(StrictModel):
 
 
 def confirmation_launches(budget: Budget, n_workloads: int) -> int:
-    """Launches kept for the confirmation of winners and baseline: at most a third of the budget.
+    """Launches kept for the confirmation: a third of the budget, at most what every winner and the baseline need.
 
-    Whole rounds, two at most, for as many winners as workloads. A third that holds no such round is kept all the same:
-    one configuration often wins several workloads, and those that win most come first. None below six launches: then
-    every winner is only a candidate.
+    None below six launches: then every winner is only a candidate.
     """
-    third, per_round = budget.max_launches // 3, n_workloads + 1
-    if third < per_round:
-        return third if third > 1 else 0
-    return min(MAX_ROUNDS, third // per_round) * per_round
+    third = budget.max_launches // 3
+    return min(third, MAX_ROUNDS * (n_workloads + 1)) if third > 1 else 0
 
 
 def search_launches(budget: Budget, n_workloads: int) -> int:
