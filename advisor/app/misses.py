@@ -46,7 +46,7 @@ def nearest_miss(
         miss = predicted_miss(context, forecaster)
     if miss is None or miss.memory is None:
         return None
-    return changed(miss, relaxations=forecaster.relaxations(miss.serving_config, miss.memory.short_gib))
+    return changed(miss, relaxations=forecaster.relaxations(miss.serving_config, miss.memory.short_gib, context.space))
 
 
 def predicted_miss(context: StudyContext, forecaster: Forecaster) -> NearestMiss:

@@ -19,7 +19,7 @@ from advisor.domain.deployment import (
 )
 from advisor.domain.errors import BadInput
 from advisor.domain.measurement import Metrics
-from advisor.domain.objective import Slo
+from advisor.domain.objective import Slo, SloLimit, latency_ms
 from advisor.domain.strict import StrictModel, changed
 
 MOST_TP = 64
@@ -47,31 +47,35 @@ class Room:
     kv_tokens: int
 
 
-RoomOf = Callable[[Deployment], Room]
-"""The memory law of one configuration, as a function of the deployment; BadInput where it knows nothing of it."""
+RoomsOf = Callable[[Deployment], Sequence[Room]]
+"""The memory law of some configurations, as a function of the deployment; BadInput where it knows nothing of it."""
 
 
 def memory_relaxations(
-    deployment: Deployment, facts: ModelFacts, gpu: GpuFacts, room_of: RoomOf, short_gib: float, needed_tokens: int
+    deployment: Deployment,
+    facts: ModelFacts,
+    gpu: GpuFacts,
+    rooms_of: RoomsOf,
+    too_hopeful_gib: float,
+    needed_tokens: int,
 ) -> tuple[Relaxation, ...]:
-    """The least number of further GPUs, and the largest smaller weights, with which the configuration should fit.
+    """The least number of further GPUs, and the largest smaller weights, with which a configuration should fit.
 
     Args:
         deployment: The one that lacks memory.
         facts: Of its model, for the tensor-parallel sizes that divide it.
         gpu: Of its GPUs, for the precisions that they have kernels for.
-        room_of: The memory law. Where it was too hopeful of this deployment, it is taken to be so of others.
-        short_gib: GiB that the launch lacked, or the law says that it would; 0 where only the KV pool is too small.
+        rooms_of: The memory law of the configurations that may be taken there; one that fits is enough.
+        too_hopeful_gib: How far the law was too hopeful of this deployment, and so is taken to be of others.
         needed_tokens: KV tokens of the longest request.
     """
-    too_hopeful_gib = max(0.0, room_of(deployment).margin_gib + short_gib) if short_gib else 0.0
 
     def helps(other: Deployment) -> bool:
         try:
-            room = room_of(other)
+            rooms = rooms_of(other)
         except BadInput:
             return False
-        return room.margin_gib >= too_hopeful_gib and room.kv_tokens >= needed_tokens
+        return any(room.margin_gib >= too_hopeful_gib and room.kv_tokens >= needed_tokens for room in rooms)
 
     wider = next(filter(helps, with_more_gpus(deployment, facts)), None)
     smaller = next(filter(helps, with_smaller_weights(deployment, gpu)), None)
@@ -106,13 +110,14 @@ def with_smaller_weights(deployment: Deployment, gpu: GpuFacts) -> Iterator[Depl
 
 def loosened(slo: Slo, metrics: Metrics) -> Slo:
     """The limits with each broken one at what these metrics would keep, rounded up to three digits."""
-    limits = [
-        changed(limit, limit_ms=rounded_up(limit.limit_ms * (1 + limit.excess(metrics))))
-        if limit.excess(metrics) > 0
-        else limit
-        for limit in slo.limits
-    ]
-    return Slo(limits=tuple(limits))
+    return Slo(limits=tuple(_loosened(limit, metrics) for limit in slo.limits))
+
+
+def _loosened(limit: SloLimit, metrics: Metrics) -> SloLimit:
+    value_ms = latency_ms(metrics, limit.latency, limit.statistic)
+    if value_ms is None or value_ms <= limit.limit_ms:
+        return limit
+    return changed(limit, limit_ms=rounded_up(value_ms))
 
 
 def rounded_up(value: float, digits: int = 3) -> float:

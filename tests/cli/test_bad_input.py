@@ -315,8 +315,16 @@ def test_values_that_the_option_itself_forbids(
             "'trtllm' cannot run here: trtllm-serve is not installed.*--engine twin",
         ),
         (["tune", *ONE, "--engine", "vllm"], 4, "'vllm' is not in this version.*Use --engine twin"),
-        (["tune", "--study", "llama4-maverick-fp8-h100", "--gpus", "2"], 3, r"lacks 11\d\.\d GiB of 80 GiB.*More GPUs"),
-        (["plan", "--study", "llama4-maverick-fp8-h100", "--gpus", "2"], 3, r"lacks 11\d\.\d GiB of 80 GiB.*More GPUs"),
+        (
+            ["tune", "--study", "llama4-maverick-fp8-h100", "--gpus", "2"],
+            3,
+            r"lacks 11\d\.\d GiB of 80 GiB.*fits with --tp 8 \(6 more",
+        ),
+        (
+            ["plan", "--study", "llama4-maverick-fp8-h100", "--gpus", "2"],
+            3,
+            r"lacks 11\d\.\d GiB of 80 GiB.*fits with --tp 8 \(6 more",
+        ),
     ],
 )
 def test_what_cannot_be_had(
