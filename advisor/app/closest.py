@@ -9,6 +9,7 @@ from pathlib import Path
 from advisor.app.exporting import RESULT_NAME, Closest, Export, Found, export, read_found
 from advisor.domain.errors import BadInput
 from advisor.domain.strict import changed
+from advisor.engines.trtllm.dialects import dialect
 from advisor.search.shapes import FAR_OCTAVES, Shape, octaves
 
 TRIALS = "trials"  # a folder of evidence: no result lies below it
@@ -38,10 +39,20 @@ def export_closest(folder: Path, asked: Shape, engine_version: str | None = None
         asked=asked, workload_name=found.workload_name, folder=str(place), octaves=far, n_shapes=len(places)
     )
     exported = export(place, engine_version or found.engine_version)
-    warnings = exported.warnings
+    warnings = [*exported.warnings]
     if far > FAR_OCTAVES:
-        warnings = (*warnings, f"{found.workload_name} is {far:.1f} octaves away from what was asked: tune that shape.")
-    return changed(exported, closest=closest, warnings=warnings)
+        warnings.append(f"{found.workload_name} is {far:.1f} octaves away from what was asked: tune that shape.")
+    served_tokens, longest_tokens = _max_seq_len(exported), asked.isl + asked.osl
+    if longest_tokens > served_tokens:
+        warnings.append(
+            f"Its max_seq_len of {served_tokens:,} is too short for requests of {longest_tokens:,} tokens: raise it."
+        )
+    return changed(exported, closest=closest, warnings=tuple(warnings))
+
+
+def _max_seq_len(exported: Export) -> int:
+    flag = dialect(exported.engine_version).flags["max_seq_len"]
+    return int(exported.command_line[exported.command_line.index(flag) + 1])
 
 
 def nearest_shape(places: Sequence[tuple[Path, Found]], asked: Shape) -> tuple[Path, Found]:

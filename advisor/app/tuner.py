@@ -176,7 +176,7 @@ class Tuner:
         return todo[: max(0, self.trials.starts_left())]
 
     def _contenders(self, records: Sequence[TrialRecord]) -> list[ServingConfig]:
-        """Most useful first: the winner of most workloads, what it is compared with, other winners, the robust one."""
+        """Most useful first: the winner of most workloads, what it is compared with, the robust one, other winners."""
         tables = searched_tables(self.context, records)
         picked = [pick(table, self.context.objective) for table in tables.values()]
         won = [winner.config for winner in picked if winner is not None]
@@ -185,7 +185,7 @@ class Tuner:
             return []
         winners = sorted(distinct(won), key=lambda config: -won.count(config))
         for_all = robust(tables, self.context.objective)
-        return distinct([winners[0], reference.config, *winners[1:], *([for_all] if for_all else [])])
+        return distinct([winners[0], reference.config, *([for_all] if for_all else []), *winners[1:]])
 
     # -- budget --------------------------------------------------------------------------------------------------
 

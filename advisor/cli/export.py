@@ -85,13 +85,14 @@ def _notes(exported: Export) -> list[str]:
     """What happened, for a person; the YAML alone is on stdout."""
     from advisor.app.exporting import shell_line
 
-    lines = [*exported.warnings]
+    lines = []
     found = exported.closest
     if found is not None:
         lines.append(
             f"Closest of {found.n_shapes} tuned shapes: {found.workload_name}, {found.octaves:.2f} octaves away, "
             f"in {found.folder}."
         )
+    lines += exported.warnings
     identity = exported.identity
     if identity is not None:
         accepting, ignoring = ", ".join(identity.accepted_as_is), ", ".join(identity.starts_with)

@@ -183,13 +183,13 @@ def closing_lines(session: Session, outcome: StudySummary, paths: dict[str, Path
 
 def why_nothing(outcome: StudySummary, records: Sequence[TrialRecord]) -> str:
     """Why no configuration is feasible, from the nearest miss, and what would help."""
-    miss = outcome.results[0].nearest_miss
-    limits, deployment = outcome.results[0].slo, outcome.results[0].deployment
+    first = outcome.results[0]
+    miss, fixed = first.nearest_miss, first.deployment
     if miss is not None and miss.blocks == "slo":
-        return f"no configuration that was launched keeps {limits.text}. {miss_text(miss)}"
+        return f"no configuration that was launched keeps {first.slo.text} on {first.workload_name}. {miss_text(miss)}"
     if miss is not None:
-        where = f"{deployment.gpus} x {deployment.gpu}"
-        return f"no configuration of {deployment.model} serves this workload on {where}. {miss_text(miss)}"
+        where = f"{fixed.gpus} x {fixed.gpu}"
+        return f"no configuration of {fixed.model} serves {first.workload_name} on {where}. {miss_text(miss)}"
     refused = [record.outcome for record in records if isinstance(record.outcome, Rejected)]
     if refused and all(not record.launched for record in records):
         nearest = min(refused, key=lambda outcome: outcome.excess)

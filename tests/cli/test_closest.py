@@ -71,6 +71,7 @@ def test_how_far_it_is_stands_beside_the_yaml_and_far_is_warned_of(results: Path
     code, out, err = run(str(results), "--closest", "100000/100")
     assert code == 0
     assert "octaves away from what was asked: tune that shape" in err
+    assert "Its max_seq_len of 5,120 is too short for requests of 100,100 tokens: raise it." in err
 
 
 def test_a_measured_shape_is_preferred_to_a_simulated_one(results: Path) -> None:

@@ -228,6 +228,16 @@ def test_a_study_without_a_winner_still_has_its_report(ran: tuple[Session, list[
     Page(rendered(session, []))
 
 
+def test_one_configuration_for_all_workloads_has_its_place(ran: tuple[Session, list[TrialRecord]], text: str) -> None:
+    session, records = ran
+    ((_, words),) = Page(text).all("section", id="robust")
+    assert "One configuration for all 2 workloads" in words
+    assert "1k1k_c64" in words
+    nothing = [record for record in records if not record.measured]
+    ((_, words),) = Page(rendered(session, nothing)).all("section", id="robust")
+    assert "No configuration that was launched serves all workloads" in words
+
+
 MAVERICK = "nvidia/Llama-4-Maverick-17B-128E-Instruct-FP8"
 
 
