@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from advisor.app.context import StudyContext
 from advisor.app.forecast import Forecaster
 from advisor.app.results import StudySummary
+from advisor.domain.deployment import Deployment
+from advisor.domain.errors import BadInput
+from advisor.domain.measurement import Metrics
 from advisor.domain.outcome import Rejected
 from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
 from advisor.memory.law import STAGES
+from advisor.metrics.definitions import average
 from advisor.search.admission import MEMORY_RULE
 from advisor.search.misses import MemoryMiss, NearestMiss, nearest_memory_miss, nearest_slo_miss
+from advisor.search.relaxation import Relaxation, gpus_for_slo
 from advisor.search.space import all_configs
 from advisor.twin.predict import memory_report
 
@@ -39,7 +44,7 @@ def nearest_miss(
     """
     slow = nearest_slo_miss(records, workload, context.objective, context.slo)
     if slow is not None:
-        return slow
+        return changed(slow, relaxations=(*slow.relaxations, *_more_gpus(context, records, workload, forecaster, slow)))
     miss = nearest_memory_miss(records, forecaster.needed_tokens)
     outcomes = [record.outcome for record in records]
     if miss is None and any(isinstance(each, Rejected) and each.rule == MEMORY_RULE for each in outcomes):
@@ -47,6 +52,23 @@ def nearest_miss(
     if miss is None or miss.memory is None:
         return None
     return changed(miss, relaxations=forecaster.relaxations(miss.serving_config, miss.memory.short_gib, context.space))
+
+
+def _more_gpus(
+    context: StudyContext, records: Sequence[TrialRecord], workload: str, forecaster: Forecaster, slow: NearestMiss
+) -> tuple[Relaxation, ...]:
+    """More GPUs with which the twin expects the nearest configuration to keep the limits."""
+    outcomes = [record.workload(workload) for record in records if record.number in slow.trials]
+    came_to = average([each.metrics for each in outcomes if each is not None and each.metrics is not None])
+    asked = next(each for each in context.workloads if each.name == workload)
+
+    def predict(deployment: Deployment) -> Metrics | None:
+        try:
+            return forecaster.twin.predict(deployment, slow.serving_config, asked).metrics
+        except BadInput:
+            return None
+
+    return gpus_for_slo(context.deployment, context.facts, context.slo, came_to, predict)
 
 
 def predicted_miss(context: StudyContext, forecaster: Forecaster) -> NearestMiss:

@@ -48,7 +48,8 @@ class NearestMiss(StrictModel):
     broken: tuple[BrokenLimit, ...] = Field(default=(), description="Worst first; of `slo` only")
     memory: MemoryMiss | None = Field(default=None, description="Of `memory` and `kv_cache` only")
     relaxations: tuple[Relaxation, ...] = Field(
-        default=(), description="Each helps by itself; those of memory by the memory law, empty where it knows of none"
+        default=(),
+        description="Each helps by itself; what more GPUs or smaller weights do is predicted",
     )
 
 

@@ -88,6 +88,37 @@ def memory_relaxations(
     return tuple(found)
 
 
+def gpus_for_slo(
+    deployment: Deployment,
+    facts: ModelFacts,
+    slo: Slo,
+    came_to: Metrics,
+    predict: Callable[[Deployment], Metrics | None],
+) -> tuple[Relaxation, ...]:
+    """The least number of further GPUs with which a configuration should keep every limit; empty where none does.
+
+    Args:
+        deployment: The one that is too slow.
+        facts: Of its model.
+        slo: The limits.
+        came_to: What the configuration came to there.
+        predict: What the twin says of it, by deployment. Only ratios of predictions are used: its level may be off.
+    """
+    here = predict(deployment)
+    if here is None:
+        return ()
+
+    def keeps(limit: SloLimit, there: Metrics) -> bool:
+        value, before, after = (latency_ms(each, limit.latency, limit.statistic) for each in (came_to, here, there))
+        return value is None or before is None or after is None or value * after / before <= limit.limit_ms
+
+    for other in with_more_gpus(deployment, facts):
+        there = predict(other)
+        if there is not None and all(keeps(limit, there) for limit in slo.limits):
+            return (Relaxation(kind="gpus", change=f"--tp {other.tp}", more_gpus=other.gpus - deployment.gpus),)
+    return ()
+
+
 def with_more_gpus(deployment: Deployment, facts: ModelFacts) -> Iterator[Deployment]:
     """The deployment at each larger tensor-parallel size that the model can be cut into, ascending."""
     for tp in divisors(facts.num_heads):
@@ -128,15 +159,17 @@ def rounded_up(value: float, digits: int = 3) -> float:
 
 
 def help_text(relaxations: Sequence[Relaxation]) -> str:
-    """What would help, in one sentence."""
+    """What would help, in one sentence or two."""
     if not relaxations:
         return "By the memory law neither more GPUs of this kind nor smaller weights help; a shorter workload might."
-    if relaxations[0].kind == "slo":
-        return f"It would do with {relaxations[0].change}."
-    said = [
-        f"{each.change} ({each.more_gpus} more GPU{'s' if each.more_gpus > 1 else ''})"
-        if each.more_gpus
-        else f"{each.change} (another checkpoint)"
-        for each in relaxations
-    ]
-    return f"By the memory law it fits with {' or '.join(said)}."
+    first, *others = relaxations
+    if first.kind == "slo":
+        expected = f" The twin expects {_said(others[0])} to keep the limits as they are." if others else ""
+        return f"It would do with {first.change}.{expected}"
+    return f"By the memory law it fits with {' or '.join(map(_said, relaxations))}."
+
+
+def _said(relaxation: Relaxation) -> str:
+    if not relaxation.more_gpus:
+        return f"{relaxation.change} (another checkpoint)"
+    return f"{relaxation.change} ({relaxation.more_gpus} more GPU{'s' if relaxation.more_gpus > 1 else ''})"

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from advisor.app.tuning import Session
+from advisor.app.setup import Question
+from advisor.app.tuning import How, Session, open_session
 from advisor.domain.measurement import WorkloadOutcome
 from advisor.domain.outcome import OutOfMemory, Unhealthy
 from advisor.domain.ports import LaunchSpec, Proposal
+from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
 from advisor.report.study_notes import miss_text, outlook_text, robust_text
 from advisor.report.summary import verdict
@@ -168,6 +170,19 @@ def test_the_nearest_miss_of_memory_names_component_gib_and_what_would_help(tmp_
     assert "lacks 2.00 GiB at kv_allocate (KV cache)." in said
     assert "weights" in said
     assert said.endswith("By the memory law it fits with --tp 2 (1 more GPU) or --quant fp8 (another checkpoint).")
+
+
+TIGHT = Question(study="llama3.3-70b-fp8-h200", quant="bf16", tp=1, workloads=("20000-1000_c4",), max_launches=4)
+
+
+@pytest.mark.parametrize("world", [4, 5])
+def test_what_the_memory_law_proposes_helps_in_worlds_that_it_does_not_know(tmp_path: Path, world: int) -> None:
+    how = How(engine="twin", twin_world=world, out=tmp_path)
+    (result,) = play(open_session(TIGHT, how))[0].results
+    assert result.nearest_miss is not None
+    assert [each.change for each in result.nearest_miss.relaxations] == ["--tp 2", "--quant fp8"]
+    for helped in (changed(TIGHT, tp=2), changed(TIGHT, quant="fp8")):
+        assert play(open_session(helped, how))[0].feasible
 
 
 def test_a_kv_pool_too_small_for_one_request_is_a_miss_of_its_own(tmp_path: Path) -> None:

@@ -75,3 +75,8 @@ def test_a_matrix_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, wor
 def test_loads_go_to_names_without_one() -> None:
     names = [w.name for w in resolve(Question(workloads=("1k1k", "4k1k_c7"), concurrency="64,128")).workloads]
     assert names == ["1k1k_c64", "1k1k_c128", "4k1k_c7"]
+
+
+def test_more_ranks_of_a_dense_model_have_no_experts_to_spread() -> None:
+    deployment = resolve(Question(study="llama3.1-8b-h100", tp=2)).deployment
+    assert (deployment.tp, deployment.gpus, deployment.ep) == (2, 2, 1)

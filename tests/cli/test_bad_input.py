@@ -274,6 +274,7 @@ BAD_OPTIONS = [
     (["estimate", *ONE, "--kv-fraction", "nan"], "kv_cache_free_gpu_memory_fraction: .*finite"),
     # budgets
     (["tune", *ONE, "--max-hours", "0"], "max_hours: .*greater than 0"),
+    (["tune", *ONE, "--gpu-hours", "0"], "gpu_hours: .*greater than 0"),
     (["tune", *ONE, "--max-hours", "nan"], "max_hours: .*finite"),
     (
         ["tune", *ONE, "--max-launches", "1", "--baseline", "default"],

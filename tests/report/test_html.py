@@ -246,7 +246,7 @@ MAVERICK = "nvidia/Llama-4-Maverick-17B-128E-Instruct-FP8"
     [
         (Question(isl="1024", osl="8192"), How(engine="twin")),
         (
-            Question(study="llama3.3-70b-fp8-h200", tp=8, slo="ttft:p95<2s", max_hours=2.5),
+            Question(study="llama3.3-70b-fp8-h200", tp=8, slo="ttft:p95<2s", max_hours=2.5, gpu_hours=30.0),
             How(engine="twin", twin_world=3, sampler="random", seed=7, baselines=("trtllm-bench",)),
         ),
         (

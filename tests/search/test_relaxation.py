@@ -8,9 +8,18 @@ from hypothesis import strategies as st
 
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
+from advisor.domain.measurement import Metrics
 from advisor.domain.objective import parse_slo
 from advisor.domain.strict import changed
-from advisor.search.relaxation import Room, help_text, loosened, memory_relaxations, rounded_up
+from advisor.search.relaxation import (
+    Relaxation,
+    Room,
+    gpus_for_slo,
+    help_text,
+    loosened,
+    memory_relaxations,
+    rounded_up,
+)
 from advisor.store import catalog
 from tests.app.scripted import metrics
 
@@ -113,3 +122,35 @@ def test_rounding_goes_up_to_three_digits(value: float) -> None:
     up = rounded_up(value)
     assert value <= up <= value * 1.0101
     assert float(f"{up:.3g}") == pytest.approx(up, rel=1e-9)
+
+
+# --- more GPUs for a limit ---
+
+
+@given(st.floats(100.0, 1e4), st.floats(0.1, 10.0))
+def test_more_gpus_are_judged_by_the_ratio_of_predictions_alone(ttft_ms: float, level: float) -> None:
+    """A twin whose level is off by any factor names the same size."""
+
+    def predict(deployment: Deployment) -> Metrics:
+        return metrics(1000.0, level * ttft_ms / deployment.tp)
+
+    slo = parse_slo("ttft:p95<100ms")
+    found = gpus_for_slo(ONE, FACTS, slo, metrics(1000.0, ttft_ms), predict)
+    needed = [tp for tp in (2, 4, 8, 16, 32, 64) if ttft_ms / tp <= 100.0 * (1 - 1e-12)]
+    if abs(ttft_ms / 100.0 - round(ttft_ms / 100.0)) > 1e-6:
+        assert [each.change for each in found] == [f"--tp {tp}" for tp in needed[:1]]
+
+
+def test_more_gpus_that_break_another_limit_do_not_help_and_silence_is_no_promise() -> None:
+    def predict(deployment: Deployment) -> Metrics | None:
+        return metrics(1000.0, 400.0) if deployment.tp < 4 else None
+
+    came_to = metrics(1000.0, 400.0)
+    assert gpus_for_slo(ONE, FACTS, parse_slo("ttft:p95<100ms"), came_to, predict) == ()
+    assert gpus_for_slo(ONE, FACTS, parse_slo("ttft:p95<100ms"), came_to, lambda deployment: None) == ()
+
+
+def test_a_looser_limit_and_more_gpus_are_two_ways() -> None:
+    ways = (Relaxation(kind="slo", change="--slo x"), Relaxation(kind="gpus", change="--tp 4", more_gpus=2))
+    assert help_text(ways[:1]) == "It would do with --slo x."
+    assert help_text(ways).endswith("The twin expects --tp 4 (2 more GPUs) to keep the limits as they are.")
