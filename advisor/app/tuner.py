@@ -183,8 +183,8 @@ class Tuner:
         reference = comparison(records)
         if not won or reference is None:
             return []
-        winners = sorted(distinct(won), key=lambda config: -won.count(config))
         for_all = robust(tables, self.context.objective)
+        winners = sorted(distinct(won), key=lambda config: (-won.count(config), config != for_all))
         return distinct([winners[0], reference.config, *([for_all] if for_all else []), *winners[1:]])
 
     # -- budget --------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ STOPPED = {
     "budget": "the budget of launches was used up",
     "hours": "the budget of hours was used up",
     "gpu_hours": "the budget of GPU-hours was used up",
-    "no_gain_expected": "two launches in a row were expected to gain less than the noise",
+    "no_gain_expected": "the sampler expected less than the noise of two proposals in a row",
     "exhausted": "nothing is left to try in this space",
     "cancelled": "it was interrupted",
     "infrastructure": "the machine failed three times in a row",
