@@ -20,7 +20,7 @@ def regrets(config: ServingConfig, tables: Mapping[str, Sequence[Standing]], obj
     lost = {}
     for workload, table in tables.items():
         gains = [objective.gain(_of(config, table).mean, rival.mean) for rival in table if rival.feasible]
-        lost[workload] = max(0.0, 1.0 - min(gains))
+        lost[workload] = 1.0 - min([1.0, *gains])
     return lost
 
 

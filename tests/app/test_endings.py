@@ -13,6 +13,7 @@ from advisor.app.tuning import How, Session, open_session
 from advisor.domain.measurement import WorkloadOutcome
 from advisor.domain.outcome import OutOfMemory, Unhealthy
 from advisor.domain.ports import LaunchSpec, Proposal
+from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
 from advisor.report.study_notes import miss_text, outlook_text, robust_text
@@ -118,6 +119,34 @@ def test_one_configuration_loses_least_over_all_workloads(tmp_path: Path) -> Non
     own = [r.number for r in records if r.config == summary.robust.serving_config]
     assert list(summary.robust.trials) == own
     assert "loses 5.0 % at most against the best of each" in robust_text(summary.robust, "simulated")
+
+
+def test_one_that_breaks_a_limit_when_it_is_launched_again_is_not_for_all(tmp_path: Path) -> None:
+    """Batch 256 is good for both until its second launch, from when on it is slow to answer."""
+    seen: list[ServingConfig] = []
+
+    def script(spec: LaunchSpec, n: int) -> Act:
+        again = spec.config in seen
+        seen.append(spec.config)
+        slow = again and spec.config.max_batch_size == 256
+        rates = {w.workload: w.metrics for w in specialists(spec, n).under.values() if isinstance(w, WorkloadOutcome)}
+        under = {
+            name: WorkloadOutcome(
+                workload=name, metrics=metrics(rate.output_tok_per_s, 9000.0 if slow else 100.0), seed=0
+            )
+            for name, rate in rates.items()
+            if rate is not None
+        }
+        return Act(under=under)
+
+    workloads = ("1k1k_c8", "2k1k_c16")
+    opened = session(tmp_path, ScriptedEngine(script), max_launches=24, workloads=workloads, slo="ttft:p95<2s")
+    summary, records = play(opened)
+    confirmed = {r.config.max_batch_size for r in records if r.role == "confirmation"}
+    assert 256 in confirmed
+    assert summary.robust is not None
+    broke = {r.config for r in records if r.role == "confirmation" and r.config.max_batch_size == 256}
+    assert summary.robust.serving_config not in broke
 
 
 def test_a_study_of_one_workload_has_no_robust_configuration(tmp_path: Path) -> None:
