@@ -51,6 +51,11 @@ class StudyContext:
         return self.deployment.seq_len(self.workloads)
 
     @property
+    def server_hours(self) -> float:
+        """Server hours of the budget, infinite where it has no such limit."""
+        return self.budget.server_hours(self.deployment.gpus)
+
+    @property
     def fingerprint(self) -> str:
         """Names everything that makes two runs comparable; another engine world is another run."""
         return fingerprint(self.deployment, self.workloads, self.space, self.objective, self.slo, self.identity.label)

@@ -129,8 +129,7 @@ def plan(resolved: Resolved, forecaster: Forecaster, baseline: ServingConfig, wo
     if not order_found:
         raise NothingFeasible(
             f"no configuration of search space {resolved.space.name!r} serves {workload.name} on "
-            f"{resolved.deployment.gpus} x {resolved.deployment.gpu}: {forecaster.why_not(configs[0])} "
-            "More GPUs (--tp), a smaller quantization or a shorter workload would help."
+            f"{resolved.deployment.gpus} x {resolved.deployment.gpu}: {forecaster.nearest_miss(resolved.space)}"
         )
     likely = [place for place in order_found if ranking.p_fits[place] >= LEAST_P_FITS]
     shown = (likely or order_found)[: max(RERANKED, top_n)]

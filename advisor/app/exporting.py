@@ -27,10 +27,21 @@ from advisor.engines.trtllm.precedence import switched
 from advisor.engines.trtllm.rules import adjustments, validate
 from advisor.engines.trtllm.upstream import UpstreamJudge, UpstreamVerdict
 from advisor.engines.trtllm.yaml_text import yaml_text
+from advisor.search.shapes import Shape
 from advisor.store.yaml_files import load_yaml, read_text
 
 RESULT_NAME = "result.json"
 CONFIG_NAME = "extra-llm-api-config.yml"
+
+
+class Closest(StrictModel):
+    """Which tuned shape stands in for the one asked for."""
+
+    asked: Shape
+    workload_name: str
+    folder: str
+    octaves: float = Field(ge=0, description="Distance in factors of two of ISL, OSL and, if asked, concurrency")
+    n_shapes: int = Field(ge=1, description="Tuned shapes that were looked at")
 
 
 class Export(StrictModel):
@@ -55,6 +66,7 @@ class Export(StrictModel):
     upstream: UpstreamVerdict | None = Field(
         description="What the installed tensorrt_llm says, if it is of that release"
     )
+    closest: Closest | None = Field(default=None, description="Of `--closest` only")
 
 
 class _Winner(StrictModel):
@@ -62,7 +74,7 @@ class _Winner(StrictModel):
     serving_config: ServingConfig
 
 
-class _Found(StrictModel):
+class Found(StrictModel):
     """What is needed of a `result.json`, whichever version of advisor wrote it."""
 
     model_config = ConfigDict(extra="ignore")
@@ -183,7 +195,7 @@ def _result(folder: Path, engine_version: str, spoken: Dialect) -> Export:
     Raises:
         BadInput: no winner, or one that the release cannot express.
     """
-    result = _read(_Found, folder / RESULT_NAME)
+    result = read_found(folder)
     if result.best is None:
         raise BadInput(f"{folder / RESULT_NAME}: this study found no configuration that serves {result.workload_name}.")
     if result.deployment.engine != "trtllm":
@@ -234,6 +246,15 @@ def _result(folder: Path, engine_version: str, spoken: Dialect) -> Export:
         environment=environment,
         upstream=None,
     )
+
+
+def read_found(folder: Path) -> Found:
+    """The result in a workload's folder.
+
+    Raises:
+        BadInput: there is none, or it is damaged.
+    """
+    return _read(Found, folder / RESULT_NAME)
 
 
 def _read(model: type[ModelT], path: Path) -> ModelT:

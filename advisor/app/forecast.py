@@ -9,23 +9,27 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.domain.deployment import Deployment
+from advisor.domain.deployment import KV_BLOCK_TOKENS, Deployment
 from advisor.domain.errors import NothingFeasible
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import ServingConfig
+from advisor.domain.strict import changed
 from advisor.domain.study import SearchSpace
+from advisor.domain.units import round_up
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.dialects import dialect
 from advisor.memory.frontier import N_FEATURES, Law, sensitivities
 from advisor.memory.law import STAGES, MemoryBudget, MemoryLoad, MemorySettings, memory_budget
 from advisor.search.baselines import Baseline
 from advisor.search.prior import OBJECTIVE
+from advisor.search.relaxation import Relaxation, Room, help_text, memory_relaxations
 from advisor.search.space import all_configs
 from advisor.store import catalog
 from advisor.twin.predict import Twin, memory_load
 from advisor.twin.ranking import Ranking, rank
 
+KV_FRACTION = "kv_cache_free_gpu_memory_fraction"
 BROKEN_LIMIT = 20.0  # log units, beyond what any objective spans
 
 
@@ -118,9 +122,40 @@ class Forecaster:
                 return value
         raise NothingFeasible(
             f"the twin finds no configuration of search space {space.name!r} that serves {workload.name} on "
-            f"{self.deployment.gpus} x {self.deployment.gpu}: {self.why_not(everything[0])} "
-            "More GPUs (--tp), a smaller quantization or a shorter workload would help."
+            f"{self.deployment.gpus} x {self.deployment.gpu}: {self.nearest_miss(space)}"
         )
+
+    def nearest_miss(self, space: SearchSpace) -> str:
+        """What the configuration with most room lacks, and the smallest change of GPUs or weights that would help."""
+        nearest = self.roomiest(all_configs(space))
+        short_gib = max(0.0, -float(self.budget(nearest).headroom_gib))
+        return f"{self.why_not(nearest)} {help_text(self.relaxations(nearest, short_gib, space))}"
+
+    def roomiest(self, configs: Sequence[ServingConfig]) -> ServingConfig:
+        """Of those that the memory law lets run the one with the largest KV pool, else the one that lacks least."""
+        margins_gib = self.slopes(configs)[0]
+        pools = np.where(margins_gib >= 0, self.rank(configs, self.workloads[0]).kv_tokens, -1)
+        return configs[int(np.argmax(pools if (pools >= 0).any() else margins_gib))]
+
+    @property
+    def needed_tokens(self) -> int:
+        """KV tokens of the longest request, in whole blocks."""
+        return round_up(max(workload.max_tokens_per_request for workload in self.workloads), KV_BLOCK_TOKENS)
+
+    def relaxations(self, config: ServingConfig, short_gib: float, space: SearchSpace) -> tuple[Relaxation, ...]:
+        """More GPUs, or smaller weights, with which a configuration that lacked so many GiB should fit.
+
+        Its KV fraction may be another one there: what is left over for the other terms depends on it most.
+        """
+        ladder = next((each.values for each in space.active if each.name == KV_FRACTION), ())
+        alike = [config, *(changed(config, **{KV_FRACTION: value}) for value in ladder)]
+
+        def rooms(deployment: Deployment) -> list[Room]:
+            budgets = map(Forecaster(deployment, self.workloads).budget, alike)
+            return [Room(float(budget.headroom_gib), int(budget.kv_tokens)) for budget in budgets]
+
+        too_hopeful_gib = max(0.0, float(self.budget(config).headroom_gib) + short_gib) if short_gib else 0.0
+        return memory_relaxations(self.deployment, self.facts, self.gpu, rooms, too_hopeful_gib, self.needed_tokens)
 
     def why_not(self, config: ServingConfig) -> str:
         """One sentence on what a configuration lacks."""

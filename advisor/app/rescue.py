@@ -25,7 +25,7 @@ from advisor.domain.trial import TrialRecord
 from advisor.search.nearest import cheapest_first, log_cost, n_changed
 from advisor.search.space import all_configs, indices_of
 
-Ending = Literal["rescued", "budget", "hours", "exhausted", "cancelled", "infrastructure", "no_remedy"]
+Ending = Literal["rescued", "budget", "hours", "gpu_hours", "exhausted", "cancelled", "infrastructure", "no_remedy"]
 MOST_ASKED = 2000  # candidates that are held against the rules before the rescue gives up
 
 
@@ -90,7 +90,8 @@ class Rescuer:
             return "infrastructure"
         if self.trials.starts_left() <= 0:
             return "budget"
-        return "hours" if self.trials.hours_left() <= 0 else None
+        context = self.trials.context
+        return context.budget.binds(context.deployment.gpus) if self.trials.hours_left() <= 0 else None
 
     @property
     def original(self) -> ServingConfig:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from advisor.app.context import StudyContext
 from advisor.app.rescue import RescueReport
+from advisor.app.robustness import RobustChoice, robust_choice
 from advisor.app.trial_maker import launches
 from advisor.app.tuner import comparison
 from advisor.domain.deployment import Deployment
@@ -22,7 +23,9 @@ from advisor.domain.workload import Workload
 from advisor.memory.profiled import residuals
 from advisor.metrics.confidence import Interval, mean_interval, ratio_interval
 from advisor.metrics.definitions import average
+from advisor.search.misses import NearestMiss
 from advisor.search.standings import Standing, pick, standings
+from advisor.search.stopping import Outlook, expected_gains, outlook
 
 Status = Literal["confirmed", "baseline_within_noise", "candidate", "nothing_feasible", "interrupted"]
 
@@ -131,6 +134,7 @@ class Result(StrictModel):
     top: tuple[ResultEntry, ...]
     predicted_baselines: tuple[PredictedRow, ...]
     confidence: Confidence
+    nearest_miss: NearestMiss | None = Field(default=None, description="Where nothing is feasible: what came nearest")
     referee: dict[Literal["best", "baseline"], RefereeReport] = Field(
         default_factory=dict, description="The engine's own benchmark beside ours; empty on the twin"
     )
@@ -152,6 +156,12 @@ class StudySummary(StrictModel):
     counts: Counts
     duration_s: float = Field(description="Launch and load of all trials, seconds; virtual on the twin")
     results: tuple[Result, ...]
+    robust: RobustChoice | None = Field(
+        default=None, description="One configuration for all workloads; null for one workload, or where none serves all"
+    )
+    outlook: Outlook | None = Field(
+        default=None, description="Of one more hour, where the sampler said what it expects"
+    )
     rescue: RescueReport | None = Field(default=None, description="Of `--rescue` only")
 
     @property
@@ -174,6 +184,8 @@ def count(records: Sequence[TrialRecord]) -> Counts:
 
 def summarise(context: StudyContext, records: Sequence[TrialRecord], stopped_by: str, top_n: int = 5) -> StudySummary:
     """The whole study, one result per workload."""
+    duration_s = sum(record.duration_s for record in records)
+    ahead = outlook(expected_gains(records), launches(records), duration_s / 3600)
     return StudySummary(
         study=context.name,
         run=context.run_name,
@@ -181,8 +193,10 @@ def summarise(context: StudyContext, records: Sequence[TrialRecord], stopped_by:
         label=context.identity.label,
         stopped_by=stopped_by,
         counts=count(records),
-        duration_s=sum(record.duration_s for record in records),
+        duration_s=duration_s,
         results=tuple(result(context, records, workload, stopped_by, top_n) for workload in context.workloads),
+        robust=robust_choice(context, records),
+        outlook=None if stopped_by == "exhausted" else ahead,
     )
 
 

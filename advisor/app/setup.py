@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +15,7 @@ from advisor.domain.objective import Objective, Slo, parse_objective, parse_slo
 from advisor.domain.serving_config import FOUR_SETTINGS
 from advisor.domain.strict import StrictModel, parse, unknown_name
 from advisor.domain.study import Budget, SearchSpace, Study
-from advisor.domain.workload import Workload, parse_lengths, parse_workload
+from advisor.domain.workload import MOST_WORKLOADS, Workload, crossed, parse_workload, too_many
 from advisor.engines.trtllm.command import check_deployment
 from advisor.engines.trtllm.dialects import Dialect, check_option, dialect
 from advisor.search.space import restrict
@@ -32,7 +33,7 @@ class Question(StrictModel):
     study: str | None = None
     isl: str | None = None
     osl: str | None = None
-    concurrency: int | None = Field(default=None, ge=1)
+    concurrency: str | None = None
     request_rate_per_s: float | None = Field(default=None, gt=0)
     workloads: tuple[str, ...] = ()
     slo: str = ""
@@ -50,6 +51,7 @@ class Question(StrictModel):
     search_space: str | None = None
     max_launches: int | None = Field(default=None, ge=1)
     max_hours: float | None = Field(default=None, gt=0)
+    gpu_hours: float | None = Field(default=None, gt=0)
 
 
 class Resolved(StrictModel):
@@ -89,6 +91,7 @@ def resolve(question: Question) -> Resolved:
     budget = Budget(
         max_launches=question.max_launches or study.budget.max_launches,
         max_hours=question.max_hours or study.budget.max_hours,
+        gpu_hours=question.gpu_hours or study.budget.gpu_hours,
     )
     return Resolved(
         study=study,
@@ -225,7 +228,7 @@ def _deployment(fixed: Deployment, question: Question) -> Deployment:
     elif question.tp is not None or question.pp is not None:
         updates["gpus"] = (question.tp or fixed.tp) * (question.pp or fixed.pp)
     if "tp" in updates and question.ep is None:
-        updates["ep"] = updates["tp"] if fixed.ep == fixed.tp else min(fixed.ep, int(updates["tp"]))
+        updates["ep"] = fixed.ep_at(int(updates["tp"]))
     return parse(Deployment, {**fixed.model_dump(mode="json"), **updates}, "deployment")
 
 
@@ -233,7 +236,7 @@ def _workloads(question: Question, study: Study) -> tuple[Workload, ...]:
     """The workloads asked for, else the study's own.
 
     Raises:
-        BadInput: only one of ISL and OSL given, names twice, both ways of asking mixed.
+        BadInput: only one of ISL and OSL given, names twice, too many, both ways of asking mixed.
     """
     if (question.isl is None) != (question.osl is None):
         missing = "--osl" if question.osl is None else "--isl"
@@ -242,12 +245,26 @@ def _workloads(question: Question, study: Study) -> tuple[Workload, ...]:
         raise BadInput("Give either --isl and --osl or --workload, not both.")
     if question.concurrency is not None and question.request_rate_per_s is not None:
         raise BadInput("Give either --concurrency or --request-rate, not both.")
+    loads = _concurrencies(question.concurrency)
+    rate = question.request_rate_per_s
     if question.isl is not None and question.osl is not None:
-        isl_min, isl = parse_lengths(question.isl, "ISL")
-        osl_min, osl = parse_lengths(question.osl, "OSL")
-        data = {"isl": isl, "osl": osl, "isl_min": isl_min, "osl_min": osl_min}
-        load = {"concurrency": question.concurrency, "request_rate_per_s": question.request_rate_per_s}
-        return (parse(Workload, {**data, **load}, "workload"),)
+        found = crossed(question.isl.split(","), question.osl.split(","), loads, rate)
+    else:
+        found = _named_workloads(question, study, loads)
+    names = [workload.name for workload in found]
+    if len(set(names)) < len(names):
+        raise BadInput(f"A workload is given twice among {', '.join(names)}.")
+    if len(names) > MOST_WORKLOADS:
+        raise BadInput(f"These are {too_many(len(names))}")
+    return found
+
+
+def _named_workloads(question: Question, study: Study, loads: Sequence[int | None]) -> tuple[Workload, ...]:
+    """Workloads by short name, the study's where none is given; a load that is said goes to names without one.
+
+    Raises:
+        BadInput: no workload name, or a load for names that all have one.
+    """
     load_said = question.concurrency is not None or question.request_rate_per_s is not None
     names = question.workloads
     if load_said and names and all("_" in name for name in names):
@@ -256,9 +273,27 @@ def _workloads(question: Question, study: Study) -> tuple[Workload, ...]:
             f"{', '.join(names)} {'all have' if len(names) > 1 else 'has'} one: leave one of the two out."
         )
     if not names:  # a load on the command line replaces those of the study
-        shapes = [name.partition("_")[0] if load_said else name for name in study.workloads]
+        shapes = [name.partition("_")[0] if load_said else name for name in study.workload_names]
         names = tuple(dict.fromkeys(shapes))
-    found = tuple(parse_workload(name, question.concurrency, question.request_rate_per_s) for name in names)
-    if len({workload.name for workload in found}) < len(found):
-        raise BadInput(f"A workload is given twice among {', '.join(names)}.")
-    return found
+    return tuple(
+        parse_workload(name, load, question.request_rate_per_s)
+        for name in names
+        for load in (loads if "_" not in name else (None,))
+    )
+
+
+def _concurrencies(text: str | None) -> tuple[int | None, ...]:
+    """`64,256` as numbers; (None,) where nothing was said.
+
+    Raises:
+        BadInput: not a list of positive whole numbers.
+    """
+    if text is None:
+        return (None,)
+    parts = [part.strip() for part in text.split(",")]
+    wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
+    if wrong:
+        raise BadInput(
+            f"--concurrency {text}: {wrong[0]!r} is not a number of requests. Write 256, or several as 64,256."
+        )
+    return tuple(map(int, parts))

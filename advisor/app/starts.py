@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from advisor.app.admission import MemoryGate
 from advisor.app.context import StudyContext
-from advisor.app.forecast import Forecaster, best_first, log_scores
+from advisor.app.forecast import KV_FRACTION, Forecaster, best_first, log_scores
 from advisor.domain.ports import Proposal
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.search.space import all_configs, indices_of
 
-KV_FRACTION = "kv_cache_free_gpu_memory_fraction"
 N_STARTS = 6
 CONSIDERED = 2000
 LEAST_STEPS_APART = 2

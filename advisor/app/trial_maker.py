@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -50,6 +49,7 @@ class TrialMaker:
             memory_predicted_gib=context.predict(asked.config, context.workloads[0]).memory_gib,
             max_attempts=min(MAX_ATTEMPTS, max(1, self.starts_left())),
             referee=referee,
+            expected_gain=asked.expected_gain,
         )
         record = run_trial(
             request, self.engine, on_event=self.reporter.event, evidence=self.ledger.folder(asked.number)
@@ -70,6 +70,7 @@ class TrialMaker:
             seed=self.context.seed,
             outcome=refusal,
             memory_predicted_gib=self.context.predict(asked.config, self.context.workloads[0]).memory_gib,
+            expected_gain=asked.expected_gain,
             n_attempts=0,
         )
         self._commit(record)
@@ -85,8 +86,7 @@ class TrialMaker:
 
     def hours_left(self) -> float:
         """Server hours of the budget, infinite where it has no such limit."""
-        hours = self.context.budget.max_hours
-        return math.inf if hours is None else hours - sum(r.duration_s for r in self.ledger.records()) / 3600
+        return self.context.server_hours - sum(r.duration_s for r in self.ledger.records()) / 3600
 
     def infrastructure_down(self) -> bool:
         """True when the last launches of this run, and not of one that was mended since, say so."""

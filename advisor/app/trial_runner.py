@@ -69,6 +69,7 @@ def run_trial(
         engine_label=identity.label,
         seed=request.spec.seed,
         memory_predicted_gib=request.memory_predicted_gib,
+        expected_gain=request.expected_gain,
         n_attempts=n_attempts,
         **{name: getattr(launch, name) for name in _Launch.model_fields if name != "started"},
     )

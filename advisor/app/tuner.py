@@ -12,11 +12,20 @@ from advisor.domain.outcome import Rejected
 from advisor.domain.ports import CancelToken, Ledger, Proposal
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
+from advisor.search.robust import robust
 from advisor.search.space import contains
 from advisor.search.standings import Standing, pick, standings
-from advisor.search.stopping import confirmation_rounds, search_launches
+from advisor.search.stopping import (
+    MAX_ROUNDS,
+    confirmation_launches,
+    expected_gains,
+    no_gain_expected,
+    noise,
+    repeats,
+    search_launches,
+)
 
-StoppedBy = Literal["budget", "hours", "exhausted", "cancelled", "infrastructure"]
+StoppedBy = Literal["budget", "hours", "gpu_hours", "no_gain_expected", "exhausted", "cancelled", "infrastructure"]
 MAX_REJECTIONS_IN_A_ROW = 200
 
 
@@ -107,9 +116,11 @@ class Tuner:
             if self._launches_left() <= 0:
                 return "budget"
             if self._out_of_hours():
-                return "hours"
+                return self.context.budget.binds(self.context.deployment.gpus)
             if rejected >= MAX_REJECTIONS_IN_A_ROW or self._exhausted():
                 return "exhausted"
+            if self._no_gain_expected():
+                return "no_gain_expected"
             asked = self.ledger.ask("search")
             refusal = self.admission.admit(asked.config, self.ledger.records())
             if refusal is not None:
@@ -118,6 +129,10 @@ class Tuner:
                 continue
             record = self.trials.run(asked)
             rejected = 0 if record.n_attempts else rejected + 1
+
+    def _no_gain_expected(self) -> bool:
+        records = self.ledger.records()
+        return no_gain_expected(expected_gains(records), noise(repeats(records, self.context.value_of)))
 
     def _exhausted(self) -> bool:
         space = self.context.space
@@ -142,29 +157,35 @@ class Tuner:
             self.trials.launch("confirmation", Proposal(config=config, origin=origin), referee=not met)
 
     def _confirmations(self) -> list[tuple[ServingConfig, str]]:
+        """What is launched again and why, round by round, as far as the budget goes."""
         records = self.ledger.records()
-        rounds = confirmation_rounds(self.context.budget, len(self.context.workloads))
-        winners = distinct([standing.config for standing in self.winners(records)])
-        reference = comparison(records)
-        if not winners or reference is None:
+        if not confirmation_launches(self.context.budget, len(self.context.workloads)):
             return []
-        contenders = distinct([*winners, reference.config])
+        again = [record for record in records if record.role == "confirmation"]
+        done = [record.config for record in again if record.measured]
+        # One repeat a side decides nothing: rather two of few contenders, the others stay candidates.
+        room = self.trials.starts_left() + launches(again)
+        contenders = self._contenders(records)[: max(2, room // MAX_ROUNDS)]
         if len(contenders) < 2:
             return []
-        done = [record.config for record in records if record.role == "confirmation" and record.measured]
         todo: list[tuple[ServingConfig, str]] = []
-        for round_number in range(1, rounds + 1):
+        for round_number in range(1, MAX_ROUNDS + 1):
             for config in contenders:
                 if done.count(config) < round_number:
                     todo.append((config, f"confirmation round {round_number}"))
         return todo[: max(0, self.trials.starts_left())]
 
-    def winners(self, records: Sequence[TrialRecord]) -> list[Standing]:
-        """The best feasible configuration of each workload, as the search measured it."""
-        searched = [record for record in records if record.role != "confirmation"]
-        context = self.context
-        tables = [standings(searched, w.name, context.objective, context.slo) for w in context.workloads]
-        return [winner for table in tables if (winner := pick(table, context.objective)) is not None]
+    def _contenders(self, records: Sequence[TrialRecord]) -> list[ServingConfig]:
+        """Most useful first: the winner of most workloads, what it is compared with, the robust one, other winners."""
+        tables = searched_tables(self.context, records)
+        picked = [pick(table, self.context.objective) for table in tables.values()]
+        won = [winner.config for winner in picked if winner is not None]
+        reference = comparison(records)
+        if not won or reference is None:
+            return []
+        for_all = robust(tables, self.context.objective)
+        winners = sorted(distinct(won), key=lambda config: (-won.count(config), config != for_all))
+        return distinct([winners[0], reference.config, *([for_all] if for_all else []), *winners[1:]])
 
     # -- budget --------------------------------------------------------------------------------------------------
 
@@ -176,10 +197,11 @@ class Tuner:
     def _out_of_hours(self) -> bool:
         """True when one more launch, at the pace so far, would take the hours that the confirmation needs."""
         starts = launches(self.ledger.records())
-        if self.context.budget.max_hours is None or not starts:
+        if not starts:
             return False
         pace = sum(r.duration_s for r in self.ledger.records()) / 3600 / starts
-        return self.trials.hours_left() < (1 + confirmation_launches(self.context)) * pace
+        reserved = confirmation_launches(self.context.budget, len(self.context.workloads))
+        return self.trials.hours_left() < (1 + reserved) * pace
 
     def _done(self) -> bool:
         """True when nothing more may be launched before the confirmation."""
@@ -197,6 +219,7 @@ def comparison(records: Sequence[TrialRecord]) -> TrialRecord | None:
     return next((r for r in records if r.role == "baseline" and r.measured), None)
 
 
-def confirmation_launches(context: StudyContext) -> int:
-    """Launches kept for the confirmation."""
-    return context.budget.max_launches - search_launches(context.budget, len(context.workloads))
+def searched_tables(context: StudyContext, records: Sequence[TrialRecord]) -> dict[str, list[Standing]]:
+    """Standings by workload as the search measured them: the confirmation must not choose what it confirms."""
+    searched = [record for record in records if record.role != "confirmation"]
+    return {w.name: standings(searched, w.name, context.objective, context.slo) for w in context.workloads}

@@ -15,6 +15,7 @@ from advisor.app.baseline_choice import choose_baselines
 from advisor.app.choosing import choose
 from advisor.app.context import StudyContext
 from advisor.app.forecast import Forecaster
+from advisor.app.misses import with_nearest_misses
 from advisor.app.rescue import Rescuer
 from advisor.app.results import StudySummary, summarise
 from advisor.app.setup import Question, Resolved
@@ -104,7 +105,7 @@ class Session:
         return has_trials(self.run_folder)
 
     def expected_hours(self) -> float:
-        """Server time of the whole budget, hours, from the predicted baseline or the first start that would run."""
+        """Server time that the budget allows, from the predicted baseline or the first start that would run."""
         tried = [self.context.baseline.config, *self.starts.considered[0][:3]]
         for config in tried:
             if config is None:
@@ -114,7 +115,7 @@ class Session:
             if len(metrics) == len(predictions):
                 loads_s = sum(each.duration_s for each in metrics)
                 start_s = STARTUP.total_s(predictions[0].memory_gib.weights, n_graphs=20)
-                return self.context.budget.max_launches * (start_s + loads_s) / 3600
+                return min(self.context.server_hours, self.context.budget.max_launches * (start_s + loads_s) / 3600)
         return 0.0
 
     def predicted_gain(self) -> float | None:
@@ -181,7 +182,8 @@ class Session:
 
     def summary(self, records: Sequence[TrialRecord], stopped_by: str) -> StudySummary:
         """The study as its records tell it."""
-        return summarise(self.context, records, stopped_by, self.how.top_n)
+        found = summarise(self.context, records, stopped_by, self.how.top_n)
+        return with_nearest_misses(found, self.context, records, self.forecaster)
 
 
 def open_session(question: Question, how: How) -> Session:

@@ -19,14 +19,19 @@ class OutputFormat(str, Enum):
 
 
 Isl = Annotated[
-    str | None, typer.Option("--isl", help="Prompt tokens: 4096, 4k, or a range 3000:4096.", rich_help_panel=WORKLOAD)
+    str | None,
+    typer.Option(
+        "--isl",
+        help="Prompt tokens: 4096, 4k, a range 3000:4096; several as 1k,4k, one workload each.",
+        rich_help_panel=WORKLOAD,
+    ),
 ]
 Osl = Annotated[
-    str | None, typer.Option("--osl", help="Output tokens: 1024, 1k, or a range.", rich_help_panel=WORKLOAD)
+    str | None, typer.Option("--osl", help="Output tokens: 1024, 1k, a range, or several.", rich_help_panel=WORKLOAD)
 ]
 Concurrency = Annotated[
-    int | None,
-    typer.Option(help="Requests in flight over all ranks. [default: 1024]", min=1, rich_help_panel=WORKLOAD),
+    str | None,
+    typer.Option(help="Requests in flight over all ranks; several: 64,256. [default: 1024]", rich_help_panel=WORKLOAD),
 ]
 RequestRate = Annotated[
     float | None, typer.Option(help="Requests per second (Poisson) instead of a concurrency.", rich_help_panel=WORKLOAD)

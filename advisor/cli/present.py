@@ -119,5 +119,5 @@ def run(session: Session, output: OutputFormat) -> int:
     if summary.stopped_by == "infrastructure":
         raise EngineFailed(bundle.why_stopped(ledger.records()))
     if not summary.feasible:
-        raise NothingFeasible(bundle.why_nothing(session, ledger.records()))
+        raise NothingFeasible(bundle.why_nothing(summary, ledger.records()))
     return 0

@@ -63,6 +63,10 @@ def tune(
     max_hours: Annotated[
         float | None, typer.Option(help="Server hours in all; virtual ones on the twin.", rich_help_panel=opt.BUDGET)
     ] = None,
+    gpu_hours: Annotated[
+        float | None,
+        typer.Option(help="Server hours times GPUs in all; virtual ones on the twin.", rich_help_panel=opt.BUDGET),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this run where it stopped.", rich_help_panel=opt.BUDGET)
     ] = False,
@@ -113,6 +117,7 @@ def tune(
         search_space=search_space,
         max_launches=max_launches,
         max_hours=max_hours,
+        gpu_hours=gpu_hours,
     )
     how = tuning.How(
         engine=engine,

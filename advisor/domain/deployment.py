@@ -17,6 +17,17 @@ KV_BLOCK_TOKENS = 32  # TensorRT-LLM's tokens_per_block
 Quantization = Literal["bf16", "fp8", "fp8_block", "nvfp4", "mxfp4"]
 KvCacheDtype = Literal["auto", "bf16", "fp8"]
 
+# The least compute capability with kernels for a precision.
+# Source: NVIDIA/TensorRT-LLM docs/source/features/quantization.md (hardware support matrix), supported-hardware.md;
+# mxfp4 on Hopper: tensorrt_llm/_torch/model_config.py (GptOssForCausalLM).
+LEAST_CAPABILITY: dict[Quantization, tuple[int, int]] = {
+    "bf16": (8, 0),
+    "fp8": (8, 9),
+    "fp8_block": (9, 0),
+    "mxfp4": (9, 0),
+    "nvfp4": (10, 0),
+}
+
 # Search-space dimension -> Deployment field that it overrides for one trial.
 OPTION_FIELDS: dict[str, str] = {
     "enable_attention_dp": "attention_dp",
@@ -120,6 +131,10 @@ class Deployment(StrictModel):
         if self.kv_cache_dtype != "auto":
             return self.kv_cache_dtype
         return "fp8" if self.quantization in ("fp8", "nvfp4") else "bf16"
+
+    def ep_at(self, tp: int) -> int:
+        """Expert-parallel size beside another tp: all ranks where it is all of several now, else at most as many."""
+        return tp if self.ep == self.tp > 1 else min(self.ep, tp)
 
     def system_batch(self, max_batch_size: int) -> int:
         """Requests that can run at once over all ranks: per-rank limit x tp under attention DP."""

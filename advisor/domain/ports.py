@@ -189,6 +189,7 @@ class TrialRequest(StrictModel):
     memory_predicted_gib: MemoryReport | None = None
     max_attempts: int = Field(default=2, ge=1, description="Process starts it may cost")
     referee: bool = Field(default=False, description="Run the engine's own benchmark after ours")
+    expected_gain: float | None = None
 
 
 class Asked(StrictModel):
@@ -198,6 +199,7 @@ class Asked(StrictModel):
     config: ServingConfig
     role: Role
     origin: str
+    expected_gain: float | None = None
 
 
 class Proposal(StrictModel):
@@ -205,6 +207,9 @@ class Proposal(StrictModel):
 
     config: ServingConfig
     origin: str
+    expected_gain: float | None = Field(
+        default=None, ge=0, description="Of the incumbent's objective, a fraction; none where the proposer cannot say"
+    )
 
 
 class Proposer(Protocol):

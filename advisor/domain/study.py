@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from advisor.domain.deadlines import Deadlines
 from advisor.domain.deployment import Deployment
+from advisor.domain.errors import BadInput
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.serving_config import OptionValue
 from advisor.domain.strict import StrictModel
-from advisor.domain.workload import Workload
+from advisor.domain.workload import Matrix, Workload
 
 
 class Dimension(StrictModel):
@@ -75,6 +77,15 @@ class Budget(StrictModel):
 
     max_launches: int = Field(default=24, ge=1)
     max_hours: float | None = Field(default=None, gt=0, description="Of the engine: virtual hours on the twin")
+    gpu_hours: float | None = Field(default=None, gt=0, description="Server hours x GPUs; virtual on the twin")
+
+    def server_hours(self, n_gpus: int) -> float:
+        """Server hours that both limits allow on so many GPUs, starts included; infinite without a limit."""
+        return min(self.max_hours or math.inf, (self.gpu_hours or math.inf) / n_gpus)
+
+    def binds(self, n_gpus: int) -> Literal["hours", "gpu_hours"]:
+        """Which of the two limits is reached first."""
+        return "hours" if self.max_hours == self.server_hours(n_gpus) else "gpu_hours"
 
 
 class Study(StrictModel):
@@ -87,13 +98,30 @@ class Study(StrictModel):
     deployment: Deployment
     search_space: str = Field(default="default", description="Name or file of the search space")
     vary: tuple[str, ...] = Field(default=(), description="Dimensions of the space searched besides the four settings")
-    workloads: tuple[str, ...] = Field(min_length=1, description="Short names")
+    workloads: tuple[str, ...] = Field(default=(), description="Short names")
+    matrix: Matrix | None = Field(default=None, description="More workloads: every combination of these sizes")
     objective: Objective = Objective()
     slo: Slo = Slo()
     baseline: str = Field(default="default", description="Baseline that trial 0 launches")
     budget: Budget = Budget()
     deadlines: Deadlines = Deadlines()
     sources: tuple[str, ...] = Field(default=(), description="Where the fixed choices come from")
+
+    @model_validator(mode="after")
+    def _some_workload(self) -> Study:
+        try:
+            n_workloads = len(self.workload_names)
+        except BadInput as error:
+            raise ValueError(f"matrix: {error}") from None
+        if not n_workloads:
+            raise ValueError("no workload: name some under 'workloads', or give a 'matrix' of sizes.")
+        return self
+
+    @property
+    def workload_names(self) -> tuple[str, ...]:
+        """Short names of all its workloads, those of the matrix last."""
+        more = () if self.matrix is None else tuple(workload.name for workload in self.matrix.workloads)
+        return tuple(dict.fromkeys((*self.workloads, *more)))
 
 
 def fingerprint(

@@ -40,6 +40,9 @@ class TrialRecord(StrictModel):
     memory_measured_gib: MemoryReport | None = None
     profiled_gib: ProfiledMemory | None = None
     surprises: tuple[str, ...] = Field(default=(), description="What the server really uses, other than asked")
+    expected_gain: float | None = Field(
+        default=None, description="What its proposer expected of it, as a fraction of the incumbent; null if unsaid"
+    )
     n_attempts: int = Field(default=1, ge=0, description="Process starts it cost; 0 when rejected")
 
     @property

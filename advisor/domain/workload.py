@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from advisor.domain.errors import BadInput
-from advisor.domain.strict import StrictModel
+from advisor.domain.strict import StrictModel, parse
 from advisor.domain.units import TOKENS_PER_K, format_tokens, parse_tokens
 
 DEFAULT_CONCURRENCY = 1024  # the TensorRT-LLM guide's
 DEFAULT_WAVES = 8  # requests = waves x concurrency, the guide's ratio
+MOST_WORKLOADS = 24  # of one study: each launch benchmarks all of them
 OPEN_LOOP_SECONDS = 60.0  # arrivals simulated or sent when a request rate is given
 
 _NAME = re.compile(
@@ -106,6 +108,57 @@ def parse_lengths(text: str, what: str) -> tuple[int | None, int]:
     if parse_tokens(low) > parse_tokens(high):
         raise BadInput(f"{what} range {text!r} runs backwards: write the shorter length first, as 3000:4096.")
     return parse_tokens(low), parse_tokens(high)
+
+
+class Matrix(StrictModel):
+    """Every combination of prompt lengths, output lengths and concurrencies: a workload each.
+
+    Lengths are written as on the command line: 4096, `4k`, or a range `3000:4096`.
+    """
+
+    isl: tuple[int | str, ...] = Field(min_length=1, description="Prompt lengths, tokens")
+    osl: tuple[int | str, ...] = Field(min_length=1, description="Output lengths, tokens")
+    concurrency: tuple[int, ...] = Field(default=(), description="Requests in flight; none = the default")
+
+    @property
+    def workloads(self) -> tuple[Workload, ...]:
+        """The workloads, ISL changing slowest.
+
+        Raises:
+            BadInput: not a length, or more workloads than a study can have.
+        """
+        return crossed(list(map(str, self.isl)), list(map(str, self.osl)), self.concurrency or (None,))
+
+
+def crossed(
+    isls: Sequence[str],
+    osls: Sequence[str],
+    concurrencies: Sequence[int | None] = (None,),
+    request_rate_per_s: float | None = None,
+) -> tuple[Workload, ...]:
+    """Every combination of lengths and loads, ISL changing slowest.
+
+    Raises:
+        BadInput: not a length, an impossible workload, or more workloads than a study can have.
+    """
+    n_workloads = len(isls) * len(osls) * len(concurrencies)
+    if n_workloads > MOST_WORKLOADS:
+        raise BadInput(f"{len(isls)} ISL x {len(osls)} OSL x {len(concurrencies)} loads are {too_many(n_workloads)}")
+    lengths = [(parse_lengths(isl, "ISL"), parse_lengths(osl, "OSL")) for isl in isls for osl in osls]
+    data = [
+        {"isl": isl, "osl": osl, "isl_min": isl_min, "osl_min": osl_min, "concurrency": concurrency}
+        for (isl_min, isl), (osl_min, osl) in lengths
+        for concurrency in concurrencies
+    ]
+    return tuple(parse(Workload, {**each, "request_rate_per_s": request_rate_per_s}, "workload") for each in data)
+
+
+def too_many(n_workloads: int) -> str:
+    """What is wrong with so many workloads, and what to do."""
+    return (
+        f"{n_workloads} workloads, and every launch would benchmark all of them; a study takes at most "
+        f"{MOST_WORKLOADS}. Name fewer sizes, or run several studies."
+    )
 
 
 def parse_workload(text: str, concurrency: int | None = None, request_rate_per_s: float | None = None) -> Workload:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,12 @@ def ratio_interval(numerators: Sequence[float], denominators: Sequence[float], l
     return Interval(estimate=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half), level=level)
 
 
+def pooled_squares(groups: Iterable[Sequence[float]]) -> tuple[float, int]:
+    """Sum of squared deviations from each group's own mean, and the degrees of freedom that they leave."""
+    arrays = [np.asarray(group, np.float64) for group in groups if len(group)]
+    return sum(float(((each - each.mean()) ** 2).sum()) for each in arrays), sum(each.size - 1 for each in arrays)
+
+
 def mean_interval(
     values: Sequence[float], others: Sequence[Sequence[float]] = (), level: float = 0.95
 ) -> Interval | None:
@@ -85,11 +91,10 @@ def mean_interval(
         None when all of them together leave no degree of freedom.
     """
     groups = [np.log(np.asarray(group, float)) for group in (values, *others) if len(group)]
-    dof = sum(group.size - 1 for group in groups)
+    squares, dof = pooled_squares(groups)
     if not len(values) or dof < 1:
         return None
-    variance = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / dof
-    half = student_t_quantile(0.5 + level / 2, dof) * math.sqrt(variance / len(values))
+    half = student_t_quantile(0.5 + level / 2, dof) * math.sqrt(squares / dof / len(values))
     centre = float(groups[0].mean())
     return Interval(estimate=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half), level=level)
 

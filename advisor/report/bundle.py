@@ -6,7 +6,7 @@ import csv
 import datetime
 import io
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from advisor.app.results import Result, StudySummary
 from advisor.app.tuning import Session
-from advisor.domain.objective import Objective, Slo, latency_ms
+from advisor.domain.objective import Objective, latency_ms
 from advisor.domain.outcome import OutOfMemory, Rejected, summary
 from advisor.domain.trial import TrialRecord
 from advisor.engines.trtllm.dialects import default_config, dialect
@@ -22,6 +22,8 @@ from advisor.report import files
 from advisor.report.html import report_html
 from advisor.report.markup import visible
 from advisor.report.reproduce import tune_argv
+from advisor.report.robust_files import robust_files
+from advisor.report.study_notes import ROBUST, miss_text
 from advisor.report.summary import interval_text
 from advisor.store import catalog
 from advisor.store.yaml_files import make_folder, read_text, write_atomic
@@ -47,13 +49,14 @@ def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummar
         if result.best is None:
             continue
         texts[result.workload_name] = workload_files(session, result)
-        for name, text in texts[result.workload_name].items():
-            write_atomic(folder / name, text)
-            if name.endswith(".sh"):
-                (folder / name).chmod(0o755)
+        _write_texts(folder, texts[result.workload_name])
         _merge_lookup(session, result)
         title = result.workload_name if len(outcome.results) > 1 else "config"
         paths[title] = folder / files.CONFIG_NAME
+    for_all = robust_files(session.context, outcome)
+    if for_all:
+        _write_texts(make_folder(run / ROBUST), for_all)
+        paths["for all"] = run / ROBUST / files.CONFIG_NAME
     write_atomic(run / "summary.json", outcome.model_dump_json(indent=2) + "\n")
     write_atomic(run / "trials.csv", trials_csv(session, records))
     argv = tune_argv(session.context, session.resolved.study, catalog.study_names())
@@ -62,6 +65,13 @@ def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummar
     paths["report"] = run / "report.html"
     paths["all trials"] = run / "trials.csv"
     return paths
+
+
+def _write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        write_atomic(folder / name, text)
+        if name.endswith(".sh"):
+            (folder / name).chmod(0o755)
 
 
 def workload_files(session: Session, result: Result) -> dict[str, str]:
@@ -171,46 +181,20 @@ def closing_lines(session: Session, outcome: StudySummary, paths: dict[str, Path
     return [*lines, Text.assemble((f"Next{where}: ", "bold"), (f"bash {serve}", "bold"))]
 
 
-def why_nothing(session: Session, records: Sequence[TrialRecord]) -> str:
+def why_nothing(outcome: StudySummary, records: Sequence[TrialRecord]) -> str:
     """Why no configuration is feasible, from the nearest miss, and what would help."""
-    model, gpus = session.context.deployment.model, session.context.deployment
-    misses = [record for record in records if isinstance(record.outcome, OutOfMemory)]
-    if misses:
-        best = min(misses, key=lambda record: record.outcome.short_gib)  # type: ignore[union-attr]
-        return (
-            f"no configuration of {model} serves this workload on {gpus.gpus} x {gpus.gpu}. The nearest one was "
-            f"{summary(best.outcome)} (trial #{best.number}). More GPUs (--tp), a smaller quantization or a shorter "
-            "workload would help."
-        )
+    first = outcome.results[0]
+    miss, fixed = first.nearest_miss, first.deployment
+    if miss is not None and miss.blocks == "slo":
+        return f"no configuration that was launched keeps {first.slo.text} on {first.workload_name}. {miss_text(miss)}"
+    if miss is not None:
+        where = f"{fixed.gpus} x {fixed.gpu}"
+        return f"no configuration of {fixed.model} serves {first.workload_name} on {where}. {miss_text(miss)}"
     refused = [record.outcome for record in records if isinstance(record.outcome, Rejected)]
     if refused and all(not record.launched for record in records):
         nearest = min(refused, key=lambda outcome: outcome.excess)
         return f"every configuration was rejected before launch; the nearest: {nearest.reason}."
-    nearest_miss = _nearest_miss(session.context.slo, records)
-    if nearest_miss:
-        return (
-            f"no configuration that was launched keeps {session.context.slo.text}. The nearest one has {nearest_miss}. "
-            "Loosen the limit, lower the concurrency, or see trials.csv for how near each came."
-        )
     return "no launch ended with a measurement; see trials/ for the evidence of each."
-
-
-def _nearest_miss(slo: Slo, records: Sequence[TrialRecord]) -> str:
-    """The limit that blocks the trial which breaks its worst one least, in words; empty when nothing was measured."""
-    worst = []
-    for record in records:
-        broken = [
-            (limit.excess(outcome.metrics), outcome.workload, limit)
-            for outcome in record.workloads
-            for limit in slo.limits
-            if outcome.metrics is not None
-        ]
-        if record.measured and broken:
-            excess, workload, limit = max(broken, key=lambda entry: entry[0])
-            worst.append(
-                (excess, f"{limit.name} {limit.limit_ms * (1 + excess):,.4g} ms on {workload} (trial #{record.number})")
-            )
-    return min(worst, key=lambda entry: entry[0])[1] if worst else ""
 
 
 def why_stopped(records: Sequence[TrialRecord]) -> str:

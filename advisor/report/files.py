@@ -42,6 +42,7 @@ class Story(StrictModel):
     date: str
     confidence: str
     notes: tuple[str, ...] = ()
+    benchmark: str = "benchmark.sh"
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -52,7 +53,8 @@ class Story(StrictModel):
             f"{self.date}. Confidence: {self.confidence}.",
         ]
         if self.source != "measured":
-            said.insert(1, "No GPU was used: measure it (bash serve.sh, then bash benchmark.sh) before you rely on it.")
+            measure = f"bash serve.sh, then bash {self.benchmark}"
+            said.insert(1, f"No GPU was used: measure it ({measure}) before you rely on it.")
         return (*said, *self.notes)
 
 

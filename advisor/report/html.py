@@ -16,6 +16,7 @@ from advisor.report.markup import Html, copyable, join, tag
 from advisor.report.metric_rows import METRICS
 from advisor.report.page_style import CSS, SCRIPT
 from advisor.report.reproduce import reproduce
+from advisor.report.study_notes import ROBUST, outlook_text, robust_section
 from advisor.report.summary import (
     LIMITS,
     STOPPED,
@@ -55,6 +56,7 @@ def report_html(
         tag(
             "main",
             *(_workload(result, records, files.get(result.workload_name, {})) for result in summary.results),
+            robust_section(summary),
             _all_trials(summary, records),
             reproduce(context, summary, argv, version),
         ),
@@ -100,6 +102,7 @@ def _header(context: StudyContext, summary: StudySummary) -> Html:
     )
     what = f"{fixed.model} ({fixed.quantization}) on {fixed.gpus} × {context.gpu.title}, {layout}"
     places = {result.workload_name: result.workload_name for result in summary.results if len(summary.results) > 1}
+    places |= {"One for all": ROBUST} if len(summary.results) > 1 else {}
     places |= {"Every trial": "trials", "How to reproduce": "reproduce"}
     links = [tag("a", title, href=f"#{place}") for title, place in places.items()]
     return tag(
@@ -276,8 +279,8 @@ def _all_trials(summary: StudySummary, records: Sequence[TrialRecord]) -> Html:
     )
     said = (
         f"{counts.trials} trials, {counts.launches} launches: {counts.oom} out of memory, {counts.rejected} rejected "
-        f"before launch, {counts.failed} failed; {spent}. Ended because {why}."
-    )
+        f"before launch, {counts.failed} failed; {spent}. Ended because {why}. {outlook_text(summary)}"
+    ).rstrip()
     return tag(
         "section",
         tag("h2", "Every trial"),

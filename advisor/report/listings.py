@@ -19,7 +19,7 @@ def study_table(studies: Sequence[Study]) -> RenderableType:
     grid.columns[1].justify = grid.columns[2].justify = grid.columns[3].justify = "left"
     for study in studies:
         grid.add_row(
-            study.name, study.title, ", ".join(study.workloads), study.baseline, str(study.budget.max_launches)
+            study.name, study.title, ", ".join(study.workload_names), study.baseline, str(study.budget.max_launches)
         )
     hint = Text(
         "\nExplain one: advisor studies NAME.  Run one: advisor tune --study NAME --isl 4096 --osl 1024", style="dim"
@@ -42,7 +42,7 @@ def study_details(study: Study, space: SearchSpace) -> RenderableType:
             varied.add_row(name, " ".join(map(value_text, dimension.values)), dimension.reason)
     facts = table("", "")
     facts.columns[1].justify = "left"
-    facts.add_row("workloads", ", ".join(study.workloads))
+    facts.add_row("workloads", ", ".join(study.workload_names))
     facts.add_row("objective", f"{study.objective.direction} {study.objective.metric}")
     facts.add_row("limits", study.slo.text or "none")
     facts.add_row("baseline", study.baseline)

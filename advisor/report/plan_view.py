@@ -16,6 +16,7 @@ from advisor.domain.outcome import summary
 from advisor.domain.strict import StrictModel
 from advisor.report.console import SHORT_NAMES, banner, table, value_text
 from advisor.report.summary import LIMITS
+from advisor.search.stopping import confirmation_launches
 
 if TYPE_CHECKING:
     from advisor.app.tuning import Session
@@ -124,8 +125,6 @@ def _cells(row: PlanRow, names: Sequence[str]) -> list[str]:
 
 def plan_document(session: Session) -> DryRun:
     """What a study would do."""
-    from advisor.app.tuner import confirmation_launches
-
     context = session.context
     hours = session.expected_hours()
     return DryRun(
@@ -136,7 +135,7 @@ def plan_document(session: Session) -> DryRun:
         searched={dimension.name: len(dimension.values) for dimension in context.space.active},
         n_configs=context.space_size,
         max_launches=context.budget.max_launches,
-        confirmation_launches=confirmation_launches(context),
+        confirmation_launches=confirmation_launches(context.budget, len(context.workloads)),
         baselines=context.launched_baselines,
         starts=session.starts.n,
         expected_hours=hours,

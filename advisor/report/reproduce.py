@@ -41,6 +41,8 @@ def tune_argv(context: StudyContext, study: Study, shipped: Collection[str]) -> 
     argv += ["--max-launches", str(context.budget.max_launches)]
     if context.budget.max_hours is not None:
         argv += ["--max-hours", f"{context.budget.max_hours:g}"]
+    if context.budget.gpu_hours is not None:
+        argv += ["--gpu-hours", f"{context.budget.gpu_hours:g}"]
     return argv
 
 
@@ -70,7 +72,8 @@ def reproduce(context: StudyContext, summary: StudySummary, argv: Sequence[str],
         "advisor": version,
         "Sampler": f"{context.sampler}, seed {context.seed}",
         "Budget": f"{context.budget.max_launches} launches"
-        + (f", {context.budget.max_hours:g} h" if context.budget.max_hours is not None else ""),
+        + (f", {context.budget.max_hours:g} h" if context.budget.max_hours is not None else "")
+        + (f", {context.budget.gpu_hours:g} GPU-hours" if context.budget.gpu_hours is not None else ""),
         "Objective": f"{context.objective.direction} {context.objective.metric}",
         "Limits": context.slo.text or "none",
         "Fingerprint": f"{context.fingerprint} (deployment, workloads, space, objective, limits and engine)",

@@ -14,6 +14,7 @@ from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingCon
 from advisor.metrics.confidence import Interval
 from advisor.report.console import SHORT_NAMES, table, value_text
 from advisor.report.metric_rows import METRICS, NONE
+from advisor.report.study_notes import miss_text, outlook_text, robust_view
 
 LIMITS = {
     "gpu": "the GPUs: kernels are busy all the time",
@@ -41,6 +42,8 @@ REFEREE_TITLES = {"output_tok_per_s": "output", "ttft_ms_mean": "mean TTFT", "tp
 STOPPED = {
     "budget": "the budget of launches was used up",
     "hours": "the budget of hours was used up",
+    "gpu_hours": "the budget of GPU-hours was used up",
+    "no_gain_expected": "the sampler expected less than the noise of two proposals in a row",
     "exhausted": "nothing is left to try in this space",
     "cancelled": "it was interrupted",
     "infrastructure": "the machine failed three times in a row",
@@ -56,6 +59,7 @@ def study_view(summary: StudySummary) -> RenderableType:
         parts += [Text(), *rescue_view(summary.rescue, summary.source)]
     for result in summary.results:
         parts += [Text(), *result_view(result)]
+    parts += robust_view(summary)
     counts = summary.counts
     spent = f"{span_text(summary.duration_s)} of server time" + (
         " (simulated)" if summary.source == "simulated" else ""
@@ -65,7 +69,7 @@ def study_view(summary: StudySummary) -> RenderableType:
         Text(
             f"{counts.trials} trials, {counts.launches} launches: {counts.oom} out of memory, "
             f"{counts.rejected} rejected before launch, {counts.failed} failed; {spent}. "
-            f"Ended because {STOPPED.get(summary.stopped_by, summary.stopped_by)}."
+            f"Ended because {STOPPED.get(summary.stopped_by, summary.stopped_by)}. {outlook_text(summary)}".rstrip()
         ),
     ]
     return Group(*parts)
@@ -162,7 +166,8 @@ def verdict(result: Result) -> str:
             if result.slo.limits
             else "no configuration could serve it"
         )
-        return f"Nothing feasible: {reason}."
+        nearest = f" {miss_text(result.nearest_miss)}" if result.nearest_miss is not None else ""
+        return f"Nothing feasible: {reason}.{nearest}"
     if result.status == "baseline_within_noise":
         interval = result.confidence.interval
         if interval is None:

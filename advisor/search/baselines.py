@@ -9,7 +9,8 @@ from advisor.domain.deployment import OPTION_FIELDS, Deployment, GpuFacts, Model
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, unknown_name
 from advisor.domain.workload import Workload
-from advisor.search.curated import CuratedConfig, differences, nearest, octaves
+from advisor.search.curated import CuratedConfig, differences, nearest
+from advisor.search.shapes import octaves
 from advisor.search.sizing import Sizing, aiconfigurator_sizing, trtllm_bench_sizing
 
 BASELINE_NAMES = ("default", "guide", "trtllm-bench", "aiconfigurator", "curated")

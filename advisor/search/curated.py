@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from advisor.domain.deployment import Deployment
 from advisor.domain.strict import StrictModel, parse
 from advisor.domain.workload import Workload
+from advisor.search.shapes import octaves
 from advisor.twin.layout import table_model
 
-_UNSTATED_OCTAVES = 2.0  # a length or concurrency that the source does not state counts as a factor of four off
 _VARIANT = re.compile(r"[-_ ](?:instruct|fp8|fp4|nvfp4|mxfp4|bf16)(?=$|[-_ ])")
 
 
@@ -110,14 +110,6 @@ def _gpu_mismatch(config: CuratedConfig, chip: str) -> float:
 
 def _chip(deployment: Deployment) -> str:
     return deployment.gpu.partition("_")[0].upper()
-
-
-def octaves(config: CuratedConfig, workload: Workload) -> float:
-    """Distance of the workloads: factors of two in ISL, OSL and concurrency, as a Euclidean norm."""
-    pairs = [(config.isl, workload.isl), (config.osl, workload.osl)]
-    if workload.concurrency is not None:
-        pairs.append((config.concurrency, workload.concurrency))
-    return math.hypot(*(_UNSTATED_OCTAVES if theirs is None else math.log2(theirs / ours) for theirs, ours in pairs))
 
 
 def differences(config: CuratedConfig, deployment: Deployment, workload: Workload) -> str:

@@ -26,7 +26,7 @@ from advisor.search.space import indices_of
 from advisor.store.journal import JOURNAL, damaged, mend
 from advisor.store.quiet import quiet_optuna
 from advisor.store.run_lock import RunLock
-from advisor.store.sampler import PROPOSAL, ProposerSampler, noted_proposal
+from advisor.store.sampler import PROPOSAL, ProposerSampler, note, noted_proposal
 from advisor.store.stock_samplers import distributions
 from advisor.store.telling import ValueOf, told
 from advisor.store.trial_folder import TrialFolder, committed, has_trials
@@ -126,7 +126,13 @@ class OptunaLedger:
         assert opened is not None
         self.folder(trial.number).begin()
         proposal = opened[1]
-        return Asked(number=trial.number, config=proposal.config, role=role, origin=proposal.origin)
+        return Asked(
+            number=trial.number,
+            config=proposal.config,
+            role=role,
+            origin=proposal.origin,
+            expected_gain=proposal.expected_gain,
+        )
 
     def commit(self, record: TrialRecord) -> None:
         """Finish a trial: on disk first, then in Optuna.
@@ -215,7 +221,7 @@ class OptunaLedger:
         for key, value in self._attributes(record).items():
             self.study._storage.set_trial_user_attr(trial._trial_id, key, value)
         live = optuna.Trial(self.study, trial._trial_id)
-        with self._sampler.asking(record.role, Proposal(config=record.config, origin=record.origin)):
+        with self._sampler.asking(record.role, _proposal(record)):
             self._settle(live)
         # Constraints are write-once, so they come last; what a crash between them left is the same.
         for key, value in facts.constraints.items():
@@ -232,13 +238,12 @@ class OptunaLedger:
 
     def _retold(self, record: TrialRecord) -> FrozenTrial:
         facts = told(record, self._slo, self._value_of)
-        noted = {"role": record.role, "origin": record.origin, "config": record.config.flat()}
         return create_trial(
             state=TrialState[facts.state],
             value=facts.value,
             params=dict(indices_of(self._space, record.config)),
             distributions=distributions(self._space),
-            user_attrs={PROPOSAL: noted, **self._attributes(record)},
+            user_attrs={PROPOSAL: note(record.role, _proposal(record)), **self._attributes(record)},
             constraints=facts.constraints,
         )
 
@@ -265,6 +270,10 @@ class OptunaLedger:
                 raise cannot_write(Path(self._where), error) from None
             except optuna.exceptions.StorageInternalError as error:
                 raise BadInput(f"The study's storage ({self._where}) refused: {error}") from None
+
+
+def _proposal(record: TrialRecord) -> Proposal:
+    return Proposal(config=record.config, origin=record.origin, expected_gain=record.expected_gain)
 
 
 def _identity(path: Path) -> dict[str, str]:

@@ -53,8 +53,7 @@ class ProposerSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         proposal = self._given or self._proposer.propose(self._history(), self._seed)
-        noted = {"role": self._role, "origin": proposal.origin, "config": proposal.config.flat()}
-        study._storage.set_trial_user_attr(trial._trial_id, PROPOSAL, noted)
+        study._storage.set_trial_user_attr(trial._trial_id, PROPOSAL, note(self._role, proposal))
         return dict(indices_of(self._space, proposal.config))
 
     def sample_independent(
@@ -64,12 +63,23 @@ class ProposerSampler(BaseSampler):
         return self._elsewhere.sample_independent(study, trial, param_name, param_distribution)
 
 
+def note(role: Role, proposal: Proposal) -> dict[str, Any]:
+    """Role and proposal as plain data; `noted_proposal` reads them back."""
+    return {
+        "role": role,
+        "origin": proposal.origin,
+        "config": proposal.config.flat(),
+        "expected_gain": proposal.expected_gain,
+    }
+
+
 def noted_proposal(trial: FrozenTrial) -> tuple[Role, Proposal] | None:
     """Role and proposal that a trial was opened with, or None when it died before."""
     noted = trial.user_attrs.get(PROPOSAL)
     if noted is None:
         return None
     try:
-        return noted["role"], Proposal(config=config_from_flat(noted["config"]), origin=noted["origin"])
+        config, gain = config_from_flat(noted["config"]), noted.get("expected_gain")
+        return noted["role"], Proposal(config=config, origin=noted["origin"], expected_gain=gain)
     except (KeyError, TypeError, ValidationError):
         return None

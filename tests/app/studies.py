@@ -49,6 +49,7 @@ def session(
     *,
     max_launches: int = 12,
     max_hours: float | None = None,
+    gpu_hours: float | None = None,
     workloads: tuple[str, ...] = ("1k1k_c8",),
     slo: str = "",
     objective: str | None = None,
@@ -65,6 +66,7 @@ def session(
         objective=objective,
         max_launches=max_launches,
         max_hours=max_hours,
+        gpu_hours=gpu_hours,
     )
     how = How(engine="twin", baselines=baselines, out=folder / "out", resume=resume, sampler="random")
     return dataclasses.replace(open_session(question, how), engine=engine)

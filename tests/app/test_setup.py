@@ -35,3 +35,48 @@ def test_a_quantization_without_kernel_times_is_named_and_another_may_be_said(tm
     with pytest.raises(BadInput, match=r"awq is quantized with AWQ, .*nearest with --quant, one of bf16, fp8,"):
         resolve(Question(model=model, gpu="h100_sxm"))
     assert resolve(Question(model=model, gpu="h100_sxm", quant="nvfp4")).deployment.quantization == "nvfp4"
+
+
+STUDY = """\
+schema_version: 1
+name: mine
+title: t
+description: d
+deployment: {model: meta-llama/Llama-3.1-8B-Instruct, quantization: bf16, gpu: h100_sxm, gpus: 1, tp: 1}
+"""
+
+
+def test_a_study_file_may_hold_a_matrix_beside_its_workloads(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(STUDY + "workloads: [1k1k_c8]\nmatrix: {isl: [1024, '2k'], osl: [1024], concurrency: [8, 16]}\n")
+    names = [workload.name for workload in resolve(Question(study=str(path))).workloads]
+    assert names == ["1k1k_c8", "1k1k_c16", "2k1k_c8", "2k1k_c16"]
+    said = resolve(Question(study=str(path), concurrency="4,5"))
+    assert [workload.name for workload in said.workloads] == ["1k1k_c4", "1k1k_c5", "2k1k_c4", "2k1k_c5"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no workload: name some under 'workloads', or give a 'matrix'"),
+        ("matrix: {isl: [1024], osl: []}", "'matrix.osl' is empty"),
+        ("matrix: {isl: [1024], osl: [0]}", "matrix: '0' is not a token count"),
+        ("matrix: {isl: [1, 2, 3, 4, 5], osl: [1, 2, 3, 4, 5]}", "25 workloads"),
+        ("matrix: {isl: [1], ols: [1]}", "Did you mean 'osl'"),
+    ],
+)
+def test_a_matrix_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(STUDY + text + "\n")
+    with pytest.raises(BadInput, match=words):
+        resolve(Question(study=str(path)))
+
+
+def test_loads_go_to_names_without_one() -> None:
+    names = [w.name for w in resolve(Question(workloads=("1k1k", "4k1k_c7"), concurrency="64,128")).workloads]
+    assert names == ["1k1k_c64", "1k1k_c128", "4k1k_c7"]
+
+
+def test_more_ranks_of_a_dense_model_have_no_experts_to_spread() -> None:
+    deployment = resolve(Question(study="llama3.1-8b-h100", tp=2)).deployment
+    assert (deployment.tp, deployment.gpus, deployment.ep) == (2, 2, 1)

@@ -234,6 +234,16 @@ BAD_OPTIONS = [
     (["tune", *ONE, "--workload", "1k1k"], "either --isl and --osl or --workload"),
     (["tune", *ONE, "--concurrency", "4", "--request-rate", "3"], "either --concurrency or --request-rate"),
     (["tune", "--workload", "1k1k_c64", "--concurrency", "4"], "1k1k_c64 has one: leave one of the two out"),
+    (["tune", *ONE, "--concurrency", "0"], "--concurrency 0: '0' is not a number of requests. Write 256, or several"),
+    (["tune", *ONE, "--concurrency", "64,"], "--concurrency 64,: '' is not a number of requests"),
+    (["plan", *ONE, "--concurrency", "64,many"], "'many' is not a number of requests"),
+    (["tune", *ONE, "--concurrency", "64,64"], "given twice"),
+    (["tune", "--isl", "1k,1024", "--osl", "1k"], "given twice"),
+    (["tune", "--isl", "1k,", "--osl", "1k"], "'' is not a token count"),
+    (
+        ["tune", "--isl", "1,2,3,4,5", "--osl", "1,2,3,4,5"],
+        "5 ISL x 5 OSL x 1 loads are 25 workloads, and every launch would benchmark all of them; .* at most 24",
+    ),
     (["tune", "--isl", "0", "--osl", "64"], "'0' is not a token count"),
     (["tune", "--isl", "-5", "--osl", "64"], "'-5' is not a token count"),
     (["tune", "--isl", "4 thousand", "--osl", "64"], "'4 thousand' is not a token count"),
@@ -264,6 +274,7 @@ BAD_OPTIONS = [
     (["estimate", *ONE, "--kv-fraction", "nan"], "kv_cache_free_gpu_memory_fraction: .*finite"),
     # budgets
     (["tune", *ONE, "--max-hours", "0"], "max_hours: .*greater than 0"),
+    (["tune", *ONE, "--gpu-hours", "0"], "gpu_hours: .*greater than 0"),
     (["tune", *ONE, "--max-hours", "nan"], "max_hours: .*finite"),
     (
         ["tune", *ONE, "--max-launches", "1", "--baseline", "default"],
@@ -280,7 +291,6 @@ def test_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["tune", *ONE, "--concurrency", "0"], "'--concurrency'"),
         (["tune", *ONE, "--max-launches", "0"], "'--max-launches'"),
         (["tune", *ONE, "--seed", "-1"], "'--seed'"),
         (["tune", *ONE, "--twin-world", "-1"], "'--twin-world'"),
@@ -306,8 +316,16 @@ def test_values_that_the_option_itself_forbids(
             "'trtllm' cannot run here: trtllm-serve is not installed.*--engine twin",
         ),
         (["tune", *ONE, "--engine", "vllm"], 4, "'vllm' is not in this version.*Use --engine twin"),
-        (["tune", "--study", "llama4-maverick-fp8-h100", "--gpus", "2"], 3, r"lacks 11\d\.\d GiB of 80 GiB.*More GPUs"),
-        (["plan", "--study", "llama4-maverick-fp8-h100", "--gpus", "2"], 3, r"lacks 11\d\.\d GiB of 80 GiB.*More GPUs"),
+        (
+            ["tune", "--study", "llama4-maverick-fp8-h100", "--gpus", "2"],
+            3,
+            r"lacks 11\d\.\d GiB of 80 GiB.*fits with --tp 8 \(6 more",
+        ),
+        (
+            ["plan", "--study", "llama4-maverick-fp8-h100", "--gpus", "2"],
+            3,
+            r"lacks 11\d\.\d GiB of 80 GiB.*fits with --tp 8 \(6 more",
+        ),
     ],
 )
 def test_what_cannot_be_had(

@@ -132,11 +132,13 @@ def test_a_limit_nobody_can_keep_is_exit_3_with_the_nearest_and_a_result_that_sa
     code, said, heard = tune(tmp_path, "--max-launches", "4", "--slo", "ttft:p99<0.1ms", "--output", "json")
     assert code == 3
     assert json.loads(said)["results"][0]["best"] is None
-    assert "no configuration that was launched keeps ttft:p99<0.1ms. The nearest one has ttft:p99" in heard
+    assert "no configuration that was launched keeps ttft:p99<0.1ms on 1k1k_c16. The nearest one (trial #" in heard
+    assert 'ms where 0.1 ms are allowed. It would do with --slo "ttft:p99<' in heard
     assert heard.splitlines()[-1].startswith("advisor: ")
     run = the_run(tmp_path / "out")
     result = json.loads((run / "1k1k_c16" / "result.json").read_text())
     assert (result["status"], result["best"]) == ("nothing_feasible", None)
+    assert result["nearest_miss"]["broken"][0]["name"] == "ttft:p99"
     assert [path.name for path in (run / "1k1k_c16").iterdir()] == ["result.json"], "nothing to serve"
 
 
@@ -163,6 +165,13 @@ def test_several_workloads_share_their_launches_and_have_a_folder_each(tmp_path:
     for name in ("1k1k_c64", "4k1k_c64"):
         assert json.loads((run / name / "result.json").read_text())["workload_name"] == name
         assert (run / name / "extra-llm-api-config.yml").exists()
+    for_all = json.loads((run / "summary.json").read_text())["robust"]
+    assert set(for_all["regret"]) == {"1k1k_c64", "4k1k_c64"}
+    text = (run / "robust" / "extra-llm-api-config.yml").read_text()
+    assert "No GPU was used" in text
+    assert "Lost against the best of each: 1k1k_c64" in text
+    assert subprocess.run(["bash", "-n", run / "robust" / "serve.sh"], check=False).returncode == 0
+    assert 'id="robust"' in (run / "report.html").read_text()
     baselines = [record["origin"] for record in records if record["role"] == "baseline"]
     assert sorted(baselines)[:3] == [f"baseline {tmp_path}/mine.yml", "baseline curated", "baseline guide"]
     lookup = (run.parent / "lookup.yaml").read_text()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from advisor.domain.errors import BadInput
 from advisor.domain.strict import parse
-from advisor.domain.workload import Workload, parse_lengths, parse_workload
+from advisor.domain.workload import MOST_WORKLOADS, Matrix, Workload, crossed, parse_lengths, parse_workload
 
 tokens = st.integers(1, 200_000)
 load = st.one_of(
@@ -94,3 +94,25 @@ def test_ranges() -> None:
     assert parse_lengths("700", "OSL") == (None, 700)
     with pytest.raises(BadInput, match="backwards"):
         parse_lengths("4k:3000", "ISL")
+
+
+@given(
+    st.lists(tokens, min_size=1, max_size=3, unique=True),
+    st.lists(tokens, min_size=1, max_size=3, unique=True),
+    st.lists(st.integers(1, 10_000), max_size=2, unique=True),
+)
+def test_a_matrix_is_every_combination_once(isls: list[int], osls: list[int], loads: list[int]) -> None:
+    found = Matrix(isl=tuple(isls), osl=tuple(osls), concurrency=tuple(loads)).workloads
+    expected = {(isl, osl, load) for isl in isls for osl in osls for load in loads or [1024]}
+    assert {(each.isl, each.osl, each.concurrency) for each in found} == expected
+    assert len(found) == len({each.name for each in found}) == len(expected)
+
+
+def test_ranges_and_thousands_stand_beside_plain_numbers() -> None:
+    found = crossed(["3000:4096", "1k"], ["700"], request_rate_per_s=2.5)
+    assert [each.name for each in found] == ["3000to4096-700_r2.5", "1024-700_r2.5"]
+
+
+def test_a_matrix_that_no_launch_could_measure_is_refused_before_it_is_built() -> None:
+    with pytest.raises(BadInput, match=rf"10000 ISL x 10000 OSL .* at most {MOST_WORKLOADS}"):
+        crossed(["1"] * 10_000, ["1"] * 10_000)

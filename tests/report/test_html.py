@@ -228,6 +228,16 @@ def test_a_study_without_a_winner_still_has_its_report(ran: tuple[Session, list[
     Page(rendered(session, []))
 
 
+def test_one_configuration_for_all_workloads_has_its_place(ran: tuple[Session, list[TrialRecord]], text: str) -> None:
+    session, records = ran
+    ((_, words),) = Page(text).all("section", id="robust")
+    assert "One configuration for all 2 workloads" in words
+    assert "1k1k_c64" in words
+    nothing = [record for record in records if not record.measured]
+    ((_, words),) = Page(rendered(session, nothing)).all("section", id="robust")
+    assert "No configuration that was launched serves all workloads" in words
+
+
 MAVERICK = "nvidia/Llama-4-Maverick-17B-128E-Instruct-FP8"
 
 
@@ -236,7 +246,7 @@ MAVERICK = "nvidia/Llama-4-Maverick-17B-128E-Instruct-FP8"
     [
         (Question(isl="1024", osl="8192"), How(engine="twin")),
         (
-            Question(study="llama3.3-70b-fp8-h200", tp=8, slo="ttft:p95<2s", max_hours=2.5),
+            Question(study="llama3.3-70b-fp8-h200", tp=8, slo="ttft:p95<2s", max_hours=2.5, gpu_hours=30.0),
             How(engine="twin", twin_world=3, sampler="random", seed=7, baselines=("trtllm-bench",)),
         ),
         (

@@ -10,7 +10,8 @@ import pytest
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.workload import Workload
-from advisor.search.curated import CuratedConfig, curated_configs, differences, family, nearest, octaves
+from advisor.search.curated import CuratedConfig, curated_configs, differences, family, nearest
+from advisor.search.shapes import octaves
 from advisor.store.catalog import curated
 
 PUBLISHED = curated()

@@ -107,6 +107,15 @@ def test_a_trial_in_flight_is_handed_out_again_as_it_was(tmp_path: Path, sampler
         assert ledger.ask("search").number == in_flight.number + 1
 
 
+def test_what_was_expected_of_a_trial_in_flight_is_not_forgotten(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        go_on(ledger, 2)
+        given = changed(GIVEN, config=changed(BASELINE, max_batch_size=64), expected_gain=0.03)
+        assert ledger.ask("search", given).expected_gain == 0.03
+    with open_ledger(tmp_path) as ledger:
+        assert ledger.ask("search").expected_gain == 0.03
+
+
 def test_an_interrupted_trial_that_nobody_asks_for_again_is_closed(tmp_path: Path) -> None:
     with open_ledger(tmp_path) as ledger:
         ledger.ask("baseline", GIVEN)

@@ -6,22 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from advisor.app.checks.facts import Facts
 from advisor.app.checks.finding import Finding, Way, counted, miss, note, ok, warning
-from advisor.domain.deployment import Quantization
+from advisor.domain.deployment import LEAST_CAPABILITY
 from advisor.engines.trtllm.engine import CLEAN_GIB
 from advisor.host.gpus import Gpu, GpuProcess
 
 MANY = 4  # processes that are named one by one
 
-# The least compute capability with kernels for a precision.
-# Source: NVIDIA/TensorRT-LLM docs/source/features/quantization.md (hardware support matrix), supported-hardware.md;
-# mxfp4 on Hopper: tensorrt_llm/_torch/model_config.py (GptOssForCausalLM).
-LEAST_CAPABILITY: dict[Quantization, tuple[int, int]] = {
-    "bf16": (8, 0),
-    "fp8": (8, 9),
-    "fp8_block": (9, 0),
-    "mxfp4": (9, 0),
-    "nvfp4": (10, 0),
-}
 _GENERATIONS = {(8, 0): "A100", (8, 9): "L40S, L4", (9, 0): "H100, H200", (10, 0): "B200"}
 
 

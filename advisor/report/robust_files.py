@@ -1,0 +1,38 @@
+"""The files of the configuration for all workloads: its YAML and the command to serve it."""
+
+from __future__ import annotations
+
+import datetime
+
+from advisor.app.context import StudyContext
+from advisor.app.results import StudySummary
+from advisor.engines.trtllm.dialects import default_config, dialect
+from advisor.report import files
+
+
+def robust_files(context: StudyContext, summary: StudySummary) -> dict[str, str]:
+    """Text by file name; nothing where there is no such configuration."""
+    choice = summary.robust
+    if choice is None:
+        return {}
+    deployment, config = context.deployment, choice.serving_config
+    spoken = dialect(deployment.engine_version)
+    lost = ", ".join(f"{workload} {100 * regret:.1f} %" for workload, regret in choice.regret.items())
+    story = files.Story(
+        source=summary.source,
+        label=summary.label,
+        study=summary.study,
+        workload=" ".join(choice.regret),
+        model=deployment.model,
+        engine_version=deployment.engine_version,
+        date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        confidence=f"loses {100 * choice.max_regret:.1f} % at most ({choice.kind.replace('_', ' ')})",
+        notes=(f"One configuration for all workloads. Lost against the best of each: {lost}.",),
+        benchmark=f"../{next(iter(choice.regret))}/benchmark.sh",
+    )
+    searched = [dimension.name for dimension in context.space.active]
+    origin = files.origins(searched, summary.counts.launches, default_config(spoken), "least maximum regret of")
+    return {
+        files.CONFIG_NAME: files.config_text(story, spoken, deployment, config, context.max_seq_len, origin),
+        "serve.sh": files.serve_sh(story, spoken, deployment, config, context.max_seq_len),
+    }

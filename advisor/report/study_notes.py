@@ -1,0 +1,107 @@
+"""What a study says beside its results: the configuration for all workloads, the nearest miss, the next hour."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from advisor.app.results import StudySummary
+from advisor.app.robustness import RobustChoice
+from advisor.domain.measurement import MemoryReport, Source
+from advisor.report.console import table
+from advisor.report.markup import Html, tag
+from advisor.report.markup import table as html_table
+from advisor.report.progress import config_text
+from advisor.search.misses import MemoryMiss, NearestMiss
+from advisor.search.relaxation import help_text
+
+ROBUST = "robust"
+"""Folder of the configuration for all workloads, beside those of the workloads."""
+
+
+def robust_view(summary: StudySummary) -> list[RenderableType]:
+    """One configuration for all workloads on the terminal; nothing for a study of one."""
+    if len(summary.results) < 2:
+        return []
+    if summary.robust is None:
+        return [Text(), Text(NO_ROBUST, style="bold")]
+    grid = table("one for all", "loses")
+    for workload, regret in summary.robust.regret.items():
+        grid.add_row(workload, f"{100 * regret:.1f} %")
+    return [Text(), Text(robust_text(summary.robust, summary.source), style="bold"), grid]
+
+
+def robust_section(summary: StudySummary) -> Html | None:
+    """The same in the report."""
+    if len(summary.results) < 2:
+        return None
+    choice = summary.robust
+    if choice is None:
+        return tag("section", tag("h2", "One configuration for all workloads"), tag("p", NO_ROBUST), id=ROBUST)
+    rows = [[workload, f"{100 * regret:.1f} %"] for workload, regret in choice.regret.items()]
+    return tag(
+        "section",
+        tag("h2", "One configuration for all workloads"),
+        tag("p", robust_text(choice, summary.source), class_="verdict"),
+        html_table("What it loses against the best of each workload.", ["workload", "loses"], rows),
+        class_="part",
+        id=ROBUST,
+    )
+
+
+NO_ROBUST = "No configuration that was launched serves all workloads within their limits."
+
+
+def robust_text(choice: RobustChoice, source: Source) -> str:
+    """The choice in one sentence."""
+    how = f"{source} again after fresh starts" if choice.kind == "remeasured" else f"{source} once"
+    return (
+        f"One configuration for all {len(choice.regret)} workloads: {config_text(choice.serving_config)} loses "
+        f"{100 * choice.max_regret:.1f} % at most against the best of each ({how})."
+    )
+
+
+def outlook_text(summary: StudySummary) -> str:
+    """What one more hour would bring; empty where the sampler does not say."""
+    if summary.outlook is None:
+        return ""
+    pace, gain = summary.outlook.launches_per_hour, 100 * summary.outlook.expected_gain
+    hour = "One more hour (simulated)" if summary.source == "simulated" else "One more hour"
+    return f"{hour} is about {pace:.0f} launches, of which the sampler expects {gain:.1f} % more at most."
+
+
+def miss_text(miss: NearestMiss) -> str:
+    """Which configuration came nearest, what blocks it, and the smallest change that would help."""
+    trials = ", ".join(f"#{number}" for number in miss.trials)
+    who = f"trial {trials}: " if miss.trials else "predicted, not launched: "
+    return (
+        f"The nearest one ({who}{config_text(miss.serving_config)}) {_block_text(miss)} {help_text(miss.relaxations)}"
+    )
+
+
+def _block_text(miss: NearestMiss) -> str:
+    if miss.memory is None:
+        broken = " and ".join(
+            f"{limit.name} {limit.value_ms:,.4g} ms where {limit.limit_ms:,.4g} ms are allowed" for limit in miss.broken
+        )
+        return f"has {broken}."
+    return f"{_memory_text(miss.memory)}{_components_text(miss.memory.memory_gib, miss.memory.memory_source)}"
+
+
+def _memory_text(memory: MemoryMiss) -> str:
+    if memory.phase is None:
+        return (
+            f"has a KV pool of {memory.kv_tokens or 0:,} tokens per rank; "
+            f"the longest request needs {memory.needed_tokens:,}."
+        )
+    return f"lacks {memory.short_gib:.2f} GiB at {memory.phase} ({memory.component})."
+
+
+def _components_text(memory_gib: MemoryReport | None, source: Source) -> str:
+    """Where the GiB go, empty where nobody knows."""
+    if memory_gib is None:
+        return ""
+    names = ("weights", "activations", "cuda_graphs", "kv_pool", "other")
+    sizes = [(name.replace("_", " "), getattr(memory_gib, name)) for name in names]
+    parts = ", ".join(f"{name} {size:.1f}" for name, size in sizes if size is not None)
+    return f" Of {memory_gib.capacity:.1f} GiB per GPU ({source}): {parts}."
