@@ -30,8 +30,8 @@ BROKEN_LIMIT = 20.0  # log units, beyond what any objective spans
 class Forecaster:
     """Nominal predictions for one deployment and its workloads."""
 
-    def __init__(self, deployment: Deployment, workloads: Sequence[Workload]) -> None:
-        self.deployment = deployment
+    def __init__(self, deployment: Deployment, workloads: Sequence[Workload], slo: Slo | None = None) -> None:
+        self.deployment, self.slo = deployment, slo
         self.workloads = tuple(workloads)
         self.dialect = dialect(deployment.engine_version)
         self.facts = catalog.model_facts(deployment.model)
@@ -41,7 +41,7 @@ class Forecaster:
         self.budget = functools.lru_cache(maxsize=65536)(self._budget)
 
     def _predict(self, config: ServingConfig, workload: Workload) -> Prediction:
-        return self.twin.predict(self.deployment, config, workload)
+        return self.twin.predict(self.deployment, config, workload, slo=self.slo)
 
     def _budget(self, config: ServingConfig) -> MemoryBudget:
         """The memory law under the heaviest load of the study."""
@@ -130,19 +130,20 @@ class Forecaster:
 
     def _value(self, config: ServingConfig, workload: Workload, objective: Objective) -> float | None:
         metrics = self.predict(config, workload).metrics
-        return None if metrics is None else objective.value(metrics)
+        return None if metrics is None else objective.scale(metrics)
 
 
 def log_scores(ranking: Ranking, objective: Objective, slo: Slo, workload: Workload) -> NDArray[np.float64]:
     """Logarithm of the objective per configuration, larger is better; NaN where it could not serve.
 
+    Output per second stands for goodput, for cost (its inverse at a given price) and for energy, which idles poorly.
     A limit that the estimated mean latency breaks costs more than any objective can win, and the more the further it
     is broken: configurations that keep the limits come first, then the nearest misses.
     """
     e2e_ms = ranking.ttft_ms + ranking.tpot_ms * (workload.osl - 1)
     latency_ms = {"ttft": ranking.ttft_ms, "tpot": ranking.tpot_ms, "itl": ranking.tpot_ms, "e2e": e2e_ms}
-    if objective.direction == "minimize":
-        scores = -np.log(latency_ms[objective.metric.partition(":")[0]])
+    if objective.latency is not None:
+        scores = -np.log(latency_ms[objective.latency])
     elif objective.metric == "output_tok_per_s_per_user":
         scores = -np.log(e2e_ms)
     else:

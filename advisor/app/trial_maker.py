@@ -44,12 +44,14 @@ class TrialMaker:
                 deployment=context.deployment,
                 config=asked.config,
                 workloads=context.workloads,
+                slo=context.slo,
                 deadlines=context.deadlines,
                 seed=context.seed * 100_003 + asked.number,
             ),
             memory_predicted_gib=context.predict(asked.config, context.workloads[0]).memory_gib,
             max_attempts=min(MAX_ATTEMPTS, max(1, self.starts_left())),
             referee=referee,
+            goal=context.objective,
         )
         record = run_trial(
             request, self.engine, on_event=self.reporter.event, evidence=self.ledger.folder(asked.number)

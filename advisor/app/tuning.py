@@ -14,6 +14,7 @@ from advisor.app.admission import MemoryGate
 from advisor.app.baseline_choice import choose_baselines
 from advisor.app.choosing import choose
 from advisor.app.context import StudyContext
+from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster
 from advisor.app.rescue import Rescuer
 from advisor.app.results import StudySummary, summarise
@@ -125,7 +126,7 @@ class Session:
         for workload in context.workloads if config is not None else ():
             metrics = None if config is None else context.predict(config, workload).metrics
             value = None if metrics is None or not context.slo.met(metrics) else context.objective.value(metrics)
-            if value is None:
+            if not value:
                 return None
             logs.append(math.log(context.objective.gain(value, context.references[workload.name])))
         return sum(logs) / len(logs) if logs else None
@@ -188,7 +189,8 @@ def open_session(question: Question, how: How) -> Session:
     chosen = choose(question, how.engine, how.engine_options, os.environ)
     resolved, engine = chosen.resolved, chosen.engine
     identity = engine.identity()
-    forecaster = Forecaster(resolved.deployment, resolved.workloads)
+    check_measurable(resolved.objective, identity.source, resolved.deployment.gpus)
+    forecaster = Forecaster(resolved.deployment, resolved.workloads, resolved.slo)
     asked = how.baselines if how.rescue is None else (*how.baselines, how.rescue)
     baselines, launched = choose_baselines(resolved, asked, forecaster)
     if how.rescue is None:
@@ -215,6 +217,7 @@ def open_session(question: Question, how: How) -> Session:
         seed=how.seed,
         predict=forecaster.predict,
         references=forecaster.references(baselines, launched, resolved.objective, resolved.space),
+        defaults=resolved.defaults,
     )
     gate = MemoryGate(context, forecaster)
     return Session(

@@ -19,6 +19,7 @@ from advisor.domain.measurement import (
     Source,
     WorkloadOutcome,
 )
+from advisor.domain.objective import Objective, Slo
 from advisor.domain.outcome import Outcome
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel
@@ -43,6 +44,7 @@ class LaunchSpec(StrictModel):
     config: ServingConfig
     workloads: tuple[Workload, ...] = Field(min_length=1)
     fidelity: Literal["full", "memory_only"] = "full"
+    slo: Slo = Field(default=Slo(), description="Limits of a request, which its goodput goes by")
     deadlines: Deadlines = Deadlines()
     devices: tuple[int, ...] = Field(default=(), description="GPU indices; none = the first ones")
     seed: int = 0
@@ -189,6 +191,7 @@ class TrialRequest(StrictModel):
     memory_predicted_gib: MemoryReport | None = None
     max_attempts: int = Field(default=2, ge=1, description="Process starts it may cost")
     referee: bool = Field(default=False, description="Run the engine's own benchmark after ours")
+    goal: Objective = Field(default=Objective(), description="With goodput, the best load of each launch is searched")
 
 
 class Asked(StrictModel):

@@ -12,6 +12,7 @@ from advisor.domain.trial import TrialRecord
 from advisor.report import charts, html_tables, memory_view
 from advisor.report.console import banner
 from advisor.report.files import CONFIG_NAME
+from advisor.report.goal_view import goal_notes, pareto_section
 from advisor.report.markup import Html, copyable, join, tag
 from advisor.report.metric_rows import METRICS
 from advisor.report.page_style import CSS, SCRIPT
@@ -55,6 +56,7 @@ def report_html(
         tag(
             "main",
             *(_workload(result, records, files.get(result.workload_name, {})) for result in summary.results),
+            pareto_section(summary),
             _all_trials(summary, records),
             reproduce(context, summary, argv, version),
         ),
@@ -195,7 +197,7 @@ def _comparison(result: Result, best: ResultEntry) -> Html:
         low, high = best.ci95
         of = f"95 % interval of the best's {charts.objective_title(result)}"
         said.insert(0, f"{of}: {low:,.1f} to {high:,.1f}, from {len(best.trials)} runs.")
-    said += measured_notes(result)
+    said += [*measured_notes(result), *goal_notes(result)]
     notes = tag("p", " ".join(said), class_="aside")
     return tag("div", tag("h3", "Best against baseline"), html_tables.comparison_table(result, best), limited, notes)
 
