@@ -17,6 +17,7 @@ LIMITING_SETTINGS: dict[LimitedBy, str] = {
     "max_num_tokens": "max_num_tokens",
     "kv_capacity": "kv_cache_free_gpu_memory_fraction",
 }
+NOTABLY_FASTER = 1.1
 ENGINE_DEFAULT = "default"
 """The baseline that is the engine's own configuration."""
 
@@ -72,7 +73,7 @@ def _of_load(defaults: Defaults, workload: Workload, best: Standing) -> Iterator
 
 def _of_limits(defaults: Defaults, best: Standing, others: Sequence[Standing]) -> Iterator[str]:
     """No limit on latency, where another configuration that ran is faster for its users."""
-    speeds = [_user_tok_per_s(other) for other in others if _user_tok_per_s(other) > _user_tok_per_s(best)]
+    speeds = [speed for speed in map(_user_tok_per_s, others) if speed > NOTABLY_FASTER * _user_tok_per_s(best)]
     if defaults.slo and speeds:
         n_faster = "1 other configuration is" if len(speeds) == 1 else f"{len(speeds)} other configurations are"
         yield (
@@ -103,10 +104,7 @@ def _of_engine(base: Standing) -> Iterator[str]:
     """A default of the engine that limits the configuration compared with, which is the engine's own."""
     setting = LIMITING_SETTINGS.get(base.outcomes[-1].limited_by or "gpu")
     if setting is not None:
-        yield (
-            f"What the best is compared with is limited by the engine's own default {setting} "
-            f"{base.config.flat()[setting]:,}."
-        )
+        yield f"The engine's own default {setting} {base.config.flat()[setting]:,} limits the default configuration."
 
 
 def _of_budget(defaults: Defaults, budget: Budget, stopped_by: str) -> Iterator[str]:

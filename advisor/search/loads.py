@@ -32,7 +32,7 @@ def next_load(kept: Mapping[int, bool], most: int) -> int | None:
     if breaking is None or len(kept) >= MAX_LOADS:
         return None
     keeping = max((load for load, fine in kept.items() if fine and load < breaking), default=None)
-    middle = max(1, math.isqrt(breaking * (keeping or 1)))
+    middle = round(math.sqrt(breaking * (keeping or 1)))
     enough = keeping is not None and breaking <= FINE_ENOUGH * keeping
     return None if enough or middle in kept else middle
 

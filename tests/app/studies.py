@@ -47,11 +47,12 @@ def session(
     folder: Path,
     engine: ScriptedEngine,
     *,
-    max_launches: int = 12,
+    max_launches: int | None = 12,
     max_hours: float | None = None,
     workloads: tuple[str, ...] = ("1k1k_c8",),
     slo: str = "",
     objective: str | None = None,
+    gpu_price: float | None = None,
     baselines: tuple[str, ...] = (),
     resume: bool = False,
 ) -> Session:
@@ -63,6 +64,7 @@ def session(
         search_space=str(folder / "small.yaml"),
         slo=slo,
         objective=objective,
+        gpu_price_usd_per_hour=gpu_price,
         max_launches=max_launches,
         max_hours=max_hours,
     )

@@ -23,6 +23,7 @@ def test_whatever_is_killed_the_study_ends_with_the_right_winner_and_leaves_noth
 
 def test_a_study_undisturbed(tmp_path: Path) -> None:
     machine = Machine(tmp_path, faults=FAULTS)
+    machine.standin.gpus.set(0, "power_w", 700)
     process = machine.started("--max-launches", "9")
     said, heard = process.communicate()
     assert process.returncode == 0, heard
@@ -46,6 +47,9 @@ def test_a_study_undisturbed(tmp_path: Path) -> None:
         (outcome,) = record["workloads"]
         assert outcome["warm_up"]["output_tok_per_s"]
         assert outcome["kv_cache_hit_rate"] == 0
+        metrics = outcome["metrics"]
+        (served,) = (phase["duration_s"] for phase in record["phases"] if phase["name"] == "serve")
+        assert metrics["duration_s"] - 0.01 <= metrics["energy_j"] / 700 <= served, "of the measurement, at 700 W"
     (result,) = machine.summary()["results"]
     referees = result["referee"]
     assert referees == {} or all(report["problems"] == [] for report in referees.values()), referees
