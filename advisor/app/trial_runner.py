@@ -8,7 +8,6 @@ from collections.abc import Callable
 from advisor.app.engines import load_engine
 from advisor.domain.errors import BadInput, EngineFailed
 from advisor.domain.measurement import EffectiveSettings, LoadPoint, MemoryReport, ProfiledMemory, WorkloadOutcome
-from advisor.domain.objective import Slo
 from advisor.domain.outcome import RETRIED_ONCE, BadConfig, Evidence, Infrastructure, Measured, Outcome, Unhealthy
 from advisor.domain.ports import (
     Engine,
@@ -24,7 +23,7 @@ from advisor.domain.ports import (
 from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import PhaseTiming, TrialRecord
 from advisor.domain.workload import Workload
-from advisor.search.loads import at_load, best_load, next_load
+from advisor.search.loads import at_load, best_load, next_load, worst_excess
 
 LOAD_SEED = 61  # more than a study has workloads; times the loads of one of them below the referee's
 REFEREE_SEED = 499  # beyond any number of workloads, within what two trials are apart
@@ -185,17 +184,13 @@ def _at_best_load(
     if goal.metric != "goodput" or most is None:
         return first, None
     tried = {most: first}
-    while (load := next_load({at: _keeps(slo, outcome) for at, outcome in tried.items()}, most)) is not None:
+    while (load := next_load({at: worst_excess(outcome, slo) for at, outcome in tried.items()}, most)) is not None:
         tried[load] = measure(at_load(workload, load), len(tried))
         if (trouble := judged(tried[load])) is not None:
             return first, trouble
     best = best_load(tried, goal, slo)
     loads = tuple(LoadPoint(concurrency=at, metrics=m) for at in sorted(tried) if (m := tried[at].metrics) is not None)
     return changed(tried[best], workload=workload.name, concurrency=best, loads=loads), None
-
-
-def _keeps(slo: Slo, outcome: WorkloadOutcome) -> bool:
-    return outcome.metrics is not None and slo.met(outcome.metrics)
 
 
 def _measure(

@@ -141,7 +141,7 @@ def used_gib(devices: Sequence[int]) -> dict[int, float]:
 def energy_j(devices: Sequence[int]) -> float | None:
     """Joule that GPUs together have used since their driver was loaded; None where one does not count or answer.
 
-    Volta and later have the counter. It moves in steps of tens of ms, which a benchmark of seconds does not notice.
+    Volta and later have the counter. On an H100 it moves every 100 ms, which a benchmark of seconds does not notice.
     """
     try:
         with opened():

@@ -13,28 +13,38 @@ from advisor.domain.objective import Objective, Slo
 from advisor.domain.strict import changed
 from advisor.domain.workload import Workload
 
-FINE_ENOUGH = 1.25  # between a load that keeps the limits and one that breaks them
+FINE_ENOUGH = 1.06  # between a load that keeps the limits and one that breaks them
+INNER = 0.25  # of the range, on a logarithmic scale: nearer to its ends nothing is tried
 MAX_LOADS = 8
 
 
-def next_load(kept: Mapping[int, bool], most: int) -> int | None:
+def next_load(excess: Mapping[int, float], most: int) -> int | None:
     """The concurrency to measure next, None when the answer is known well enough.
 
-    Begins at `most` and halves the remaining range on a logarithmic scale.
+    Begins at `most`. Until a load keeps the limits, the logarithm of the load is halved; then the next one is where a
+    straight line between the highest load that keeps them and the lowest that breaks them, in logarithms of load and
+    latency, meets the limit.
 
     Args:
-        kept: By concurrency measured so far, whether every limit was kept.
+        excess: By concurrency measured so far, the largest measured / limit - 1: above zero breaks a limit.
         most: The highest concurrency that is of interest, >= 1.
     """
-    if not kept:
+    if not excess:
         return most
-    breaking = min((load for load, fine in kept.items() if not fine), default=None)
-    if breaking is None or len(kept) >= MAX_LOADS:
+    breaking = min((load for load, over in excess.items() if over > 0), default=None)
+    if breaking is None or len(excess) >= MAX_LOADS:
         return None
-    keeping = max((load for load, fine in kept.items() if fine and load < breaking), default=None)
-    middle = round(math.sqrt(breaking * (keeping or 1)))
-    enough = keeping is not None and breaking <= FINE_ENOUGH * keeping
-    return None if enough or middle in kept else middle
+    keeping = max((load for load, over in excess.items() if over <= 0 and load < breaking), default=None)
+    if keeping is None:
+        load = round(math.sqrt(breaking))
+    elif breaking <= FINE_ENOUGH * keeping:
+        return None
+    else:
+        low, high = math.log1p(max(excess[keeping], -0.999)), math.log1p(excess[breaking])
+        share = min(max(low / (low - high), INNER), 1 - INNER)
+        load = round(keeping * (breaking / keeping) ** share)
+        load = min(max(load, keeping + 1), breaking - 1)
+    return None if load in excess else load
 
 
 def best_load(tried: Mapping[int, WorkloadOutcome], objective: Objective, slo: Slo) -> int:
@@ -45,6 +55,13 @@ def best_load(tried: Mapping[int, WorkloadOutcome], objective: Objective, slo: S
         return (False, 0.0) if metrics is None else (slo.met(metrics), objective.value(metrics) or 0.0)
 
     return max(tried, key=rank)
+
+
+def worst_excess(outcome: WorkloadOutcome, slo: Slo) -> float:
+    """The largest measured / limit - 1 of one measurement; infinite where there are no metrics."""
+    if outcome.metrics is None:
+        return math.inf
+    return max((limit.excess(outcome.metrics) for limit in slo.limits), default=0.0)
 
 
 def at_load(workload: Workload, concurrency: int | None) -> Workload:

@@ -95,3 +95,25 @@ def test_interrupted_it_leaves_no_server_and_can_go_on(tmp_path: Path, number: s
     _, heard = again.communicate()
     assert again.returncode == 0, heard
     machine.assert_nothing_is_left()
+
+
+def test_the_least_energy_is_found_by_the_counters_of_the_gpus(tmp_path: Path) -> None:
+    """At a constant 700 W it is the most output that costs least."""
+    machine = Machine(tmp_path)
+    asked = ("--objective", "energy_j_per_million_tok", "--max-launches", "8", "--output", "json")
+    refused = machine.started(*asked)
+    assert "needs the energy counters (NVML) of all 1 GPUs" in refused.communicate()[1]
+    assert (refused.returncode, machine.standin.launches()) == (2, [])
+
+    machine.standin.gpus.set(0, "power_w", 700)
+    said, heard = machine.started(*asked).communicate()
+    machine.assert_nothing_is_left()
+    measured = [record for record in machine.records() if record["outcome"]["kind"] == "measured"]
+    assert len(measured) >= 3, heard
+    for record in measured:
+        metrics = record["workloads"][0]["metrics"]
+        per_tok_j = metrics["energy_j"] / (metrics["output_tok_per_s"] * metrics["duration_s"])
+        assert metrics["energy_j_per_million_tok"] == pytest.approx(per_tok_j * 1e6)
+    (result,) = json.loads(said)["results"]
+    assert result["best"]["metrics"]["energy_j_per_million_tok"] > 0
+    assert result["objective"]["metric"] == "energy_j_per_million_tok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,32 +14,36 @@ from advisor.search.loads import FINE_ENOUGH, MAX_LOADS, at_load, best_load, nex
 from tests.app.scripted import metrics
 
 
-def searched(most: int, highest_good: int) -> dict[int, bool]:
-    kept: dict[int, bool] = {}
-    while (load := next_load(kept, most)) is not None:
-        assert load not in kept and 1 <= load <= most
-        kept[load] = load <= highest_good
-    return kept
+def searched(most: int, highest_good: int, slope: float = 1.0) -> dict[int, float]:
+    """A search where a latency grows with the load to the power `slope`, and meets its limit above `highest_good`."""
+    excess: dict[int, float] = {}
+    while (load := next_load(excess, most)) is not None:
+        assert load not in excess and 1 <= load <= most
+        excess[load] = (load / (highest_good + 0.5)) ** slope - 1
+    return excess
 
 
-@given(st.integers(1, 4096), st.integers(0, 5000))
-def test_the_highest_load_that_keeps_the_limits_is_found_within_a_quarter(most: int, highest_good: int) -> None:
-    kept = searched(most, highest_good)
-    assert len(kept) <= MAX_LOADS
-    keeping = max((load for load, fine in kept.items() if fine), default=0)
-    breaking = min((load for load, fine in kept.items() if not fine), default=None)
+@given(st.integers(1, 4096), st.integers(0, 5000), st.floats(0.01, 100))
+def test_the_highest_load_that_keeps_the_limits_is_found(most: int, highest_good: int, slope: float) -> None:
+    excess = searched(most, highest_good, slope)
+    assert len(excess) <= MAX_LOADS
+    keeping = max((load for load, over in excess.items() if over <= 0), default=0)
+    breaking = min((load for load, over in excess.items() if over > 0), default=None)
     if highest_good >= most:
-        assert kept == {most: True}, "nothing more is measured where the asked load is fine"
+        assert list(excess) == [most], "nothing more is measured where the asked load is fine"
     elif highest_good == 0:
         assert keeping == 0 and breaking == 1, "one request at a time was tried before giving up"
     else:
         assert breaking is not None and keeping <= highest_good < breaking
-        assert breaking <= FINE_ENOUGH * keeping or breaking == keeping + 1 or len(kept) == MAX_LOADS
+        assert breaking <= FINE_ENOUGH * keeping or breaking == keeping + 1 or len(excess) == MAX_LOADS
 
 
-def test_usual_loads_take_six_measurements_or_fewer() -> None:
-    assert all(len(searched(1024, good)) <= 6 for good in range(32, 1024))
-    assert list(searched(1024, 300)) == [1024, 32, 181, 431, 279, 347]
+@pytest.mark.parametrize("slope", [0.5, 1.0, 3.0])
+def test_usual_loads_are_found_within_the_measurements_of_one_launch(slope: float) -> None:
+    found = [searched(1024, good, slope) for good in range(8, 1024)]
+    assert max(map(len, found)) <= MAX_LOADS
+    keeping = [max(load for load, over in excess.items() if over <= 0) for excess in found]
+    assert all(good <= FINE_ENOUGH * (kept + 1) for good, kept in zip(range(8, 1024), keeping, strict=True))
 
 
 def outcome(goodput: float, ttft_ms: float) -> WorkloadOutcome:
