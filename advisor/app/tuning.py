@@ -29,6 +29,7 @@ from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import TrialRecord
 from advisor.host.process import end_leftovers
 from advisor.search.baselines import Baseline, baseline_named
+from advisor.search.loads import USUAL_LOADS
 from advisor.search.space import widened
 from advisor.search.stopping import search_launches
 from advisor.store.ledger import OptunaLedger
@@ -108,7 +109,8 @@ class Session:
             predictions = [self.context.predict(config, workload) for workload in self.context.workloads]
             metrics = [prediction.metrics for prediction in predictions if prediction.metrics is not None]
             if len(metrics) == len(predictions):
-                loads_s = sum(each.duration_s for each in metrics)
+                n_loads = USUAL_LOADS if self.context.objective.metric == "goodput" else 1
+                loads_s = n_loads * sum(each.duration_s for each in metrics)
                 start_s = STARTUP.total_s(predictions[0].memory_gib.weights, n_graphs=20)
                 return self.context.budget.max_launches * (start_s + loads_s) / 3600
         return 0.0

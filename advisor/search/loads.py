@@ -15,7 +15,7 @@ from advisor.domain.workload import Workload
 
 FINE_ENOUGH = 1.06  # between a load that keeps the limits and one that breaks them
 INNER = 0.25  # of the range, on a logarithmic scale: nearer to its ends nothing is tried
-MAX_LOADS = 8
+USUAL_LOADS, MAX_LOADS = 6, 8
 
 
 def next_load(excess: Mapping[int, float], most: int) -> int | None:
