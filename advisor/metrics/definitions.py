@@ -61,18 +61,9 @@ def compute(
     """All metrics of one benchmark whose requests all succeeded.
 
     The run lasts from the first send to the last token. User throughput is the mean over requests of output tokens
-    over end-to-end latency, as upstream's.
-
-    Args:
-        sent_ms: See above, as the next four.
-        first_ms: -
-        done_ms: -
-        n_output: -
-        n_gpus: Of the launch.
-        slo: Limits that goodput goes by.
-        itl_ms: Single gaps between stream events of all requests together, where they were recorded.
-        gaps_ms: The same by request, which only a limit on ITL needs.
-        energy_j: What the GPUs of the launch used meanwhile, where they told.
+    over end-to-end latency, as upstream's. `itl_ms` are single gaps between stream events of all requests together,
+    where they were recorded; `gaps_ms` are the same by request, which only goodput under a limit on ITL needs.
+    `energy_j` is what the GPUs of the launch used meanwhile, where they told.
 
     Raises:
         ValueError: no request at all.

@@ -163,7 +163,7 @@ def course_chart(result: Result, records: Sequence[TrialRecord]) -> Html | None:
     ]
     last = max(record.number for record in records)
     x = WIDE.x(-0.7, last + 0.7)
-    y = WIDE.y(0, ROOM * max([value for _, value in valued], default=1.0))
+    y = WIDE.y(0, ROOM * (max([value for _, value in valued], default=0.0) or 1.0))  # goodput may be zero everywhere
     leading = _leading(result, valued)
     stair: list[tuple[float, float]] = []
     for number, best in leading:
@@ -198,7 +198,7 @@ def _leading(result: Result, valued: Sequence[tuple[Mark, float]]) -> list[tuple
     """(trial number, value) each time the search found something better that keeps the limits."""
     steps: list[tuple[int, float]] = []
     for mark, value in valued:
-        searched = mark.feasible and mark.record.role != "confirmation"
+        searched = mark.feasible and value > 0 and mark.record.role != "confirmation"
         if searched and (not steps or result.objective.gain(value, steps[-1][1]) > 1):
             steps.append((mark.record.number, value))
     return steps

@@ -102,6 +102,7 @@ def _header(context: StudyContext, summary: StudySummary) -> Html:
     )
     what = f"{fixed.model} ({fixed.quantization}) on {fixed.gpus} × {context.gpu.title}, {layout}"
     places = {result.workload_name: result.workload_name for result in summary.results if len(summary.results) > 1}
+    places |= {"Pareto front": "pareto"} if len(summary.pareto) > 1 else {}
     places |= {"Every trial": "trials", "How to reproduce": "reproduce"}
     links = [tag("a", title, href=f"#{place}") for title, place in places.items()]
     return tag(

@@ -30,7 +30,8 @@ def tune_argv(context: StudyContext, study: Study, shipped: Collection[str]) -> 
         argv += ["--search-space", context.space.name]
     if context.objective.metric != study.objective.metric:
         argv += ["--objective", context.objective.metric]
-    if (price := context.objective.gpu_price_usd_per_hour) != study.objective.gpu_price_usd_per_hour:
+    price = context.objective.gpu_price_usd_per_hour
+    if price is not None and price != study.objective.gpu_price_usd_per_hour:
         argv += ["--gpu-price", f"{price:g}"]
     if context.slo != study.slo:
         argv += ["--slo", context.slo.text]

@@ -48,11 +48,12 @@ def next_load(excess: Mapping[int, float], most: int) -> int | None:
 
 
 def best_load(tried: Mapping[int, WorkloadOutcome], objective: Objective, slo: Slo) -> int:
-    """The load with the best objective among those that keep every limit; among all where none does."""
+    """The load with the best objective among those that keep every limit; where none does, the nearest to that."""
 
     def rank(load: int) -> tuple[bool, float]:
-        metrics = tried[load].metrics
-        return (False, 0.0) if metrics is None else (slo.met(metrics), objective.value(metrics) or 0.0)
+        metrics, over = tried[load].metrics, worst_excess(tried[load], slo)
+        value = None if metrics is None else objective.value(metrics)
+        return (True, value or 0.0) if over <= 0 else (False, -over)
 
     return max(tried, key=rank)
 

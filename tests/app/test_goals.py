@@ -16,7 +16,7 @@ from advisor.domain.strict import changed
 from advisor.domain.study import fingerprint
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
-from advisor.report.bundle import workload_files
+from advisor.report import bundle
 from advisor.report.goal_view import goal_notes, spread
 from tests.app.scripted import Act, ScriptedEngine, metrics
 from tests.app.studies import play, session
@@ -42,7 +42,7 @@ def goodput_study(folder: Path) -> tuple[StudySummary, tuple[TrialRecord, ...], 
         folder, ScriptedEngine(crowded), workloads=("1k1k_c256",), objective="goodput", slo="ttft:p95<400ms"
     )
     summary, records = play(opened)
-    return summary, records, workload_files(opened, summary.results[0])
+    return summary, records, bundle.workload_files(opened, summary.results[0])
 
 
 def test_goodput_is_compared_at_the_highest_load_that_keeps_the_limits(tmp_path: Path) -> None:
@@ -64,6 +64,17 @@ def test_goodput_is_compared_at_the_highest_load_that_keeps_the_limits(tmp_path:
         assert outcome.loads[-1].concurrency == 256
     assert {point.concurrency for point in summary.pareto} <= set(range(1, 41)), "what breaks a limit is no choice"
     assert result.pareto == summary.pareto
+
+
+def test_where_not_one_request_is_good_nothing_is_feasible_and_the_report_says_so(tmp_path: Path) -> None:
+    hopeless = Act(loaded=lambda workload: changed(metrics(100.0, ttft_ms=500.0), goodput_request_per_s=0.0))
+    opened = session(tmp_path, ScriptedEngine(hopeless), objective="goodput", slo="ttft:p95<400ms", max_launches=6)
+    summary, records = play(opened)
+    assert [result.status for result in summary.results] == ["nothing_feasible"]
+    assert (summary.pareto, summary.feasible) == ((), False)
+    page = bundle.write(opened, records, summary)["report"].read_text()
+    assert "no configuration that was launched kept every limit" in page
+    assert "ttft:p95 500 ms" in bundle.why_nothing(opened, records)
 
 
 def test_a_trial_of_another_objective_measures_the_asked_load_alone(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_the_best_load_keeps_the_limits_whatever_breaks_them_serves_more() -> No
     goal, slo = Objective(metric="goodput"), parse_slo("ttft:p95<200ms")
     tried = {8: outcome(9.0, 300.0), 4: outcome(5.0, 150.0), 6: outcome(4.0, 190.0)}
     assert best_load(tried, goal, slo) == 4
-    assert best_load({8: tried[8], 7: outcome(2.0, 250.0)}, goal, slo) == 8, "none keeps them: the best of all"
+    assert best_load({8: tried[8], 7: outcome(2.0, 250.0)}, goal, slo) == 7, "none keeps them: the nearest to it"
 
 
 def test_requests_asked_for_shrink_with_the_load() -> None:
