@@ -39,6 +39,8 @@ def tune(
     workloads: Sequence[str] = (),
     study: str | None = None,
     slo: str = "",
+    objective: str | None = None,
+    gpu_price_usd_per_hour: float | None = None,
     engine: str = "auto",
     container_image: str | None = None,
     launch_prefix: str | None = None,
@@ -55,6 +57,8 @@ def tune(
         workloads: Short names such as `4k1k_c256`; none for the study's own.
         study: Name or file; none for the default study.
         slo: Limits, such as `ttft:p95<2s`.
+        objective: What is compared, such as `goodput`; none for the study's own.
+        gpu_price_usd_per_hour: Of one GPU, for the cost of a million output tokens.
         engine: `auto`, or an engine by name.
         container_image: Launch `trtllm-serve` in this image.
         launch_prefix: Words before the command, such as `srun -N2 --mpi=pmix trtllm-llmapi-launch`.
@@ -70,7 +74,14 @@ def tune(
         EngineMissing: the engine asked for is not here.
         NothingFeasible: the twin finds no configuration that could serve the workload.
     """
-    question = Question(study=study, workloads=tuple(workloads), slo=slo, max_launches=max_launches)
+    question = Question(
+        study=study,
+        workloads=tuple(workloads),
+        slo=slo,
+        objective=objective,
+        gpu_price_usd_per_hour=gpu_price_usd_per_hour,
+        max_launches=max_launches,
+    )
     how = How(
         engine=engine,
         container_image=container_image,

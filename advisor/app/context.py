@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from advisor.app.defaults import Defaults
 from advisor.domain.deadlines import Deadlines
 from advisor.domain.deployment import Deployment, GpuFacts, ModelFacts
 from advisor.domain.objective import Objective, Slo
@@ -44,6 +45,7 @@ class StudyContext:
     seed: int
     predict: Predict
     references: dict[str, float]
+    defaults: Defaults
 
     @property
     def max_seq_len(self) -> int:

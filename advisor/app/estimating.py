@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from advisor.app.baseline_choice import choose_baselines
+from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster, best_first, log_scores
 from advisor.app.setup import Question, Resolved, resolve
 from advisor.domain.deployment import Deployment
@@ -113,6 +114,7 @@ def estimate_question(question: Question, settings: Mapping[str, OptionValue]) -
 def plan_question(question: Question, top_n: int) -> list[Plan]:
     """The space ranked for every workload of a question."""
     resolved = resolve(question)
+    check_measurable(resolved.objective, "predicted", resolved.deployment.gpus)
     forecaster, baseline = _baseline(resolved)
     return [plan(resolved, forecaster, baseline, workload, top_n) for workload in resolved.workloads]
 
@@ -139,7 +141,8 @@ def plan(resolved: Resolved, forecaster: Forecaster, baseline: ServingConfig, wo
 
     def order(row: PlanRow) -> tuple[bool, float]:
         assert row.prediction.metrics is not None
-        return not row.keeps_slo, sign * (resolved.objective.value(row.prediction.metrics) or np.inf)
+        value = resolved.objective.value(row.prediction.metrics)
+        return not row.keeps_slo, np.inf if value is None else sign * value
 
     ranked = distinct_results(sorted(rows, key=order), resolved.objective)
     return Plan(
@@ -161,7 +164,8 @@ def distinct_results(rows: Sequence[PlanRow], objective: Objective) -> list[Plan
     best: dict[str, PlanRow] = {}
     for row in rows:
         assert row.prediction.metrics is not None
-        same = f"{objective.value(row.prediction.metrics):.6g}"
+        value = objective.value(row.prediction.metrics)
+        same = "undefined" if value is None else f"{value:.6g}"
         if same not in best or row.prediction.memory_gib.headroom > best[same].prediction.memory_gib.headroom:
             best[same] = row
     return list(best.values())
@@ -174,7 +178,7 @@ def _row(resolved: Resolved, forecaster: Forecaster, config: ServingConfig, work
 
 
 def _baseline(resolved: Resolved) -> tuple[Forecaster, ServingConfig]:
-    forecaster = Forecaster(resolved.deployment, resolved.workloads)
+    forecaster = Forecaster(resolved.deployment, resolved.workloads, resolved.slo)
     entries, launched = choose_baselines(resolved, (), forecaster)
     config = next(entry.config for entry in entries if entry.name == launched[0])
     assert config is not None

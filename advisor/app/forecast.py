@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from advisor.domain.deployment import KV_BLOCK_TOKENS, Deployment
 from advisor.domain.errors import NothingFeasible
-from advisor.domain.objective import Objective, Slo
+from advisor.domain.objective import COST, Objective, Slo
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import changed
@@ -36,8 +36,8 @@ BROKEN_LIMIT = 20.0  # log units, beyond what any objective spans
 class Forecaster:
     """Nominal predictions for one deployment and its workloads."""
 
-    def __init__(self, deployment: Deployment, workloads: Sequence[Workload]) -> None:
-        self.deployment = deployment
+    def __init__(self, deployment: Deployment, workloads: Sequence[Workload], slo: Slo | None = None) -> None:
+        self.deployment, self.slo = deployment, slo
         self.workloads = tuple(workloads)
         self.dialect = dialect(deployment.engine_version)
         self.facts = catalog.model_facts(deployment.model)
@@ -47,7 +47,7 @@ class Forecaster:
         self.budget = functools.lru_cache(maxsize=65536)(self._budget)
 
     def _predict(self, config: ServingConfig, workload: Workload) -> Prediction:
-        return self.twin.predict(self.deployment, config, workload)
+        return self.twin.predict(self.deployment, config, workload, slo=self.slo)
 
     def _budget(self, config: ServingConfig) -> MemoryBudget:
         """The memory law under the heaviest load of the study."""
@@ -167,12 +167,13 @@ class Forecaster:
 
     def _value(self, config: ServingConfig, workload: Workload, objective: Objective) -> float | None:
         metrics = self.predict(config, workload).metrics
-        return None if metrics is None else objective.value(metrics)
+        return None if metrics is None else objective.scale(metrics)
 
 
 def log_scores(ranking: Ranking, objective: Objective, slo: Slo, workload: Workload) -> NDArray[np.float64]:
     """Logarithm of the objective per configuration, larger is better; NaN where it could not serve.
 
+    Output per second stands for goodput, for cost (its inverse at a given price) and for energy, which idles poorly.
     A limit that the estimated mean latency breaks costs more than any objective can win, and the more the further it
     is broken: configurations that keep the limits come first, then the nearest misses.
     """
@@ -183,17 +184,24 @@ def log_scores(ranking: Ranking, objective: Objective, slo: Slo, workload: Workl
     return np.asarray(scores)
 
 
-def log_predicted(output: str, ranking: Ranking, objective: Objective, workload: Workload) -> NDArray[np.float64]:
+def log_predicted(
+    output: str, ranking: Ranking, objective: Objective, workload: Workload, gpus: int = 1
+) -> NDArray[np.float64]:
     """Natural logarithm of the objective (larger is better) or of a limit's latency, by its mean; shape (n,)."""
     e2e_ms = ranking.ttft_ms + ranking.tpot_ms * (workload.osl - 1)
     latency_ms = {"ttft": ranking.ttft_ms, "tpot": ranking.tpot_ms, "itl": ranking.tpot_ms, "e2e": e2e_ms}
     if output != OBJECTIVE:
         return np.asarray(np.log(latency_ms[output.partition(":")[0]]))
-    if objective.direction == "minimize":
-        return np.asarray(-np.log(latency_ms[objective.metric.partition(":")[0]]))
+    if objective.latency is not None:
+        return np.asarray(-np.log(latency_ms[objective.latency]))
     if objective.metric == "output_tok_per_s_per_user":
-        return np.asarray(-np.log(e2e_ms))
-    return np.asarray(np.log(ranking.output_tok_per_s))
+        return np.asarray(np.log(1e3 * workload.osl / e2e_ms))
+    log_tok_per_s = np.log(ranking.output_tok_per_s)
+    if objective.metric in ("request_per_s", "goodput"):
+        return np.asarray(log_tok_per_s - math.log(workload.osl))
+    if objective.metric == COST:
+        return np.asarray(log_tok_per_s - math.log(gpus * 1e6 / 3600 * (objective.gpu_price_usd_per_hour or 1.0)))
+    return np.asarray(log_tok_per_s - (math.log(gpus) if objective.metric == "output_tok_per_s_per_gpu" else 0.0))
 
 
 def best_first(scores: NDArray[np.float64]) -> list[int]:

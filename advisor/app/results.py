@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import Field
 
 from advisor.app.context import StudyContext
+from advisor.app.decided import decided_by_default
+from advisor.app.pareto import ParetoPoint, alike, pareto_front
 from advisor.app.rescue import RescueReport
 from advisor.app.robustness import RobustChoice, robust_choice
 from advisor.app.trial_maker import launches
@@ -17,12 +19,13 @@ from advisor.domain.measurement import LimitedBy, MemoryReport, Metrics, Referee
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import ServingConfig
-from advisor.domain.strict import StrictModel
+from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.memory.profiled import residuals
 from advisor.metrics.confidence import Interval, mean_interval, ratio_interval
 from advisor.metrics.definitions import average
+from advisor.search.loads import at_load
 from advisor.search.misses import NearestMiss
 from advisor.search.standings import Standing, pick, standings
 from advisor.search.stopping import Outlook, expected_gains, outlook
@@ -62,6 +65,9 @@ class ResultEntry(StrictModel):
         default_factory=dict, description="Measured minus predicted, by component; empty where nothing was measured"
     )
     surprises: tuple[str, ...] = Field(default=(), description="What the server really uses other than asked")
+    concurrency: int | None = Field(
+        default=None, description="Requests in flight of these metrics, where the load was searched (goodput)"
+    )
     limited_by: LimitedBy | None
     ci95: tuple[float, float] | None = Field(
         description="95 % interval of the objective, deviation pooled over all repeats; null without any"
@@ -87,6 +93,7 @@ class BaselineEntry(StrictModel):
     memory_gib: MemoryReport | None = None
     memory_residuals_gib: dict[str, float] = Field(default_factory=dict)
     surprises: tuple[str, ...] = ()
+    concurrency: int | None = None
     limited_by: LimitedBy | None = None
     ci95: tuple[float, float] | None = None
     trials: tuple[int, ...] = ()
@@ -138,10 +145,21 @@ class Result(StrictModel):
     referee: dict[Literal["best", "baseline"], RefereeReport] = Field(
         default_factory=dict, description="The engine's own benchmark beside ours; empty on the twin"
     )
+    pareto: tuple[ParetoPoint, ...] = Field(
+        default=(), description="Of all trials and loads of these lengths: tok/s per GPU against tok/s per user"
+    )
+    decided_by_default: tuple[str, ...] = Field(
+        default=(), description="Sentences on defaults, nobody's choice, that limit the result"
+    )
     counts: Counts
     stopped_by: str
     seed: int
     sampler: str
+
+    @property
+    def served(self) -> Workload:
+        """The workload at the load of the best: its own, or the one that was found."""
+        return at_load(self.workload, None if self.best is None else self.best.concurrency)
 
 
 class StudySummary(StrictModel):
@@ -162,6 +180,7 @@ class StudySummary(StrictModel):
     outlook: Outlook | None = Field(
         default=None, description="Of one more hour, where the sampler said what it expects"
     )
+    pareto: tuple[ParetoPoint, ...] = Field(default=(), description="The trade-off of each shape over all its loads")
     rescue: RescueReport | None = Field(default=None, description="Of `--rescue` only")
 
     @property
@@ -197,6 +216,7 @@ def summarise(context: StudyContext, records: Sequence[TrialRecord], stopped_by:
         results=tuple(result(context, records, workload, stopped_by, top_n) for workload in context.workloads),
         robust=robust_choice(context, records),
         outlook=None if stopped_by == "exhausted" else ahead,
+        pareto=pareto_front(records, context.workloads, context.slo),
     )
 
 
@@ -250,6 +270,10 @@ def result(
         predicted_baselines=_predicted(context, workload),
         confidence=confidence,
         referee=_referees(records, workload, best, base),
+        pareto=pareto_front(records, alike(workload, context.workloads), context.slo),
+        decided_by_default=()
+        if best is None
+        else decided_by_default(context, workload, best, base, others, stopped_by),
         counts=count(records),
         stopped_by=stopped_by,
         seed=context.seed,
@@ -316,13 +340,15 @@ def _entry(
 ) -> ResultEntry:
     others = [values for values in repeats if values != standing.values]
     interval = mean_interval(standing.values, others)
+    metrics = average([outcome.metrics for outcome in standing.outcomes if outcome.metrics is not None])
     return ResultEntry(
         serving_config=standing.config,
         memory_fraction_kind=context.identity.memory_fraction_kind,
-        metrics=average([outcome.metrics for outcome in standing.outcomes if outcome.metrics is not None]),
+        metrics=changed(metrics, cost_per_million_tok=context.objective.cost_per_million_tok(metrics)),
         memory_gib=standing.memory_gib,
         memory_residuals_gib=_residuals(context, standing),
         surprises=standing.surprises,
+        concurrency=standing.concurrency,
         limited_by=standing.outcomes[-1].limited_by,
         ci95=None if interval is None else (interval.low, interval.high),
         trials=standing.numbers,

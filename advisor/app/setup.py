@@ -9,11 +9,12 @@ from typing import get_args
 
 from pydantic import Field
 
+from advisor.app.defaults import Defaults
 from advisor.domain.deployment import OPTION_FIELDS, Deployment, Quantization
 from advisor.domain.errors import BadInput
-from advisor.domain.objective import Objective, Slo, parse_objective, parse_slo
+from advisor.domain.objective import Objective, Slo, check_objective, parse_objective, parse_slo
 from advisor.domain.serving_config import FOUR_SETTINGS
-from advisor.domain.strict import StrictModel, parse, unknown_name
+from advisor.domain.strict import StrictModel, changed, parse, unknown_name
 from advisor.domain.study import Budget, SearchSpace, Study
 from advisor.domain.workload import MOST_WORKLOADS, Workload, crossed, parse_workload, too_many
 from advisor.engines.trtllm.command import check_deployment
@@ -38,6 +39,7 @@ class Question(StrictModel):
     workloads: tuple[str, ...] = ()
     slo: str = ""
     objective: str | None = None
+    gpu_price_usd_per_hour: float | None = Field(default=None, gt=0)
     model: str | None = None
     gpu: str | None = None
     gpus: int | None = None
@@ -64,6 +66,7 @@ class Resolved(StrictModel):
     objective: Objective
     slo: Slo
     budget: Budget
+    defaults: Defaults
 
 
 def resolve(question: Question) -> Resolved:
@@ -93,14 +96,40 @@ def resolve(question: Question) -> Resolved:
         max_hours=question.max_hours or study.budget.max_hours,
         gpu_hours=question.gpu_hours or study.budget.gpu_hours,
     )
+    objective = changed(
+        study.objective,
+        metric=parse_objective(question.objective).metric if question.objective else study.objective.metric,
+        gpu_price_usd_per_hour=question.gpu_price_usd_per_hour or study.objective.gpu_price_usd_per_hour,
+    )
+    slo = parse_slo(question.slo) if question.slo else study.slo
+    check_objective(objective, slo)
     return Resolved(
         study=study,
         deployment=deployment,
         workloads=workloads,
         space=space,
-        objective=parse_objective(question.objective) if question.objective else study.objective,
-        slo=parse_slo(question.slo) if question.slo else study.slo,
+        objective=objective,
+        slo=slo,
         budget=budget,
+        defaults=_defaults(question, study, workloads, deployment, slo),
+    )
+
+
+def _defaults(
+    question: Question, study: Study, workloads: tuple[Workload, ...], deployment: Deployment, slo: Slo
+) -> Defaults:
+    """Where a default stands; a study file of one's own says as much as options do."""
+    own = question.study is not None and question.study not in catalog.study_names()
+    load_said = question.concurrency is not None or question.request_rate_per_s is not None
+    names = question.workloads or (study.workloads if question.isl is None else ("",))
+    named = question.workloads or own
+    unsaid = [w.name for w, name in zip(workloads, names, strict=True) if not (named and "_" in name)]
+    return Defaults(
+        loads=() if load_said else tuple(unsaid),
+        slo=not slo.limits,
+        budget=question.max_launches is None and not (own and "max_launches" in study.budget.model_fields_set),
+        space=question.search_space is None and not own,
+        max_seq_len=deployment.max_seq_len is None,
     )
 
 

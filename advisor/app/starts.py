@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from advisor.app.admission import MemoryGate
 from advisor.app.context import StudyContext
-from advisor.app.forecast import KV_FRACTION, Forecaster, best_first, log_scores
+from advisor.app.forecast import KV_FRACTION, Forecaster, best_first
+from advisor.app.load_scores import expected_scores
 from advisor.domain.ports import Proposal
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
@@ -62,7 +63,7 @@ class TwinStarts:
         everything, context = all_configs(self.context.space), self.context
         scores = np.mean(
             [
-                log_scores(self.forecaster.rank(everything, w), context.objective, context.slo, w)
+                expected_scores(self.forecaster, everything, w, context.objective, context.slo)
                 for w in context.workloads
             ],
             axis=0,

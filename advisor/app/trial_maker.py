@@ -43,6 +43,7 @@ class TrialMaker:
                 deployment=context.deployment,
                 config=asked.config,
                 workloads=context.workloads,
+                slo=context.slo,
                 deadlines=context.deadlines,
                 seed=context.seed * 100_003 + asked.number,
             ),
@@ -50,6 +51,7 @@ class TrialMaker:
             max_attempts=min(MAX_ATTEMPTS, max(1, self.starts_left())),
             referee=referee,
             expected_gain=asked.expected_gain,
+            goal=context.objective,
         )
         record = run_trial(
             request, self.engine, on_event=self.reporter.event, evidence=self.ledger.folder(asked.number)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from advisor.app.engines import load_engine
 from advisor.domain.errors import BadInput, EngineFailed
-from advisor.domain.measurement import EffectiveSettings, MemoryReport, ProfiledMemory, WorkloadOutcome
+from advisor.domain.measurement import EffectiveSettings, LoadPoint, MemoryReport, ProfiledMemory, WorkloadOutcome
 from advisor.domain.outcome import RETRIED_ONCE, BadConfig, Evidence, Infrastructure, Measured, Outcome, Unhealthy
 from advisor.domain.ports import (
     Engine,
@@ -22,7 +23,9 @@ from advisor.domain.ports import (
 from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import PhaseTiming, TrialRecord
 from advisor.domain.workload import Workload
+from advisor.search.loads import at_load, best_load, next_load, worst_excess
 
+LOAD_SEED = 61  # more than a study has workloads; times the loads of one of them below the referee's
 REFEREE_SEED = 499  # beyond any number of workloads, within what two trials are apart
 OUTSIDE = (EngineFailed, OSError)
 """What a launch or a client raises when something beside the configuration is broken: a port, a socket, a driver."""
@@ -164,6 +167,33 @@ def by_growing_memory(workloads: tuple[Workload, ...]) -> list[tuple[int, Worklo
     return sorted(enumerate(workloads), key=kv_demand)
 
 
+def _at_best_load(
+    request: TrialRequest,
+    workload: Workload,
+    first: WorkloadOutcome,
+    measure: Callable[[Workload, int], WorkloadOutcome],
+) -> tuple[WorkloadOutcome, Outcome | None]:
+    """With goodput as objective, the workload at the best of the loads up to its concurrency, on the same launch.
+
+    Args:
+        request: Says the objective and the limits.
+        workload: At its own concurrency.
+        first: What was measured there.
+        measure: Measures it at another load, told how many were measured before.
+    """
+    goal, slo, most = request.goal, request.spec.slo, workload.concurrency
+    if goal.metric != "goodput" or most is None:
+        return first, None
+    tried = {most: first}
+    while (load := next_load({at: worst_excess(outcome, slo) for at, outcome in tried.items()}, most)) is not None:
+        tried[load] = measure(at_load(workload, load), len(tried))
+        if (trouble := judged(tried[load])) is not None:
+            return first, trouble
+    best = best_load(tried, goal, slo)
+    loads = tuple(LoadPoint(concurrency=at, metrics=m) for at in sorted(tried) if (m := tried[at].metrics) is not None)
+    return changed(tried[best], workload=workload.name, concurrency=best, loads=loads), None
+
+
 def _measure(
     server: RunningServer, request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: EvidenceStore
 ) -> tuple[tuple[WorkloadOutcome, ...], Outcome | None]:
@@ -174,11 +204,18 @@ def _measure(
     for place, workload in by_growing_memory(request.spec.workloads):
         # No two benchmarks of a launch share a seed: equal prompts would hit the prefix cache.
         seed = request.spec.seed * 1009 + place
+
+        def measure(loaded: Workload, n_before: int, seed: int = seed) -> WorkloadOutcome:
+            return measurer.measure(server, loaded, seed + LOAD_SEED * n_before, stop, on_event, evidence)
+
         try:
-            done[place] = measurer.measure(server, workload, seed, stop, on_event, evidence)
+            done[place] = measure(workload, 0)
             trouble = judged(done[place])
+            if trouble is None:
+                done[place], trouble = _at_best_load(request, workload, done[place], measure)
             if trouble is None and request.referee:
-                report = measurer.referee(server, workload, seed + REFEREE_SEED, evidence)
+                loaded = at_load(workload, done[place].concurrency)
+                report = measurer.referee(server, loaded, seed + REFEREE_SEED, evidence)
                 done[place] = changed(done[place], referee=report)
         except OUTSIDE as error:
             trouble = Infrastructure(reason=f"{workload.name}: {_text(error)}")

@@ -14,6 +14,7 @@ from advisor.app.admission import MemoryGate
 from advisor.app.baseline_choice import choose_baselines
 from advisor.app.choosing import choose
 from advisor.app.context import StudyContext
+from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster
 from advisor.app.misses import with_nearest_misses
 from advisor.app.rescue import Rescuer
@@ -31,6 +32,7 @@ from advisor.domain.trial import TrialRecord
 from advisor.host.process import end_leftovers
 from advisor.search import outlook
 from advisor.search.baselines import Baseline, baseline_named
+from advisor.search.loads import USUAL_LOADS
 from advisor.search.proposer import OwnProposer
 from advisor.search.space import widened
 from advisor.search.stopping import search_launches
@@ -113,7 +115,8 @@ class Session:
             predictions = [self.context.predict(config, workload) for workload in self.context.workloads]
             metrics = [prediction.metrics for prediction in predictions if prediction.metrics is not None]
             if len(metrics) == len(predictions):
-                loads_s = sum(each.duration_s for each in metrics)
+                n_loads = USUAL_LOADS if self.context.objective.metric == "goodput" else 1
+                loads_s = n_loads * sum(each.duration_s for each in metrics)
                 start_s = STARTUP.total_s(predictions[0].memory_gib.weights, n_graphs=20)
                 return min(self.context.server_hours, self.context.budget.max_launches * (start_s + loads_s) / 3600)
         return 0.0
@@ -131,7 +134,7 @@ class Session:
         for workload in context.workloads if config is not None else ():
             metrics = None if config is None else context.predict(config, workload).metrics
             value = None if metrics is None or not context.slo.met(metrics) else context.objective.value(metrics)
-            if value is None:
+            if not value:
                 return None
             logs.append(math.log(context.objective.gain(value, context.references[workload.name])))
         return sum(logs) / len(logs) if logs else None
@@ -196,7 +199,8 @@ def open_session(question: Question, how: How) -> Session:
     chosen = choose(question, how.engine, how.engine_options, os.environ)
     resolved, engine = chosen.resolved, chosen.engine
     identity = engine.identity()
-    forecaster = Forecaster(resolved.deployment, resolved.workloads)
+    check_measurable(resolved.objective, identity.source, resolved.deployment.gpus)
+    forecaster = Forecaster(resolved.deployment, resolved.workloads, resolved.slo)
     asked = how.baselines if how.rescue is None else (*how.baselines, how.rescue)
     baselines, launched = choose_baselines(resolved, asked, forecaster)
     if how.rescue is None:
@@ -223,6 +227,7 @@ def open_session(question: Question, how: How) -> Session:
         seed=how.seed,
         predict=forecaster.predict,
         references=forecaster.references(baselines, launched, resolved.objective, resolved.space),
+        defaults=resolved.defaults,
     )
     gate = MemoryGate(context, forecaster)
     return Session(

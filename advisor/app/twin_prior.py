@@ -103,10 +103,10 @@ class TwinPrior:
         return tuple(found)
 
     def _logs(self, configs: Sequence[ServingConfig], constants: TwinConstants) -> Mapping[Key, Array]:
-        forecaster, found = self.forecaster, {}
+        forecaster, found, gpus = self.forecaster, {}, self.forecaster.deployment.gpus
         twin = replace(forecaster.twin, constants=constants)
         for workload in forecaster.workloads:
             ranking = rank(twin, forecaster.deployment, configs, workload, as_if_it_fitted=True)
             for name in outputs(self.slo):
-                found[workload.name, name] = log_predicted(name, ranking, self.objective, workload)
+                found[workload.name, name] = log_predicted(name, ranking, self.objective, workload, gpus)
         return found

@@ -118,7 +118,17 @@ ObjectiveName = Annotated[
     str | None,
     typer.Option(
         "--objective",
-        help="output_tok_per_s_per_gpu, request_per_s, or a latency such as ttft:p95.",
+        help="output_tok_per_s_per_gpu, request_per_s, goodput (requests/s that keep --slo), a latency such as "
+        "ttft:p95, cost_per_million_tok or energy_j_per_million_tok.",
+        rich_help_panel=STUDY,
+    ),
+]
+GpuPrice = Annotated[
+    float | None,
+    typer.Option(
+        "--gpu-price",
+        help="USD per GPU and hour: results then tell the cost of a million output tokens.",
+        min=0,
         rich_help_panel=STUDY,
     ),
 ]

@@ -28,6 +28,7 @@ def plan(
     study: opt.StudyName = None,
     search_space: opt.SpaceName = None,
     objective: opt.ObjectiveName = None,
+    gpu_price: opt.GpuPrice = None,
     output: opt.Output = opt.OutputFormat.text,
     top_n: opt.TopN = 10,
 ) -> None:
@@ -44,6 +45,7 @@ def plan(
         workloads=workload,
         slo=slo,
         objective=objective,
+        gpu_price_usd_per_hour=gpu_price,
         model=model,
         gpu=gpu,
         gpus=gpus,

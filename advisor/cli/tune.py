@@ -37,6 +37,7 @@ def tune(
     study: opt.StudyName = None,
     search_space: opt.SpaceName = None,
     objective: opt.ObjectiveName = None,
+    gpu_price: opt.GpuPrice = None,
     sampler: Annotated[
         str, typer.Option(help="tpe, random, qmc, gp, nsgaii or cmaes.", rich_help_panel=opt.STUDY)
     ] = "tpe",
@@ -104,6 +105,7 @@ def tune(
         workloads=workload,
         slo=slo,
         objective=objective,
+        gpu_price_usd_per_hour=gpu_price,
         model=model,
         gpu=gpu,
         gpus=gpus,

@@ -35,7 +35,10 @@ class Metrics(StrictModel):
     tpot_ms: LatencySummary | None
     itl_ms: LatencySummary | None
     e2e_ms: LatencySummary
-    goodput_request_per_s: float | None = None
+    goodput_request_per_s: float | None = Field(default=None, description="None without limits")
+    energy_j: float | None = Field(default=None, description="Of all GPUs of the launch, by NVML; None where untold")
+    energy_j_per_million_tok: float | None = Field(default=None, description="Per million output tokens")
+    cost_per_million_tok: float | None = Field(default=None, description="USD per million output tokens, at a price")
     n_requests: int = Field(ge=0)
     duration_s: float = Field(gt=0)
 
@@ -127,11 +130,20 @@ class RefereeReport(StrictModel):
     problems: tuple[str, ...] = Field(default=(), description="Why it does not count; empty when it does")
 
 
+class LoadPoint(StrictModel):
+    """One concurrency of several that were measured on one launch."""
+
+    concurrency: int = Field(ge=1)
+    metrics: Metrics
+
+
 class WorkloadOutcome(StrictModel):
     """One workload on one launch: its metrics, or why there are none."""
 
     workload: str = Field(description="Short name of the workload")
     metrics: Metrics | None
+    concurrency: int | None = Field(default=None, description="Of these metrics, where the load was searched")
+    loads: tuple[LoadPoint, ...] = Field(default=(), description="Everything measured where the load was searched")
     limited_by: LimitedBy | None = None
     ci95: tuple[float, float] | None = Field(default=None, description="95 % interval of output tok/s, batch means")
     seed: int

@@ -24,15 +24,23 @@ THROUGHPUTS: tuple[str, ...] = (
     "request_per_s",
     "output_tok_per_s_per_user",
 )
-OBJECTIVES: tuple[str, ...] = (*THROUGHPUTS, *(f"{name}:{stat}" for name in LATENCIES for stat in STATISTICS))
+COST, ENERGY = "cost_per_million_tok", "energy_j_per_million_tok"
+OBJECTIVES: tuple[str, ...] = (
+    *THROUGHPUTS,
+    "goodput",
+    COST,
+    ENERGY,
+    *(f"{name}:{stat}" for name in LATENCIES for stat in STATISTICS),
+)
 
 _LIMIT = re.compile(r"(?P<latency>\w+):(?P<statistic>\w+)\s*<=?\s*(?P<limit>[\d.]+\s*(?:ms|s)?)", re.IGNORECASE)
 
 
 class Objective(StrictModel):
-    """One number per workload: a throughput to maximise, or `ttft:p95`-like latency to minimise."""
+    """One number per workload: a throughput to maximise; a `ttft:p95`-like latency, a cost or an energy to minimise."""
 
     metric: str = "output_tok_per_s_per_gpu"
+    gpu_price_usd_per_hour: float | None = Field(default=None, gt=0, description="Of one GPU; none = no cost is told")
 
     @field_validator("metric")
     @classmethod
@@ -43,16 +51,39 @@ class Objective(StrictModel):
 
     @property
     def direction(self) -> Direction:
-        """Latencies are minimised, everything else maximised."""
-        return "minimize" if ":" in self.metric else "maximize"
+        """Latencies, cost and energy are minimised, everything else maximised."""
+        return "minimize" if self.latency or self.metric in (COST, ENERGY) else "maximize"
+
+    @property
+    def latency(self) -> str | None:
+        """The latency it is about, None where it is about none."""
+        name, separator, _ = self.metric.partition(":")
+        return name if separator else None
 
     def value(self, metrics: Metrics) -> float | None:
         """The objective of one measurement, or None where it is undefined (TPOT of one-token outputs)."""
-        if ":" in self.metric:
-            latency, statistic = self.metric.split(":")
-            return latency_ms(metrics, latency, statistic)
-        value: float = getattr(metrics, self.metric)
+        if self.latency:
+            return latency_ms(metrics, *self.metric.split(":"))
+        if self.metric == COST:
+            return self.cost_per_million_tok(metrics)
+        value: float | None = getattr(metrics, "goodput_request_per_s" if self.metric == "goodput" else self.metric)
         return value
+
+    def scale(self, metrics: Metrics) -> float | None:
+        """A predicted number above zero to express gains in; None where the objective is undefined.
+
+        That is its value, but where not one request keeps the limits: then all requests/s stand for goodput. Energy
+        cannot be predicted: then its unit stands for itself.
+        """
+        if self.metric == ENERGY:
+            return 1.0
+        return self.value(metrics) or (metrics.request_per_s if self.metric == "goodput" else None)
+
+    def cost_per_million_tok(self, metrics: Metrics) -> float | None:
+        """USD of GPU time for a million output tokens: price / (3,600 x output tok/s per GPU) x 10^6."""
+        if self.gpu_price_usd_per_hour is None or not metrics.output_tok_per_s_per_gpu:
+            return None
+        return self.gpu_price_usd_per_hour / 3600 / metrics.output_tok_per_s_per_gpu * 1e6
 
     def gain(self, value: float, reference: float) -> float:
         """How many times better `value` is than `reference`; above 1 is better in either direction."""
@@ -99,7 +130,7 @@ def latency_ms(metrics: Metrics, latency: str, statistic: str) -> float | None:
 
 
 def parse_objective(text: str) -> Objective:
-    """An objective by name: a throughput, or a latency with its statistic.
+    """An objective by name: a throughput, goodput, a latency with its statistic, cost or energy.
 
     Raises:
         BadInput: unknown name.
@@ -107,6 +138,18 @@ def parse_objective(text: str) -> Objective:
     if text not in OBJECTIVES:
         raise unknown_name("objective", text, OBJECTIVES)
     return Objective(metric=text)
+
+
+def check_objective(objective: Objective, slo: Slo) -> None:
+    """Refuse an objective that lacks what defines it.
+
+    Raises:
+        BadInput: goodput without limits, cost without a price.
+    """
+    if objective.metric == "goodput" and not slo.limits:
+        raise BadInput("--objective goodput counts requests that keep limits: give them, as --slo ttft:p95<2s.")
+    if objective.metric == COST and objective.gpu_price_usd_per_hour is None:
+        raise BadInput(f"--objective {COST} needs the price of a GPU: give --gpu-price, in USD per GPU and hour.")
 
 
 def parse_slo(text: str) -> Slo:

@@ -19,6 +19,7 @@ from advisor.domain.measurement import (
     Source,
     WorkloadOutcome,
 )
+from advisor.domain.objective import Objective, Slo
 from advisor.domain.outcome import Outcome
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel
@@ -43,6 +44,7 @@ class LaunchSpec(StrictModel):
     config: ServingConfig
     workloads: tuple[Workload, ...] = Field(min_length=1)
     fidelity: Literal["full", "memory_only"] = "full"
+    slo: Slo = Field(default=Slo(), description="Limits of a request, which its goodput goes by")
     deadlines: Deadlines = Deadlines()
     devices: tuple[int, ...] = Field(default=(), description="GPU indices; none = the first ones")
     seed: int = 0
@@ -190,6 +192,7 @@ class TrialRequest(StrictModel):
     max_attempts: int = Field(default=2, ge=1, description="Process starts it may cost")
     referee: bool = Field(default=False, description="Run the engine's own benchmark after ours")
     expected_gain: float | None = None
+    goal: Objective = Field(default=Objective(), description="With goodput, the best load of each launch is searched")
 
 
 class Asked(StrictModel):
@@ -215,7 +218,8 @@ class Proposal(StrictModel):
 class Proposer(Protocol):
     """History to next point. Stateless: the same history and seed give the same proposal, so resume continues."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def propose(self, history: Sequence[TrialRecord], seed: int) -> Proposal: ...
 

@@ -133,7 +133,8 @@ def fingerprint(
     engine_label: str,
 ) -> str:
     """Eight hexadecimal digits over everything that makes two runs comparable, who measures included."""
-    parts = [part.model_dump(mode="json") for part in (deployment, *workloads, objective, slo)]
+    goal = objective.model_dump(mode="json", exclude={"gpu_price_usd_per_hour"})  # a price changes no measurement
+    parts = [*(part.model_dump(mode="json") for part in (deployment, *workloads)), goal, slo.model_dump(mode="json")]
     dimensions = [(dimension.name, dimension.values) for dimension in space.active]
     text = json.dumps([parts, dimensions, engine_label], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

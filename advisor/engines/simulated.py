@@ -257,7 +257,9 @@ class SimulatedMeasurer:
                 "n_output": noisy.n_output,
             },
         )
-        metrics = None if simulation.stopped else metrics_of(noisy, deployment.gpus, deployment.stream_interval)
+        metrics = (
+            None if simulation.stopped else metrics_of(noisy, deployment.gpus, deployment.stream_interval, spec.slo)
+        )
         return WorkloadOutcome(
             workload=workload.name,
             metrics=metrics,

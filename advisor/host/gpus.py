@@ -138,6 +138,20 @@ def used_gib(devices: Sequence[int]) -> dict[int, float]:
         return {index: gib(memory_of(handle_of(index)).used) for index in devices}
 
 
+def energy_j(devices: Sequence[int]) -> float | None:
+    """Joule that GPUs together have used since their driver was loaded; None where one does not count or answer.
+
+    Volta and later have the counter. On an H100 it moves every 100 ms, which a benchmark of seconds does not notice.
+    """
+    try:
+        with opened():
+            counts_mj = [told(nvml.nvmlDeviceGetTotalEnergyConsumption, handle_of(index)) for index in devices]
+    except EngineFailed:
+        return None
+    known_mj = [count_mj for count_mj in counts_mj if count_mj is not None]
+    return sum(known_mj) / 1000 if known_mj and len(known_mj) == len(counts_mj) else None
+
+
 def holders(devices: Sequence[int], own: frozenset[int] = frozenset()) -> tuple[GpuProcess, ...]:
     """Who holds memory of these GPUs now, but for `own` processes; one that holds several of them comes once.
 

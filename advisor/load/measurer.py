@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from advisor.domain.errors import EngineFailed
 from advisor.domain.measurement import LimitedBy, Metrics, RefereeReport, WarmUp, WorkloadOutcome
 from advisor.domain.ports import (
@@ -47,6 +49,10 @@ class HttpServer(Protocol):
 
     def stats(self) -> dict[str, Any]:
         """What the server counted since the last call; `kv_cache_hit_rate` and `limited_by` are read if it tells."""
+        ...
+
+    def energy_j(self) -> float | None:
+        """Joule that all GPUs of the launch have used since their driver was loaded; None where that is not told."""
         ...
 
 
@@ -109,13 +115,16 @@ class HttpMeasurer:
             _ask_again(server, workload, broken, runs[-1])
             return _fell_short(workload, seed, broken, rounds, "while warming up, ")
         server.stats()
+        before_j = server.energy_j()
         run = run_load(target, load, stop, on_progress, lambda: server.dying)
+        after_j = server.energy_j()
         told = server.stats()
         evidence.write_samples(workload.name, run.samples())
         if run.shortfalls:
             _ask_again(server, workload, run, runs[-1])
             return _fell_short(workload, seed, run, rounds)
-        outcome = _outcome(_Benchmark(target, workload, seed, load, run, rounds), told, self._limits)
+        used_j = None if before_j is None or after_j is None else after_j - before_j
+        outcome = _outcome(_Benchmark(target, workload, seed, load, run, rounds, used_j), told, self._limits)
         if outcome.metrics is not None:
             self._measured[workload.name] = outcome.metrics
         return outcome
@@ -157,17 +166,22 @@ class _Benchmark:
     load: Load
     run: LoadRun
     rounds: WarmUp
+    energy_j: float | None
 
     def metrics(self) -> Metrics:
         """By the definitions that the twin goes by too."""
-        samples, itl_ms = self.run.samples(), self.run.itl_ms()
+        samples, gaps_ms = self.run.samples(), self.run.gaps_ms()
+        itl_ms = np.concatenate(gaps_ms)
         return compute(
             samples["sent_ms"],
             samples["first_token_ms"],
             samples["done_ms"],
             samples["n_output"],
             self.target.n_gpus,
+            slo=self.target.slo,
             itl_ms=itl_ms if itl_ms.size else None,
+            gaps_ms=gaps_ms,
+            energy_j=self.energy_j,
         )
 
     def ci95(self) -> tuple[float, float] | None:

@@ -82,7 +82,6 @@ class LoadRun:
         waits = [row.first_token_ms - row.sent_ms for row in self.records if row.chunk_ms]
         return float(np.median(waits)) if waits else 0.0
 
-    def itl_ms(self) -> NDArray[np.float64]:
-        """Gaps between consecutive chunks of a request, of all requests together."""
-        gaps = [np.diff(np.frombuffer(row.chunk_ms)) for row in self.records if len(row.chunk_ms) > 1]
-        return np.concatenate(gaps) if gaps else np.zeros(0)
+    def gaps_ms(self) -> list[NDArray[np.float64]]:
+        """Gaps between consecutive chunks, by request."""
+        return [np.diff(np.frombuffer(row.chunk_ms)) for row in self.records]

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from advisor.domain.deployment import KV_BLOCK_TOKENS
+from advisor.domain.objective import Slo
 from advisor.domain.strict import StrictModel
 
 MIN_VOCAB_SIZE = 64
@@ -21,6 +22,7 @@ class Target(StrictModel):
     n_gpus: int = Field(ge=1)
     block_reuse: bool = Field(description="True when KV blocks of equal prefixes are reused")
     kv_block_tokens: int = Field(default=KV_BLOCK_TOKENS, ge=1)
+    slo: Slo = Field(default=Slo(), description="What goodput goes by")
     request_timeout_s: float = Field(default=3600, gt=0, description="One request, from its sending to its last byte")
     silence_timeout_s: float = Field(default=300, gt=0, description="No byte on any connection while requests are open")
 

@@ -55,11 +55,15 @@ def compute(
     n_gpus: int,
     slo: Slo | None = None,
     itl_ms: Array | None = None,
+    gaps_ms: Sequence[Array] | None = None,
+    energy_j: float | None = None,
 ) -> Metrics:
     """All metrics of one benchmark whose requests all succeeded.
 
     The run lasts from the first send to the last token. User throughput is the mean over requests of output tokens
-    over end-to-end latency, as upstream's. `itl_ms` are single gaps between stream events, where they were recorded.
+    over end-to-end latency, as upstream's. `itl_ms` are single gaps between stream events of all requests together,
+    where they were recorded; `gaps_ms` are the same by request, which only goodput under a limit on ITL needs.
+    `energy_j` is what the GPUs of the launch used meanwhile, where they told.
 
     Raises:
         ValueError: no request at all.
@@ -69,6 +73,7 @@ def compute(
     duration_s = float(done_ms.max() - sent_ms.min()) / 1000
     e2e_ms = e2e(sent_ms, done_ms)
     output_tok_per_s = float(n_output.sum()) / duration_s
+    good = good_requests(sent_ms, first_ms, done_ms, n_output, slo or Slo(), gaps_ms)
     ttft_summary, e2e_summary = summarise(ttft(sent_ms, first_ms)), summarise(e2e_ms)
     assert ttft_summary is not None and e2e_summary is not None
     return Metrics(
@@ -80,29 +85,47 @@ def compute(
         tpot_ms=summarise(tpot(first_ms, done_ms, n_output)),
         itl_ms=None if itl_ms is None else summarise(itl_ms),
         e2e_ms=e2e_summary,
-        goodput_request_per_s=_goodput(sent_ms, first_ms, done_ms, n_output, duration_s, slo),
+        goodput_request_per_s=None if good is None else float(good.sum()) / duration_s,
+        energy_j=energy_j,
+        energy_j_per_million_tok=None if energy_j is None else energy_j / float(n_output.sum()) * 1e6,
         n_requests=int(sent_ms.size),
         duration_s=duration_s,
     )
 
 
-def _goodput(
-    sent_ms: Array, first_ms: Array, done_ms: Array, n_output: NDArray[np.int64], duration_s: float, slo: Slo | None
-) -> float | None:
-    """Requests per second that keep every latency limit by themselves; None without limits."""
-    if slo is None or not slo.limits:
+def good_requests(
+    sent_ms: Array,
+    first_ms: Array,
+    done_ms: Array,
+    n_output: NDArray[np.int64],
+    slo: Slo,
+    gaps_ms: Sequence[Array] | None = None,
+) -> NDArray[np.bool_] | None:
+    """Which requests keep every limit by themselves, shape (n_requests,); goodput is their number per second.
+
+    A request has one TTFT, TPOT and E2E, so the statistic of a limit does not matter for it: `ttft:p95<2s` asks for a
+    TTFT of at most 2 s. It has many gaps: `itl:p95<50ms` asks for a p95 over its own gaps of at most 50 ms. A latency
+    that a request does not have (TPOT of one token) keeps its limit. TTFT, TPOT and E2E are those of `benchmark_serving
+    --goodput`, which knows no ITL.
+
+    Returns:
+        None without limits, and with a limit on ITL where gaps were not recorded by request.
+    """
+    if not slo.limits:
         return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        per_request = {
-            "ttft": ttft(sent_ms, first_ms),
-            "e2e": e2e(sent_ms, done_ms),
-            "tpot": np.where(n_output > 1, (done_ms - first_ms) / np.maximum(n_output - 1, 1), 0.0),
-        }
     good = np.ones(sent_ms.size, dtype=bool)
     for limit in slo.limits:
-        if limit.latency in per_request:
-            good &= per_request[limit.latency] <= limit.limit_ms
-    return float(good.sum()) / duration_s
+        if limit.latency == "itl":
+            if gaps_ms is None:
+                return None
+            own = (summarise(gaps) for gaps in gaps_ms)
+            good &= np.array([each is None or getattr(each, limit.statistic) <= limit.limit_ms for each in own])
+        elif limit.latency == "tpot":
+            good[n_output > 1] &= tpot(first_ms, done_ms, n_output) <= limit.limit_ms
+        else:
+            latency = ttft(sent_ms, first_ms) if limit.latency == "ttft" else e2e(sent_ms, done_ms)
+            good &= latency <= limit.limit_ms
+    return good
 
 
 def average(runs: Sequence[Metrics]) -> Metrics:

@@ -96,8 +96,8 @@ def workload_files(session: Session, result: Result) -> dict[str, str]:
     return {
         files.CONFIG_NAME: files.config_text(story, spoken, deployment, config, max_seq_len, origin),
         "serve.sh": files.serve_sh(story, spoken, deployment, config, max_seq_len),
-        "benchmark.sh": files.benchmark_sh(story, deployment.with_options(config.options), result.workload),
-        "verify.sh": files.verify_sh(story, deployment, result.workload, result.best.metrics.output_tok_per_s),
+        "benchmark.sh": files.benchmark_sh(story, deployment.with_options(config.options), result.served),
+        "verify.sh": files.verify_sh(story, deployment, result.served, result.best.metrics.output_tok_per_s),
     }
 
 
@@ -117,7 +117,7 @@ def confidence_text(result: Result) -> str:
 def _merge_lookup(session: Session, result: Result) -> None:
     path = session.study_folder / "lookup.yaml"
     config_path = f"{session.context.run_name}/{result.workload_name}/{files.CONFIG_NAME}"
-    row = files.lookup_row(result.deployment, result.workload, session.context.facts.architecture, config_path)
+    row = files.lookup_row(result.deployment, result.served, session.context.facts.architecture, config_path)
     if row is not None:
         existing = read_text(path) if path.exists() else None
         write_atomic(path, files.merge_lookup(existing, row, result.label))

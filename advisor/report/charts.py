@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from advisor.app.results import Result
 from advisor.domain.measurement import Metrics
+from advisor.domain.objective import COST, ENERGY
 from advisor.domain.outcome import OutOfMemory, Rejected
 from advisor.domain.trial import TrialRecord
+from advisor.metrics.pareto import non_dominated
 from advisor.report import svg
 from advisor.report.markup import Html, join
 from advisor.report.progress import config_text
@@ -24,6 +26,9 @@ OBJECTIVE_TITLES = {
     "output_tok_per_s": "output tok/s",
     "output_tok_per_s_per_user": "output tok/s per user",
     "request_per_s": "requests/s",
+    "goodput": "requests/s within the limits",
+    COST: "USD per million tokens",
+    ENERGY: "J per million tokens",
 }
 
 
@@ -87,15 +92,6 @@ def marks(result: Result, records: Sequence[TrialRecord]) -> list[Mark]:
     return found
 
 
-def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that no other one beats in both coordinates, from left to right."""
-    kept: list[tuple[float, float]] = []
-    for x, y in sorted(set(points), reverse=True):
-        if not kept or y > kept[-1][1]:
-            kept.append((x, y))
-    return kept[::-1]
-
-
 def baseline_title(result: Result) -> str:
     """What the configuration compared with is called."""
     return f"nearest to {result.baseline.name}" if result.baseline.is_substitute else result.baseline.name
@@ -118,7 +114,8 @@ def tradeoff_chart(result: Result, records: Sequence[TrialRecord]) -> Html | Non
     points = [(mark.metrics.output_tok_per_s_per_user, mark.metrics.output_tok_per_s_per_gpu) for mark in drawn]
     x = SQUARE.x(0, ROOM * max(1e-9, *(point[0] for point in points)))
     y = SQUARE.y(0, LABEL_ROOM * max(1e-9, *(point[1] for point in points)))
-    edge = front([point for point, mark in zip(points, drawn, strict=True) if mark.feasible])
+    kept = [point for point, mark in zip(points, drawn, strict=True) if mark.feasible]
+    edge = sorted({kept[place] for place in non_dominated(kept)})
     stair: list[tuple[float, float]] = []
     for number, (right, height) in enumerate(edge):
         stair += [(x(edge[number - 1][0]) if number else x.start, y(height)), (x(right), y(height))]
@@ -166,7 +163,7 @@ def course_chart(result: Result, records: Sequence[TrialRecord]) -> Html | None:
     ]
     last = max(record.number for record in records)
     x = WIDE.x(-0.7, last + 0.7)
-    y = WIDE.y(0, ROOM * max([value for _, value in valued], default=1.0))
+    y = WIDE.y(0, ROOM * (max([value for _, value in valued], default=0.0) or 1.0))  # goodput may be zero everywhere
     leading = _leading(result, valued)
     stair: list[tuple[float, float]] = []
     for number, best in leading:
@@ -201,7 +198,7 @@ def _leading(result: Result, valued: Sequence[tuple[Mark, float]]) -> list[tuple
     """(trial number, value) each time the search found something better that keeps the limits."""
     steps: list[tuple[int, float]] = []
     for mark, value in valued:
-        searched = mark.feasible and mark.record.role != "confirmation"
+        searched = mark.feasible and value > 0 and mark.record.role != "confirmation"
         if searched and (not steps or result.objective.gain(value, steps[-1][1]) > 1):
             steps.append((mark.record.number, value))
     return steps

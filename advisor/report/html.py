@@ -12,6 +12,7 @@ from advisor.domain.trial import TrialRecord
 from advisor.report import charts, html_tables, memory_view
 from advisor.report.console import banner
 from advisor.report.files import CONFIG_NAME
+from advisor.report.goal_view import goal_notes, pareto_section
 from advisor.report.markup import Html, copyable, join, tag
 from advisor.report.metric_rows import METRICS
 from advisor.report.page_style import CSS, SCRIPT
@@ -57,6 +58,7 @@ def report_html(
             "main",
             *(_workload(result, records, files.get(result.workload_name, {})) for result in summary.results),
             robust_section(summary),
+            pareto_section(summary),
             _all_trials(summary, records),
             reproduce(context, summary, argv, version),
         ),
@@ -103,6 +105,7 @@ def _header(context: StudyContext, summary: StudySummary) -> Html:
     what = f"{fixed.model} ({fixed.quantization}) on {fixed.gpus} × {context.gpu.title}, {layout}"
     places = {result.workload_name: result.workload_name for result in summary.results if len(summary.results) > 1}
     places |= {"One for all": ROBUST} if len(summary.results) > 1 else {}
+    places |= {"Pareto front": "pareto"} if len(summary.pareto) > 1 else {}
     places |= {"Every trial": "trials", "How to reproduce": "reproduce"}
     links = [tag("a", title, href=f"#{place}") for title, place in places.items()]
     return tag(
@@ -198,7 +201,7 @@ def _comparison(result: Result, best: ResultEntry) -> Html:
         low, high = best.ci95
         of = f"95 % interval of the best's {charts.objective_title(result)}"
         said.insert(0, f"{of}: {low:,.1f} to {high:,.1f}, from {len(best.trials)} runs.")
-    said += measured_notes(result)
+    said += [*measured_notes(result), *goal_notes(result)]
     notes = tag("p", " ".join(said), class_="aside")
     return tag("div", tag("h3", "Best against baseline"), html_tables.comparison_table(result, best), limited, notes)
 

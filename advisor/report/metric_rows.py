@@ -35,4 +35,7 @@ METRICS = (
     Row("TTFT p99", "ms", 0, -1, lambda m: m.ttft_ms.p99),
     Row("TPOT mean", "ms", 2, -1, lambda m: latency_ms(m, "tpot", "mean")),
     Row("E2E p99", "ms", 0, -1, lambda m: m.e2e_ms.p99),
+    Row("Goodput", "requests/s", 2, 1, lambda m: m.goodput_request_per_s),
+    Row("Cost", "USD per million tokens", 3, -1, lambda m: m.cost_per_million_tok),
+    Row("Energy", "J per million tokens", 0, -1, lambda m: m.energy_j_per_million_tok),
 )

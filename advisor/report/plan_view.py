@@ -178,5 +178,5 @@ def plan_text(session: Session) -> RenderableType:
 def gain_text(gain: float | None, baseline: str) -> str:
     """What the twin expects a study to win."""
     if gain is None:
-        return f"the twin does not expect {baseline} to serve this at all"
+        return f"the twin does not expect {baseline} to serve this load, or not within the limits"
     return f"the twin expects {100 * (gain - 1):+.1f} % over {baseline} at most"

@@ -28,8 +28,11 @@ def tune_argv(context: StudyContext, study: Study, shipped: Collection[str]) -> 
     argv += _deployment(context, study, named)
     if context.space.name != study.search_space:
         argv += ["--search-space", context.space.name]
-    if context.objective != study.objective:
+    if context.objective.metric != study.objective.metric:
         argv += ["--objective", context.objective.metric]
+    price = context.objective.gpu_price_usd_per_hour
+    if price is not None and price != study.objective.gpu_price_usd_per_hour:
+        argv += ["--gpu-price", f"{price:g}"]
     if context.slo != study.slo:
         argv += ["--slo", context.slo.text]
     for name in context.launched_baselines[1:]:

@@ -13,6 +13,7 @@ from advisor.domain.measurement import Source
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
 from advisor.metrics.confidence import Interval
 from advisor.report.console import SHORT_NAMES, table, value_text
+from advisor.report.goal_view import goal_notes, pareto_view
 from advisor.report.metric_rows import METRICS, NONE
 from advisor.report.study_notes import miss_text, outlook_text, robust_view
 
@@ -60,6 +61,8 @@ def study_view(summary: StudySummary) -> RenderableType:
     for result in summary.results:
         parts += [Text(), *result_view(result)]
     parts += robust_view(summary)
+    front = pareto_view(summary)
+    parts += [] if front is None else [Text(), front]
     counts = summary.counts
     spent = f"{span_text(summary.duration_s)} of server time" + (
         " (simulated)" if summary.source == "simulated" else ""
@@ -103,7 +106,7 @@ def result_view(result: Result) -> list[RenderableType]:
         parts += [Text(verdict(result)), Text(), comparison_table(result), Text()]
         if result.best.limited_by:
             parts.append(Text(f"Limited by {LIMITS[result.best.limited_by]}."))
-        parts += map(Text, measured_notes(result))
+        parts += map(Text, (*measured_notes(result), *goal_notes(result)))
     else:
         parts.append(Text(verdict(result), style="bold red"))
     if result.top:

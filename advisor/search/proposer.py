@@ -68,7 +68,7 @@ class OwnProposer:
             config = configs[rows[place]]
             if chance[rows[place]] > 0 and self.admissible(config):
                 gain = math.expm1(gains[place])
-                return Proposal(config=config, origin=f"advisor, {100 * gain:.2g} % expected")
+                return Proposal(config=config, origin=self.name, expected_gain=gain)
         raise BadInput(
             f"Nothing is left to try among the {len(configs):,} configurations of search space "
             f"{self.asked.space.name!r}: widen a ladder or vary a further dimension to search on."

@@ -33,6 +33,11 @@ class Standing(StrictModel):
         return math.exp(sum(math.log(value) for value in self.values) / len(self.values))
 
     @property
+    def concurrency(self) -> int | None:
+        """The least of the loads found on its launches; None where the load was not searched."""
+        return min((each.concurrency for each in self.outcomes if each.concurrency is not None), default=None)
+
+    @property
     def headroom_gib(self) -> float:
         """GiB left on the fullest GPU; minus infinity when unknown."""
         return -math.inf if self.memory_gib is None else self.memory_gib.headroom

@@ -11,6 +11,7 @@ import numpy as np
 from advisor.domain.deployment import KV_BLOCK_TOKENS, Deployment, ModelFacts
 from advisor.domain.errors import BadInput
 from advisor.domain.measurement import EffectiveSettings, LimitedBy, MemoryReport, Metrics
+from advisor.domain.objective import Slo
 from advisor.domain.outcome import OutOfMemory, Unhealthy
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import ServingConfig
@@ -31,7 +32,7 @@ from advisor.metrics.schedule import draw_requests
 from advisor.twin.constants import NOMINAL, TwinConstants
 from advisor.twin.graphs import LadderRule, captured_sizes
 from advisor.twin.scheduler import Progress, SchedulerSettings, simulate
-from advisor.twin.simulation import Simulation, itl_ms
+from advisor.twin.simulation import Simulation, gaps_ms, itl_ms
 from advisor.twin.step_tables import StepTables
 from advisor.twin.step_times import StepTimes, step_times
 
@@ -188,6 +189,7 @@ class Twin:
         *,
         n_requests: int | None = None,
         seed: int = 0,
+        slo: Slo | None = None,
     ) -> Prediction:
         """Memory, metrics and what limits them, without any launch.
 
@@ -197,6 +199,7 @@ class Twin:
             workload: One workload.
             n_requests: Simulated requests; None = three waves of the concurrency, or a minute of arrivals.
             seed: Of lengths and arrivals.
+            slo: What goodput goes by.
         """
         deployed = deployment.with_options(config.options)
         budget = self.memory(deployment, config, workload)
@@ -212,7 +215,7 @@ class Twin:
             p_fits=0.0 if isinstance(failure, Unhealthy) else float(probability),
             memory_gib=memory_report(served.budget),
             kv_tokens=int(budget.kv_tokens),
-            metrics=metrics_of(run, deployed.gpus, deployed.stream_interval) if run else None,
+            metrics=metrics_of(run, deployed.gpus, deployed.stream_interval, slo) if run else None,
             limited_by=limited_by(run, self.times(deployed), workload) if run else None,
             failure=failure,
             data_source=self.tables_for(deployed).data_source,
@@ -294,16 +297,19 @@ def memory_report(budget: MemoryBudget) -> MemoryReport:
     )
 
 
-def metrics_of(run: Simulation, n_gpus: int, stream_interval: int = 1) -> Metrics:
+def metrics_of(run: Simulation, n_gpus: int, stream_interval: int = 1, slo: Slo | None = None) -> Metrics:
     """Metrics of a simulation's finished requests, by the same definitions as a measurement's."""
     done = np.isfinite(run.done_ms)
+    gaps_matter = slo is not None and any(limit.latency == "itl" for limit in slo.limits)
     return compute(
         run.arrival_ms[done],
         run.first_token_ms[done],
         run.done_ms[done],
         run.n_output[done],
         n_gpus,
+        slo=slo,
         itl_ms=itl_ms(run, stream_interval),
+        gaps_ms=gaps_ms(run, stream_interval) if gaps_matter else None,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+CLOCK_SLACK_MS = 1e-6  # summing step times up anew rounds otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,3 +73,23 @@ def itl_ms(simulation: Simulation, stream_interval: int = 1) -> Array:
         return np.zeros(0)
     at = np.searchsorted(share, (np.arange(2000) + 0.5) / 2000 * share[-1])
     return np.asarray(gaps[order][np.minimum(at, len(gaps) - 1)])
+
+
+def _answer_delay_ms(simulation: Simulation) -> float:
+    """From the end of a step to its tokens' arrival, ms: what every request's first and last token have in common."""
+    return simulation.duration_ms - float(simulation.step_end_ms[-1]) if simulation.step_end_ms.size else 0.0
+
+
+def gaps_ms(simulation: Simulation, stream_interval: int = 1) -> list[Array]:
+    """Gaps between consecutive stream events, ms, of each finished request in order.
+
+    Steps of one run have its mean time, and a request's events end at every `stream_interval`-th step after its first
+    token; what is left at its end is no event of its own here.
+    """
+    counts = simulation.step_count
+    walls = np.diff(simulation.step_end_ms, prepend=0.0) / np.maximum(counts, 1)
+    clock = np.cumsum(np.repeat(walls, counts)) + _answer_delay_ms(simulation)
+    done = np.isfinite(simulation.done_ms)
+    first = np.searchsorted(clock, simulation.first_token_ms[done] - CLOCK_SLACK_MS)
+    last = np.searchsorted(clock, simulation.done_ms[done] + CLOCK_SLACK_MS)
+    return [np.diff(clock[begin:end:stream_interval]) for begin, end in zip(first, last, strict=True)]

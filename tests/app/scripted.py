@@ -11,6 +11,7 @@ from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import (
     EffectiveSettings,
     LatencySummary,
+    LimitedBy,
     MemoryReport,
     Metrics,
     ProfiledMemory,
@@ -54,6 +55,8 @@ class Act:
         ttft_ms: Time to first token of every workload that is measured.
         kv_tokens: Capacity of the KV pool.
         headroom_gib: GPU memory left.
+        limited_by: What limits every workload that is measured.
+        loaded: From a workload to its metrics, instead of the two above.
     """
 
     at_start: Outcome | Exception | None = None
@@ -62,6 +65,8 @@ class Act:
     ttft_ms: float = 100.0
     kv_tokens: int = 1_000_000
     headroom_gib: float = 10.0
+    limited_by: LimitedBy | None = None
+    loaded: Callable[[Workload], Metrics] | None = None
 
 
 Script = Callable[[LaunchSpec, int], Act]
@@ -75,6 +80,7 @@ class ScriptedEngine:
         self.script: Script = (lambda spec, n: script) if isinstance(script, Act) else script
         self.starts: list[LaunchSpec] = []
         self.story: list[str] = []
+        self.seeds: list[int] = []
 
     def identity(self) -> EngineIdentity:
         return EngineIdentity(name="scripted", version="1", source="simulated", label="simulated by a script")
@@ -168,6 +174,7 @@ class ScriptedMeasurer:
     ) -> WorkloadOutcome:
         assert isinstance(server, ScriptedServer)
         self.engine.story.append(f"measure {workload.name}")
+        self.engine.seeds.append(seed)
         what = server.act.under.get(workload.name)
         if isinstance(what, WorkloadOutcome):
             return what
@@ -176,9 +183,9 @@ class ScriptedMeasurer:
         if what is not None:
             server.ended = what
             raise ConnectionResetError("the server hung up")
-        return WorkloadOutcome(
-            workload=workload.name, metrics=metrics(server.act.tok_per_s, server.act.ttft_ms), seed=seed
-        )
+        act = server.act
+        found = metrics(act.tok_per_s, act.ttft_ms) if act.loaded is None else act.loaded(workload)
+        return WorkloadOutcome(workload=workload.name, metrics=found, limited_by=act.limited_by, seed=seed)
 
     def referee(
         self, server: RunningServer, workload: Workload, seed: int, evidence: EvidenceStore

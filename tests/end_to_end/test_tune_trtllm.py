@@ -23,6 +23,7 @@ def test_whatever_is_killed_the_study_ends_with_the_right_winner_and_leaves_noth
 
 def test_a_study_undisturbed(tmp_path: Path) -> None:
     machine = Machine(tmp_path, faults=FAULTS)
+    machine.standin.gpus.set(0, "power_w", 700)
     process = machine.started("--max-launches", "9")
     said, heard = process.communicate()
     assert process.returncode == 0, heard
@@ -46,6 +47,9 @@ def test_a_study_undisturbed(tmp_path: Path) -> None:
         (outcome,) = record["workloads"]
         assert outcome["warm_up"]["output_tok_per_s"]
         assert outcome["kv_cache_hit_rate"] == 0
+        metrics = outcome["metrics"]
+        (served,) = (phase["duration_s"] for phase in record["phases"] if phase["name"] == "serve")
+        assert metrics["duration_s"] - 0.01 <= metrics["energy_j"] / 700 <= served, "of the measurement, at 700 W"
     (result,) = machine.summary()["results"]
     referees = result["referee"]
     assert referees == {} or all(report["problems"] == [] for report in referees.values()), referees
@@ -91,3 +95,25 @@ def test_interrupted_it_leaves_no_server_and_can_go_on(tmp_path: Path, number: s
     _, heard = again.communicate()
     assert again.returncode == 0, heard
     machine.assert_nothing_is_left()
+
+
+def test_the_least_energy_is_found_by_the_counters_of_the_gpus(tmp_path: Path) -> None:
+    """At a constant 700 W it is the most output that costs least."""
+    machine = Machine(tmp_path)
+    asked = ("--objective", "energy_j_per_million_tok", "--max-launches", "8", "--output", "json")
+    refused = machine.started(*asked)
+    assert "needs the energy counters (NVML) of all 1 GPUs" in refused.communicate()[1]
+    assert (refused.returncode, machine.standin.launches()) == (2, [])
+
+    machine.standin.gpus.set(0, "power_w", 700)
+    said, heard = machine.started(*asked).communicate()
+    machine.assert_nothing_is_left()
+    measured = [record for record in machine.records() if record["outcome"]["kind"] == "measured"]
+    assert len(measured) >= 3, heard
+    for record in measured:
+        metrics = record["workloads"][0]["metrics"]
+        per_tok_j = metrics["energy_j"] / (metrics["output_tok_per_s"] * metrics["duration_s"])
+        assert metrics["energy_j_per_million_tok"] == pytest.approx(per_tok_j * 1e6)
+    (result,) = json.loads(said)["results"]
+    assert result["best"]["metrics"]["energy_j_per_million_tok"] > 0
+    assert result["objective"]["metric"] == "energy_j_per_million_tok"

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.domain.errors import EngineFailed
-from advisor.host.gpus import Gpu, GpuWatch, find_gpus, gpu_key, holders, used_gib, visible, wait_until_free
+from advisor.host.gpus import Gpu, GpuWatch, energy_j, find_gpus, gpu_key, holders, used_gib, visible, wait_until_free
 from advisor.store import catalog
 from tests.end_to_end.command import environment
 from tests.host.waiting import until
@@ -274,6 +274,18 @@ def test_a_process_that_joins_the_launch_later_is_no_stranger(gpus: FakeGpus) ->
         process.kill()
         process.wait()
     assert watch.foreign == ()
+
+
+def test_energy_is_counted_over_all_gpus_or_not_at_all(gpus: FakeGpus) -> None:
+    gpus.set(0, "energy_mj", 1_500_250)
+    assert energy_j([0]) == 1500.25
+    assert energy_j([0, 1]) is None, "GPU 1 has no counter, and a part is not the whole"
+    gpus.set(1, "power_w", 700)
+    first, second = energy_j([1]), energy_j([1])
+    assert first is not None and second is not None and first <= second
+    assert energy_j([]) is None
+    gpus.fail(pynvml.NVML_ERROR_GPU_IS_LOST)
+    assert energy_j([0]) is None
 
 
 def test_a_watch_over_a_driver_that_fails_says_so(gpus: FakeGpus) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
-from advisor.host.gpus import GpuWatch, find_gpus, holders, used_gib, visible, wait_until_free
+from advisor.host.gpus import GpuWatch, energy_j, find_gpus, holders, used_gib, visible, wait_until_free
 from tests.host.waiting import until
 
 pytestmark = pytest.mark.gpu
@@ -52,3 +53,12 @@ def test_a_real_driver_tells_who_holds_what_and_when_it_is_free_again() -> None:
         process.kill()
         process.communicate()
     assert wait_until_free([0], before, timeout_s=30.0) == ()
+
+
+def test_a_real_gpu_counts_its_energy() -> None:
+    """An H100 or H200 draws between 40 W, idle, and its 700 W."""
+    before_j, began_s = energy_j([0]), time.monotonic()
+    time.sleep(5)
+    after_j, spent_s = energy_j([0]), time.monotonic() - began_s
+    assert before_j is not None and after_j is not None
+    assert 20 < (after_j - before_j) / spent_s < 1500

@@ -16,10 +16,13 @@ from advisor.load.target import Target
 
 
 class Served:
-    """Healthy; it answers `stats` with what a test wrote down, one entry a call, the last one for ever."""
+    """Healthy; it answers `stats` with what a test wrote down, one entry a call, the last one for ever.
 
-    def __init__(self, target: Target, *stats: dict[str, Any]) -> None:
-        self.target = target
+    `energy_j` is read from a list until that is empty.
+    """
+
+    def __init__(self, target: Target, *stats: dict[str, Any], energy_j: Sequence[float] = ()) -> None:
+        self.target, self._energy_j = target, list(energy_j)
         self._stats = list(stats) or [{}]
 
     def __enter__(self) -> RunningServer:
@@ -45,6 +48,9 @@ class Served:
     @property
     def dying(self) -> bool:
         return False
+
+    def energy_j(self) -> float | None:
+        return self._energy_j.pop(0) if self._energy_j else None
 
     def stats(self) -> dict[str, Any]:
         return self._stats.pop(0) if len(self._stats) > 1 else self._stats[0]

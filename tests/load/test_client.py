@@ -114,7 +114,7 @@ def test_chunks_are_no_tokens() -> None:
         got = run(server)
     assert [len(record.chunk_ms) for record in got.records] == [3] * 8  # after tokens 1, 5 and 6
     assert got.samples()["n_output"].tolist() == [OSL] * 8
-    assert got.itl_ms().size == 8 * 2
+    assert [gaps.size for gaps in got.gaps_ms()] == [2] * 8
 
 
 def test_a_closed_loop_keeps_its_lanes_and_their_connections() -> None:

@@ -9,6 +9,7 @@ import pytest
 from advisor.app.trial_runner import judged, never, silent
 from advisor.domain.errors import EngineFailed
 from advisor.domain.measurement import RefereeReport, WorkloadOutcome
+from advisor.domain.objective import parse_slo
 from advisor.domain.outcome import Infrastructure, Unhealthy
 from advisor.domain.ports import EvidenceStore, NoEvidence, RunningServer, TrialEvent
 from advisor.domain.workload import Workload
@@ -66,6 +67,20 @@ def test_a_measurement_that_counts() -> None:
     assert [event.detail for event in events if event.kind == "phase"] == [WORKLOAD.name]
     progress = [event.fraction_done for event in events if event.kind == "progress"]
     assert progress[0] == 0.0 and len(progress) > len(warm_up.output_tok_per_s)
+
+
+def test_energy_is_that_of_the_measurement_and_goodput_is_counted_by_request() -> None:
+    with completion_server(lambda place: Dials(ttft_s=0.3 if place % 4 == 3 else 0.0)) as server:
+        target = server.target(slo=parse_slo("ttft:p50<200ms,itl:p99<1000s"))
+        served = Served(target, energy_j=[1000.0, 1480.0])
+        outcome = HttpMeasurer(limits=EASY).measure(served, WORKLOAD, 3, never, silent, NoEvidence())
+        untold = measure(server)
+    assert outcome.metrics is not None and untold.metrics is not None
+    assert outcome.metrics.energy_j == 480.0
+    assert outcome.metrics.energy_j_per_million_tok == pytest.approx(480.0 / (N * OSL) * 1e6)
+    assert outcome.metrics.goodput_request_per_s == pytest.approx(outcome.metrics.request_per_s * 0.75, rel=0.2)
+    assert (untold.metrics.energy_j, untold.metrics.energy_j_per_million_tok) == (None, None)
+    assert untold.metrics.goodput_request_per_s is None, "there are no limits"
 
 
 def test_warming_up_goes_on_until_two_rounds_agree() -> None:

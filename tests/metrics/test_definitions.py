@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.domain.objective import parse_slo
-from advisor.metrics.definitions import average, compute, summarise
+from advisor.metrics.definitions import average, compute, good_requests, summarise
 
 
 def test_two_requests_by_hand() -> None:
@@ -31,6 +31,54 @@ def test_goodput_counts_requests_that_keep_every_limit() -> None:
     slo = parse_slo("ttft:p50<20ms,e2e:p99<500ms")
     metrics = compute(sent, first, done, np.array([10, 10, 10]), n_gpus=1, slo=slo)
     assert metrics.goodput_request_per_s == pytest.approx(1.0)  # one of three, in one second
+
+
+@pytest.mark.parametrize("objective_statistic", ["mean", "p50", "p99"])
+def test_a_request_has_one_ttft_so_the_statistic_does_not_matter(objective_statistic: str) -> None:
+    sent, first, done = np.zeros(3), np.array([10.0, 30.0, 10.0]), np.array([100.0, 120.0, 1000.0])
+    slo = parse_slo(f"ttft:{objective_statistic}<20ms")
+    assert compute(sent, first, done, np.array([10, 10, 10]), 1, slo).goodput_request_per_s == pytest.approx(2.0)
+
+
+def test_a_limit_on_itl_is_held_against_each_request_s_own_gaps() -> None:
+    sent, first, done = np.zeros(3), np.full(3, 10.0), np.full(3, 1000.0)
+    gaps = [np.array([1.0, 1.0, 1.0, 97.0]), np.array([2.0, 2.0]), np.zeros(0)]  # one chunk has no gap
+    tokens = np.array([5, 3, 1])
+
+    def good(text: str) -> list[bool] | None:
+        found = good_requests(sent, first, done, tokens, parse_slo(text), gaps)
+        return None if found is None else found.tolist()
+
+    assert good("itl:p50<1ms") == [True, False, True]
+    assert good("itl:p99<50ms") == [False, True, True]
+    assert good("itl:mean<25ms") == [True, True, True]
+    assert good_requests(sent, first, done, tokens, parse_slo("itl:p99<50ms")) is None, "gaps were not recorded"
+    assert good_requests(sent, first, done, tokens, parse_slo("")) is None
+
+
+@given(st.integers(1, 30), st.integers(0, 2**32), st.floats(1, 1000), st.floats(1, 3))
+def test_goodput_grows_with_the_limits_up_to_all_requests(n: int, seed: int, limit_ms: float, more: float) -> None:
+    rng = np.random.default_rng(seed)
+    sent = rng.uniform(0, 100, n)
+    first = sent + rng.uniform(1, 100, n)
+    done, tokens = first + rng.uniform(1, 1000, n), rng.integers(1, 100, n)
+
+    def goodput(factor: float) -> float:
+        slo = parse_slo(
+            f"ttft:p95<{limit_ms * factor:f}ms,tpot:mean<{limit_ms * factor:f}ms,e2e:p50<{1e3 * factor:f}ms"
+        )
+        found = compute(sent, first, done, tokens, n_gpus=1, slo=slo).goodput_request_per_s
+        assert found is not None
+        return found
+
+    assert 0 <= goodput(1) <= goodput(more)
+    assert goodput(1e6) == compute(sent, first, done, tokens, n_gpus=1).request_per_s
+
+
+def test_energy_is_told_per_million_output_tokens() -> None:
+    metrics = compute(np.zeros(2), np.ones(2), np.full(2, 10.0), np.array([30, 20]), n_gpus=1, energy_j=5.0)
+    assert metrics.energy_j == 5.0
+    assert metrics.energy_j_per_million_tok == pytest.approx(100_000.0)
 
 
 def test_one_token_outputs_have_no_tpot() -> None:

@@ -21,7 +21,7 @@ from advisor.cli.app import app
 from advisor.domain.outcome import Crashed, Evidence, OutOfMemory
 from advisor.domain.trial import TrialRecord
 from advisor.report import bundle
-from advisor.report.charts import front, marks
+from advisor.report.charts import marks
 from advisor.report.html import report_html
 from advisor.report.markup import Html, join, tag
 from advisor.report.memory_view import COMPONENTS
@@ -291,17 +291,6 @@ def test_what_the_charts_show_is_in_the_csv(ran: tuple[Session, list[TrialRecord
                 assert float(row[f"{name}_gib"]) == pytest.approx(getattr(memory, name), abs=6e-4)
         short = {number: row["short_gib"] for number, row in of.items() if row["short_gib"]}
         assert list(short.values()) == ["3.250"]
-
-
-points = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=30)
-
-
-@given(points)
-def test_front_is_what_nothing_beats(cloud: list[tuple[int, int]]) -> None:
-    def beaten(x: float, y: float) -> bool:
-        return any((a >= x and b > y) or (a > x and b >= y) for a, b in cloud)
-
-    assert front(cloud) == sorted({point for point in cloud if not beaten(*point)})
 
 
 @given(st.floats(1e-6, 1e9))

@@ -11,7 +11,8 @@
  *     mig_uuids          one line a MIG device (optional)
  *     nvlinks            links that are up; without it the GPU has no NVLink
  *     memory_error       NVML code that asking for memory fails with (optional)
- *     utilization energy_mj (optional)
+ *     utilization        (optional)
+ *     energy_mj          what it has used, or power_w, what it always draws; without both it has no energy counter
  *     held/<pid>         "BYTES" or "BYTES START_TICKS" (field 22 of /proc/<pid>/stat): counts while that process lives
  *     held/leak-<name>   "BYTES": counts always, and belongs to no process
  */
@@ -21,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef unsigned long long u64;
 typedef struct { u64 total, free, used; } memory_v1;
@@ -314,6 +316,12 @@ int nvmlDeviceGetUtilizationRates(void *handle, utilization *rates)
 
 int nvmlDeviceGetTotalEnergyConsumption(void *handle, u64 *energy_mj)
 {
-    *energy_mj = number_of_gpu(gpu_of(handle), "energy_mj", 0);
+    char text[64];
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    u64 now_ms = (u64)now.tv_sec * 1000 + (u64)now.tv_nsec / 1000000;
+    if (of_gpu(gpu_of(handle), "energy_mj", text, sizeof text)) *energy_mj = strtoull(text, 0, 10);
+    else if (of_gpu(gpu_of(handle), "power_w", text, sizeof text)) *energy_mj = strtoull(text, 0, 10) * now_ms;
+    else return NOT_SUPPORTED;
     return state();
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from advisor.twin.scheduler import SchedulerSettings, simulate
-from advisor.twin.simulation import Simulation, itl_ms
+from advisor.twin.simulation import Simulation, gaps_ms, itl_ms
 from advisor.twin.step_times import StepTimes
 
 MakeTimes = Callable[..., StepTimes]
@@ -67,3 +67,22 @@ def test_mean_gap_is_the_interval_times_the_mean_tpot(make_times: MakeTimes, str
     run = simulate(times, settings, [500] * 200, [300] * 200, concurrency=32)
     tpot = float(((run.done_ms - run.first_token_ms) / (run.n_output - 1)).mean())
     assert float(itl_ms(run, stream_interval).mean()) == pytest.approx(stream_interval * tpot, rel=0.02)
+
+
+@pytest.mark.parametrize("stream_interval", [1, 4])
+def test_the_gaps_of_a_request_run_from_its_first_to_its_last_token(
+    make_times: MakeTimes, stream_interval: int
+) -> None:
+    settings = SchedulerSettings(max_batch_size=4, max_num_tokens=512, kv_tokens=10**6, stream_interval=stream_interval)
+    osl = np.array([9, 17, 33, 5, 1, 21])
+    arrival = np.array([0.0, 3.0, 40.0, 41.0, 900.0, 5000.0])  # the last ones meet an idle server
+    times = make_times(decode_ms=2.0, per_token_ms=0.01, per_kv_token_ms=0.0001)
+    run = simulate(times, settings, np.full(6, 300), osl, concurrency=6, arrival_ms=arrival)
+    walked = simulate(times, settings, np.full(6, 300), osl, concurrency=6, arrival_ms=arrival, jump=False)
+    for place, (gaps, exact) in enumerate(
+        zip(gaps_ms(run, stream_interval), gaps_ms(walked, stream_interval), strict=True)
+    ):
+        assert len(gaps) == len(exact) == (osl[place] - 1) // stream_interval
+        assert gaps.sum() == pytest.approx(exact.sum(), rel=1e-3), "a run of steps has its mean time"
+        if stream_interval == 1:
+            assert gaps.sum() == pytest.approx(float(run.done_ms[place] - run.first_token_ms[place]))

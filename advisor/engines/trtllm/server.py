@@ -13,6 +13,7 @@ from advisor.engines.trtllm.dialects import Dialect
 from advisor.engines.trtllm.probe import Probe, surprises
 from advisor.engines.trtllm.rules import graph_sizes
 from advisor.engines.trtllm.stats import StatsPoller
+from advisor.host.gpus import energy_j
 from advisor.load.target import Target
 from advisor.memory.profiled import memory_report
 
@@ -40,6 +41,7 @@ class TrtllmServer(LaunchedServer):
             vocab_size=self._vocab_size,
             n_gpus=self.deployment.gpus,
             block_reuse=self.deployment.block_reuse,
+            slo=self._spec.slo,
             silence_timeout_s=self.start.deadlines.answer_s,
         )
 
@@ -73,6 +75,11 @@ class TrtllmServer(LaunchedServer):
             self._poller = StatsPoller(self.start.base_url)
             return {}
         return self._poller.since_last()
+
+    def energy_j(self) -> float | None:
+        """Of all its GPUs, by NVML's counters; None where one of them is not here or has no counter."""
+        devices = tuple(self.start.used_before_gib)
+        return energy_j(devices) if len(devices) == self.deployment.gpus else None
 
     def close(self) -> None:
         """Stop asking, end it, and wait for its memory."""

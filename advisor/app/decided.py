@@ -1,0 +1,122 @@
+"""What defaults decided: a result that a default limits, rather than somebody's choice, says so in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from advisor.app.context import StudyContext
+from advisor.app.defaults import Defaults
+from advisor.domain.deployment import Deployment
+from advisor.domain.measurement import LimitedBy
+from advisor.domain.study import Budget, SearchSpace
+from advisor.domain.workload import Workload
+from advisor.search.standings import Standing
+
+LIMITING_SETTINGS: dict[LimitedBy, str] = {
+    "max_batch_size": "max_batch_size",
+    "max_num_tokens": "max_num_tokens",
+    "kv_capacity": "kv_cache_free_gpu_memory_fraction",
+}
+NOTABLY_FASTER = 1.1
+ENGINE_DEFAULT = "default"
+"""The baseline that is the engine's own configuration."""
+
+
+def decided_by_default(
+    context: StudyContext,
+    workload: Workload,
+    best: Standing,
+    base: Standing | None,
+    others: Sequence[Standing],
+    stopped_by: str,
+) -> tuple[str, ...]:
+    """One sentence for each default that limits the result of a workload.
+
+    Args:
+        context: Of the study.
+        workload: Whose result it is.
+        best: The configuration that is recommended.
+        base: The one that it is compared with.
+        others: All others that keep the limits.
+        stopped_by: What ended the search.
+    """
+    defaults = context.defaults
+    is_engines_own = (
+        base is not None and context.baseline.name == ENGINE_DEFAULT and base.config == context.baseline.config
+    )
+    return (
+        *_of_load(defaults, workload, best),
+        *_of_limits(defaults, best, others),
+        *_of_space(defaults, context.space, best),
+        *(_of_engine(base) if base is not None and is_engines_own else ()),
+        *_of_budget(defaults, context.budget, stopped_by),
+        *_of_max_seq_len(defaults, context.deployment, context.workloads),
+    )
+
+
+def _of_load(defaults: Defaults, workload: Workload, best: Standing) -> Iterator[str]:
+    """The default concurrency, where no request waits for anything or where more load was never tried."""
+    found, most = best.outcomes[-1].concurrency, workload.concurrency
+    if workload.name not in defaults.loads or most is None:
+        return
+    if found is not None and found == most:
+        yield (
+            f"The default of {most:,} requests in flight is the highest load that was tried, and it keeps every limit: "
+            "more may (--concurrency)."
+        )
+    elif found is None and best.outcomes[-1].limited_by == "concurrency":
+        yield (
+            f"The default of {most:,} requests in flight limits the best: no request waits. Say the load that you "
+            "expect (--concurrency)."
+        )
+
+
+def _of_limits(defaults: Defaults, best: Standing, others: Sequence[Standing]) -> Iterator[str]:
+    """No limit on latency, where another configuration that ran is faster for its users."""
+    speeds = [speed for speed in map(_user_tok_per_s, others) if speed > NOTABLY_FASTER * _user_tok_per_s(best)]
+    if defaults.slo and speeds:
+        n_faster = "1 other configuration is" if len(speeds) == 1 else f"{len(speeds)} other configurations are"
+        yield (
+            f"No limit on latency was given (--slo), so the objective alone decided: {n_faster} faster for each user, "
+            f"up to {max(speeds):,.1f} tok/s against {_user_tok_per_s(best):,.1f}."
+        )
+
+
+def _user_tok_per_s(standing: Standing) -> float:
+    """Output tok/s per user, mean over the runs of a configuration."""
+    speeds = [outcome.metrics.output_tok_per_s_per_user for outcome in standing.outcomes if outcome.metrics]
+    return sum(speeds) / len(speeds)
+
+
+def _of_space(defaults: Defaults, space: SearchSpace, best: Standing) -> Iterator[str]:
+    """A setting at the end of the default search space, where it is what limits the best."""
+    setting = LIMITING_SETTINGS.get(best.outcomes[-1].limited_by or "gpu")
+    for dimension in space.active if defaults.space else ():
+        value = best.config.flat().get(dimension.name)
+        if dimension.name == setting and value == dimension.values[-1]:
+            yield (
+                f"{setting} {value:,} is the largest step of search space {space.name!r}, and it limits the best: a "
+                "space of your own may go further (--search-space)."
+            )
+
+
+def _of_engine(base: Standing) -> Iterator[str]:
+    """A default of the engine that limits the configuration compared with, which is the engine's own."""
+    setting = LIMITING_SETTINGS.get(base.outcomes[-1].limited_by or "gpu")
+    if setting is not None:
+        yield f"The engine's own default {setting} {base.config.flat()[setting]:,} limits the default configuration."
+
+
+def _of_budget(defaults: Defaults, budget: Budget, stopped_by: str) -> Iterator[str]:
+    """The default number of launches, where it ended the search."""
+    if defaults.budget and stopped_by == "budget":
+        yield f"The search ended at the default of {budget.max_launches} launches: more may find more (--max-launches)."
+
+
+def _of_max_seq_len(defaults: Defaults, deployment: Deployment, workloads: tuple[Workload, ...]) -> Iterator[str]:
+    """The longest request that the best server takes, where the study's workloads decided it."""
+    if defaults.max_seq_len:
+        yield (
+            f"The best takes requests of at most {deployment.seq_len(workloads):,} tokens: by default max_seq_len is "
+            "the longest of this study (max_seq_len in a study's deployment)."
+        )
