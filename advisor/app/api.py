@@ -45,7 +45,7 @@ def tune(
     container_image: str | None = None,
     launch_prefix: str | None = None,
     rescue: str | Path | None = None,
-    sampler: str = "tpe",
+    sampler: str = "advisor",
     seed: int = 0,
     max_launches: int | None = None,
     out: str | Path = "results",

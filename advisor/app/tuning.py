@@ -55,7 +55,7 @@ class How(StrictModel):
     container_image: str | None = None
     launch_prefix: str | None = None
     client_check: bool = True
-    sampler: str = "tpe"
+    sampler: str = OWN_SAMPLER
     baselines: tuple[str, ...] = ()
     rescue: str | None = Field(default=None, description="YAML file of a configuration that does not run")
     seed: int = Field(default=0, ge=0)
@@ -254,7 +254,9 @@ def _proposer(name: str, context: StudyContext, forecaster: Forecaster, gate: Me
     if name != OWN_SAMPLER:
         return make_proposer(name, context.space, context.slo, context.value_of)
     prior = TwinPrior(forecaster, context.space, context.objective, context.slo)
-    asked = outlook.Question(context.space, context.workloads, context.objective, context.slo, prior)
+    asked = outlook.Question(
+        context.space, context.workloads, context.objective, context.slo, prior, context.baseline.config
+    )
     return OwnProposer(asked, frontier=gate.frontier, admissible=gate.is_legal)
 
 

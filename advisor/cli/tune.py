@@ -39,8 +39,8 @@ def tune(
     objective: opt.ObjectiveName = None,
     gpu_price: opt.GpuPrice = None,
     sampler: Annotated[
-        str, typer.Option(help="tpe, random, qmc, gp, nsgaii or cmaes.", rich_help_panel=opt.STUDY)
-    ] = "tpe",
+        str, typer.Option(help="advisor (its own), tpe, random, qmc, gp, nsgaii or cmaes.", rich_help_panel=opt.STUDY)
+    ] = "advisor",
     baseline: Annotated[
         list[str] | None,
         typer.Option(

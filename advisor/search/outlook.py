@@ -31,13 +31,14 @@ TAIL_BELIEF = Belief(bias=0.5)  # ... and of a percentile only that it moves wit
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of every configuration, and what is believed before the first launch."""
+    """What is asked of every configuration, and what is believed before the first launch. `home` is the baseline."""
 
     space: SearchSpace
     workloads: tuple[Workload, ...]
     objective: Objective
     slo: Slo
     prior: PriorSource
+    home: ServingConfig | None = None
 
     @functools.cached_property
     def places(self) -> Array:

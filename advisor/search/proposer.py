@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 
 LOOKED_AT = 1500  # configurations whose deviation is computed, best by an optimistic bound
 LEAST_P_FITS = 0.5
+LOG_GAIN_PER_STEP = 0.0001  # among equals the nearest to the baseline: a file should differ only where that pays
 FAILURE_LENGTH = 0.15  # ladders around a crash in which others are suspected
 FAILURE_WEIGHT = 3.0
 
@@ -64,7 +65,7 @@ class OwnProposer:
         rows = np.argsort(-hoped, kind="stable")[:LOOKED_AT]
         gains = chance[rows] * sum(view.expected_gain(rows) for view in views) / len(views)
         configs = all_configs(self.asked.space)
-        for place in np.argsort(-gains, kind="stable"):
+        for place in np.argsort(LOG_GAIN_PER_STEP * self._steps_from_home[rows] - gains, kind="stable"):
             config = configs[rows[place]]
             if chance[rows[place]] > 0 and self.admissible(config):
                 gain = math.expm1(gains[place])
@@ -96,6 +97,14 @@ class OwnProposer:
         for place in places_of(self.asked.space, [record.config for record in records]):
             total += np.exp(-0.5 * ((self.asked.places - place) ** 2).sum(axis=1) / FAILURE_LENGTH**2)
         return total
+
+    @functools.cached_property
+    def _steps_from_home(self) -> Array:
+        """Ladders between every configuration of the grid and the baseline, in steps, shape (N,)."""
+        if self.asked.home is None:
+            return np.zeros(len(self.asked.places))
+        steps = np.array([len(dimension.values) - 1 for dimension in self.asked.space.active], float)
+        return np.asarray(np.abs(self.asked.places - places_of(self.asked.space, [self.asked.home])) @ steps)
 
     @functools.cached_property
     def _row_of(self) -> Mapping[ServingConfig, int]:

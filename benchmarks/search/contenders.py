@@ -201,7 +201,7 @@ class Own:
 def _own(problem: Problem, seed: int) -> Contender:
     assert problem.forecaster is not None
     prior = TwinPrior(problem.forecaster, problem.space, problem.objective, problem.slo)
-    asked = Question(problem.space, problem.workloads, problem.objective, problem.slo, prior)
+    asked = Question(problem.space, problem.workloads, problem.objective, problem.slo, prior, problem.baseline)
     return Own(OwnProposer(asked, LearntFrontier(problem.forecaster)))
 
 
