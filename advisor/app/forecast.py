@@ -189,7 +189,7 @@ def log_predicted(
 ) -> NDArray[np.float64]:
     """Natural logarithm of the objective (larger is better) or of a limit's latency, by its mean; shape (n,)."""
     e2e_ms = ranking.ttft_ms + ranking.tpot_ms * (workload.osl - 1)
-    latency_ms = {"ttft": ranking.ttft_ms, "tpot": ranking.tpot_ms, "itl": ranking.tpot_ms, "e2e": e2e_ms}
+    latency_ms = {"ttft": ranking.ttft_ms, "tpot": ranking.tpot_ms, "itl": ranking.itl_ms, "e2e": e2e_ms}
     if output != OBJECTIVE:
         return np.asarray(np.log(latency_ms[output.partition(":")[0]]))
     if objective.latency is not None:

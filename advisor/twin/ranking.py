@@ -30,6 +30,7 @@ class Ranking:
     output_tok_per_s: Array
     ttft_ms: Array
     tpot_ms: Array
+    itl_ms: Array
     headroom_gib: Array
     p_fits: Array
     kv_tokens: NDArray[np.int64]
@@ -62,15 +63,15 @@ def rank(
     groups: dict[tuple[tuple[str, object], ...], list[int]] = {}
     for i, config in enumerate(configs):
         groups.setdefault(tuple(sorted(config.options.items())), []).append(i)
-    out = np.full((5, len(configs)), np.nan)
+    out = np.full((6, len(configs)), np.nan)
     kv_tokens = np.zeros(len(configs), dtype=np.int64)
     for members in groups.values():
         group = [configs[i] for i in members]
         out[:, members], kv_tokens[members] = _rank_alike(
             twin, deployment.with_options(group[0].options), group, workload, waves, as_if_it_fitted
         )
-    output_tok_per_s, ttft_ms, tpot_ms, headroom_gib, probability = out
-    return Ranking(output_tok_per_s, ttft_ms, tpot_ms, headroom_gib, probability, kv_tokens)
+    output_tok_per_s, ttft_ms, tpot_ms, itl_ms, headroom_gib, probability = out
+    return Ranking(output_tok_per_s, ttft_ms, tpot_ms, itl_ms, headroom_gib, probability, kv_tokens)
 
 
 def _rank_alike(
@@ -125,7 +126,9 @@ def _rank_alike(
         (tokens < workload.isl) & (not deployed.chunked_prefill)
     )
     served = np.where((budget.fits | as_if_it_fitted) & ~too_long, 1.0, np.nan)
-    metrics = [served * estimate.output_tok_per_s, served * estimate.ttft_ms, served * estimate.tpot_ms]
+    tpot_ms = served * estimate.tpot_ms
+    itl_ms = tpot_ms * min(deployed.stream_interval, workload.osl)  # between chunks of so many tokens
+    metrics = [served * estimate.output_tok_per_s, served * estimate.ttft_ms, tpot_ms, itl_ms]
     return np.stack([*metrics, budget.headroom_gib, p_fits(terms, settings, twin.constants, load)]), budget.kv_tokens
 
 

@@ -1,0 +1,196 @@
+"""advisor's own sampler against a server whose prior is wrong: what it proposes, and what it never does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import pytest
+
+from advisor.domain.errors import BadInput
+from advisor.domain.measurement import Metrics
+from advisor.domain.objective import Objective, Slo, parse_slo
+from advisor.domain.outcome import Crashed, Infrastructure
+from advisor.domain.ports import Asked
+from advisor.domain.serving_config import ServingConfig
+from advisor.domain.strict import changed
+from advisor.domain.study import SearchSpace
+from advisor.domain.trial import TrialRecord
+from advisor.domain.workload import parse_workload
+from advisor.memory.frontier import Frontier
+from advisor.search.outlook import Question, outlooks
+from advisor.search.prior import OBJECTIVE, Prior, grid_places, joined, outputs, places_of
+from advisor.search.proposer import OwnProposer
+from advisor.search.space import all_configs
+from tests.store.servers import CAPACITY_GIB, SLO, SPACE, launch, needed_gib, record
+
+WORKLOAD = parse_workload("4k1k_c256")
+NO_LIMIT = Slo()
+
+
+class Believed:
+    """Believes that batches do not matter and that chunking costs a third; knows memory to a GiB."""
+
+    def __init__(self, space: SearchSpace, slo: Slo = NO_LIMIT) -> None:
+        self.space, self.slo = space, slo
+
+    @cached_property
+    def _grid(self) -> Prior:
+        return self._of(all_configs(self.space))
+
+    def over_grid(self) -> Prior:
+        return self._grid
+
+    def at(self, configs: Sequence[ServingConfig]) -> Prior:
+        return joined([self._of([config]) for config in configs], like=self._grid)
+
+    def _of(self, configs: Sequence[ServingConfig]) -> Prior:
+        batch = np.array([config.max_batch_size for config in configs], float)
+        chunked = np.array([bool(config.options["enable_chunked_prefill"]) for config in configs])
+        tokens = np.array([config.max_num_tokens for config in configs], float)
+        values = {
+            OBJECTIVE: math.log(12_000) - 0.3 * chunked,
+            **{limit.name: np.log(3e6 / tokens) for limit in self.slo.limits},
+        }
+        slopes = np.stack([0.2 * np.log2(batch / 128), 0.3 * chunked], axis=1)
+        names = outputs(self.slo)
+        return Prior(
+            log_values={(WORKLOAD.name, name): values[name] for name in names},
+            slopes={(WORKLOAD.name, name): slopes for name in names},
+            margin_gib=np.array([CAPACITY_GIB - needed_gib(config) for config in configs]),
+            margin_slopes=np.ones((len(configs), 1)),
+        )
+
+
+def knows_memory(records: Sequence[TrialRecord]) -> Frontier:
+    return Frontier(np.zeros(1), 0.5 * np.eye(1))
+
+
+def proposer(slo: Slo = NO_LIMIT, space: SearchSpace = SPACE) -> OwnProposer:
+    prior = Believed(space, slo)
+    return OwnProposer(Question(space, (WORKLOAD,), Objective(), slo, prior), knows_memory)
+
+
+def run(asked: OwnProposer, n: int) -> list[TrialRecord]:
+    history: list[TrialRecord] = []
+    for number in range(n):
+        proposal = asked.propose(history)
+        history.append(launch(Asked(number=number, config=proposal.config, role="search", origin=proposal.origin)))
+    return history
+
+
+def speed(trial: TrialRecord) -> float:
+    metrics = trial.workloads[0].metrics if trial.workloads else None
+    return 0.0 if metrics is None else metrics.output_tok_per_s
+
+
+def best_of_grid(slo: Slo = NO_LIMIT) -> float:
+    every = [launch(Asked(number=0, config=config, role="search", origin="")) for config in all_configs(SPACE)]
+    kept = [each for each in every if each.measured and slo.met(metrics_of(each))]
+    return max(speed(each) for each in kept)
+
+
+def metrics_of(trial: TrialRecord) -> Metrics:
+    metrics = trial.workloads[0].metrics
+    assert metrics is not None
+    return metrics
+
+
+def test_a_wrong_belief_is_mended_in_few_launches() -> None:
+    history = run(proposer(), 10)
+    assert max(map(speed, history)) >= 0.99 * best_of_grid()
+    assert not any(trial.out_of_memory for trial in history)
+    assert len({trial.config for trial in history}) == 10
+
+
+def test_limits_are_kept() -> None:
+    history = run(proposer(SLO), 10)
+    kept = [trial for trial in history if trial.measured and SLO.met(metrics_of(trial))]
+    assert max(map(speed, kept)) >= 0.97 * best_of_grid(SLO)
+    assert len(kept) >= 6, "most launches go where the limits are kept"
+
+
+def test_the_same_history_gives_the_same_proposal_whatever_the_seed() -> None:
+    history = run(proposer(), 4)
+    assert proposer().propose(history, seed=1) == proposer().propose(history, seed=2)
+    broken = record(
+        Asked(number=4, config=history[0].config, role="search", origin=""), Infrastructure(reason="a port was taken")
+    )
+    assert proposer().propose([*history, broken]) == proposer().propose(history), "it says nothing of configurations"
+
+
+def test_workers_go_different_ways() -> None:
+    history, running = run(proposer(), 3), list[ServingConfig]()
+    for _ in range(4):
+        running.append(proposer().propose(history, running=running).config)
+    assert len(set(running)) == 4
+    assert not {trial.config for trial in history} & set(running)
+
+
+def test_a_crash_makes_its_neighbours_suspect_and_nobody_far_away() -> None:
+    history = run(proposer(), 3)
+    proposal = proposer().propose(history).config
+    crash = record(
+        Asked(number=3, config=proposal, role="search", origin=""), Crashed(phase="serve", reason="segmentation fault")
+    )
+    asked = proposer()
+    before, after = asked._chance(history, ()), asked._chance([*history, crash], ())
+    grid = grid_places(SPACE)
+    distance = np.abs(grid - places_of(SPACE, [proposal])).sum(axis=1)
+    open_ = (before > 0) & (after > 0)
+    near, far = open_ & (distance < 0.25), open_ & (distance > 1.0)
+    assert (after[near] < before[near]).all()
+    assert np.allclose(after[far], before[far], rtol=0.02)
+
+
+def test_what_is_refused_by_rule_is_not_proposed() -> None:
+    asked = OwnProposer(
+        proposer().asked, knows_memory, admissible=lambda config: not config.options["enable_chunked_prefill"]
+    )
+    assert not any(trial.config.options["enable_chunked_prefill"] for trial in run(asked, 6))
+
+
+def test_the_expected_gain_shrinks_as_less_is_left_to_find() -> None:
+    history = run(proposer(), 12)
+    gains = [proposer().propose(history[:n]).expected_gain for n in (1, 12)]
+    assert gains[0] is not None
+    assert gains[1] is not None
+    assert gains[0] > gains[1] >= 0
+
+
+def test_a_space_that_was_tried_is_said_to_be_empty() -> None:
+    tiny = changed(
+        SPACE,
+        name="tiny",
+        dimensions=tuple(
+            changed(each, values=each.values[:2] if each.name == "max_batch_size" else each.values[:1])
+            for each in SPACE.dimensions
+        ),
+    )
+    asked = proposer(space=tiny)
+    history = run(asked, 2)
+    with pytest.raises(BadInput, match=r"Nothing is left to try among the 2 configurations of search space 'tiny'"):
+        asked.propose(history)
+
+
+def test_an_outlook_over_nothing_is_the_belief() -> None:
+    asked = proposer().asked
+    (found,) = outlooks(asked, [])
+    assert found.incumbent is None
+    assert np.allclose(found.views[OBJECTIVE].mean, asked.prior.over_grid().log_values[WORKLOAD.name, OBJECTIVE])
+
+
+def test_places_on_the_ladders() -> None:
+    configs = all_configs(SPACE)
+    assert np.allclose(grid_places(SPACE), places_of(SPACE, configs))
+    assert grid_places(SPACE).min() == 0
+    assert grid_places(SPACE).max() == 1
+    between = changed(configs[0], max_batch_size=300)
+    at = places_of(SPACE, [changed(between, max_batch_size=256), between, changed(between, max_batch_size=384)])[:, 0]
+    assert at[0] < at[1] < at[2]
+
+
+def test_limits_in_text_are_outputs() -> None:
+    assert outputs(parse_slo("ttft:p95<2s,tpot:mean<20ms")) == (OBJECTIVE, "ttft:p95", "tpot:mean")
