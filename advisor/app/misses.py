@@ -42,7 +42,7 @@ def nearest_miss(
 
     None where neither limits nor memory are what stands in the way: crashes, rules of the engine.
     """
-    slow = nearest_slo_miss(records, workload, context.objective, context.slo)
+    slow = nearest_slo_miss(records, workload, context.slo)
     if slow is not None:
         return changed(slow, relaxations=(*slow.relaxations, *_more_gpus(context, records, workload, forecaster, slow)))
     miss = nearest_memory_miss(records, forecaster.needed_tokens)

@@ -121,11 +121,10 @@ def _defaults(
     """Where a default stands; a study file of one's own says as much as options do."""
     own = question.study is not None and question.study not in catalog.study_names()
     load_said = question.concurrency is not None or question.request_rate_per_s is not None
-    names = question.workloads or (study.workloads if question.isl is None else ("",))
-    named = question.workloads or own
-    unsaid = [w.name for w, name in zip(workloads, names, strict=True) if not (named and "_" in name)]
+    names = question.workloads or (study.workload_names if own and question.isl is None else ())
+    stated = {parse_workload(name).name for name in names if "_" in name}
     return Defaults(
-        loads=() if load_said else tuple(unsaid),
+        loads=() if load_said else tuple(w.name for w in workloads if w.name not in stated),
         slo=not slo.limits,
         budget=question.max_launches is None and not (own and "max_launches" in study.budget.model_fields_set),
         space=question.search_space is None and not own,

@@ -53,11 +53,10 @@ class NearestMiss(StrictModel):
     )
 
 
-def nearest_slo_miss(
-    records: Sequence[TrialRecord], workload: str, objective: Objective, slo: Slo
-) -> NearestMiss | None:
+def nearest_slo_miss(records: Sequence[TrialRecord], workload: str, slo: Slo) -> NearestMiss | None:
     """Of the configurations that a workload was measured on, the one whose worst limit is broken least."""
-    broken = [each for each in standings(records, workload, objective, slo) if not each.feasible]
+    # By throughput, which every measurement has: the goodput of those that miss may be nothing.
+    broken = [each for each in standings(records, workload, Objective(), slo) if not each.feasible]
     if not broken:
         return None
     nearest = min(broken, key=lambda standing: worst_excess(standing, slo))

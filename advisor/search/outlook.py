@@ -17,7 +17,7 @@ from advisor.domain.study import SearchSpace
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.search.prior import OBJECTIVE, PriorSource, grid_places, log_output, outputs, places_of
-from advisor.search.surrogate import Belief, Design, Grid, Surrogate, believing, fit
+from advisor.search.surrogate import Belief, Design, Grid, Ladders, Surrogate, believing, fit
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -41,9 +41,9 @@ class Question:
     home: ServingConfig | None = None
 
     @functools.cached_property
-    def places(self) -> Array:
-        """Places of the whole grid on the ladders, shape (N, d)."""
-        return grid_places(self.space)
+    def ladders(self) -> Ladders:
+        """Places of the whole grid."""
+        return Ladders(grid_places(self.space))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,9 @@ def outlooks(
             key = (workload.name, name)
             if running:
                 surrogate = believing(surrogate, _design(asked, name, running))
-            views[name] = View(prior.log_values[key], Grid(asked.places, _task(workload), prior.slopes[key]), surrogate)
+            views[name] = View(
+                prior.log_values[key], Grid(asked.ladders, _task(workload), prior.slopes[key]), surrogate
+            )
         found.append(Outlook(views, log_limits, incumbent))
     return tuple(found)
 

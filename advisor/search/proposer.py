@@ -26,7 +26,7 @@ from advisor.search.space import all_configs
 
 Array = NDArray[np.float64]
 
-LOOKED_AT = 1500  # configurations whose deviation is computed, best by an optimistic bound
+LOOKED_AT = 600  # configurations whose deviation is computed, best by an optimistic bound
 LEAST_P_FITS = 0.5
 LOG_GAIN_PER_STEP = 0.0001  # among equals the nearest to the baseline: a file should differ only where that pays
 FAILURE_LENGTH = 0.15  # ladders around a crash in which others are suspected
@@ -62,7 +62,7 @@ class OwnProposer:
         records = [record for record in history if not record.infrastructure]
         chance, views = self._chance(records, running), outlooks(self.asked, records, running)
         hoped = chance * sum(view.hoped_gain() for view in views)
-        rows = np.argsort(-hoped, kind="stable")[:LOOKED_AT]
+        rows = np.sort(np.argpartition(-hoped, min(LOOKED_AT, len(hoped) - 1))[:LOOKED_AT])
         gains = chance[rows] * sum(view.expected_gain(rows) for view in views) / len(views)
         configs = all_configs(self.asked.space)
         for place in np.argsort(LOG_GAIN_PER_STEP * self._steps_from_home[rows] - gains, kind="stable"):
@@ -88,23 +88,28 @@ class OwnProposer:
 
     def _p_survives(self, records: Sequence[TrialRecord]) -> Array:
         """Probability that nothing but memory kills a launch, shape (N,): a crash makes its neighbours suspect."""
-        lived = self._nearness([record for record in records if record.measured])
-        died = self._nearness([r for r in records if isinstance(r.outcome, (BadConfig, Crashed, TimedOut, Unhealthy))])
+        dead = [r for r in records if isinstance(r.outcome, (BadConfig, Crashed, TimedOut, Unhealthy))]
+        if not dead:
+            return np.ones(len(self.asked.ladders.places))
+        lived, died = self._nearness([record for record in records if record.measured]), self._nearness(dead)
         return (1 + lived) / (1 + lived + FAILURE_WEIGHT * died)
 
     def _nearness(self, records: Sequence[TrialRecord]) -> Array:
-        total = np.zeros(len(self.asked.places))
-        for place in places_of(self.asked.space, [record.config for record in records]):
-            total += np.exp(-0.5 * ((self.asked.places - place) ** 2).sum(axis=1) / FAILURE_LENGTH**2)
-        return total
+        """Sum of Gaussians around some launches, shape (N,)."""
+
+        def gaussian(a: Array, b: Array, which: slice) -> Array:
+            return np.asarray(np.exp(-0.5 * ((a[:, None] - b[None]) ** 2).sum(axis=2) / FAILURE_LENGTH**2))
+
+        others = places_of(self.asked.space, [record.config for record in records])
+        return self.asked.ladders.sums(gaussian, others, np.ones(len(others)))
 
     @functools.cached_property
     def _steps_from_home(self) -> Array:
         """Ladders between every configuration of the grid and the baseline, in steps, shape (N,)."""
         if self.asked.home is None:
-            return np.zeros(len(self.asked.places))
+            return np.zeros(len(self.asked.ladders.places))
         steps = np.array([len(dimension.values) - 1 for dimension in self.asked.space.active], float)
-        return np.asarray(np.abs(self.asked.places - places_of(self.asked.space, [self.asked.home])) @ steps)
+        return np.asarray(np.abs(self.asked.ladders.places - places_of(self.asked.space, [self.asked.home])) @ steps)
 
     @functools.cached_property
     def _row_of(self) -> Mapping[ServingConfig, int]:

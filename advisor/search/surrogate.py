@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 LOG_STEPS = (-1.0, -0.45, 0.45, 1.0)  # tried on one hyperparameter at a time
-SWEEPS = 3
+SWEEPS = 2
 LEAST_RISE = 0.02  # of the log posterior, for another sweep
 MOST_ROWS_TO_CLIMB = 40  # more of them say little more about hyperparameters
 JITTER = 1e-10
@@ -51,19 +51,10 @@ class Design:
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
-    """All N rows of one task: a grid of ladders, so that sums over its kernel factorise."""
+class Ladders:
+    """The places (N, d) of a whole grid, as a product of two halves of its ladders."""
 
     places: Array
-    task: Array
-    slopes: Array
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def rows(self, which: Index) -> Design:
-        """Some of the rows."""
-        return Design(self.places[which], np.repeat(self.task[None, :], len(which), axis=0), self.slopes[which])
 
     @functools.cached_property
     def halves(self) -> tuple[tuple[Array, Index], tuple[Array, Index]]:
@@ -72,6 +63,37 @@ class Grid:
         found = [np.unique(part, axis=0, return_inverse=True) for part in np.split(self.places, [middle], axis=1)]
         (first, at_first), (other, at_other) = found
         return (first, at_first.reshape(-1)), (other, at_other.reshape(-1))
+
+    def sums(self, kernel: Callable[[Array, Array, slice], Array], others: Array, weights: Array) -> Array:
+        """sum_j w_j prod_k kernel_k of every row against some places, shape (N,): a product of two small matrices.
+
+        Args:
+            kernel: Its factors on the ladders of a slice: (places, others, slice) to shape (len(places), n).
+            others: Places, shape (n, d).
+            weights: w, shape (n,).
+        """
+        (first, at_first), (other, at_other) = self.halves
+        d = first.shape[1]
+        left = kernel(first, others[:, :d], slice(None, d))
+        right = kernel(other, others[:, d:], slice(d, None))
+        return np.asarray(((left * weights) @ right.T)[at_first, at_other])
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """All N rows of one task: a grid of ladders, so that sums over its kernel factorise."""
+
+    ladders: Ladders
+    task: Array
+    slopes: Array
+
+    def __len__(self) -> int:
+        return len(self.slopes)
+
+    def rows(self, which: Index) -> Design:
+        """Some of the rows."""
+        tasks = np.repeat(self.task[None, :], len(which), axis=0)
+        return Design(self.ladders.places[which], tasks, self.slopes[which])
 
 
 @dataclass(frozen=True)
@@ -113,17 +135,13 @@ class Surrogate:
         return math.exp(self.theta[2])
 
     def mean_over(self, grid: Grid) -> Array:
-        """Expected r of a whole grid, shape (N,): sum_j w_j prod_d M_d is a product of two small matrices."""
+        """Expected r of a whole grid, shape (N,)."""
         local, constants = np.exp(2 * self.theta[:2])
         lengths = np.exp(self.theta[3:])
         weights = self.weights * _alike(grid.task[None, :], self.seen.tasks)[0]
-        (first, at_first), (other, at_other) = grid.halves
-        d = first.shape[1]
-        left = _near(first, self.seen.places[:, :d], lengths[:d])
-        right = _near(other, self.seen.places[:, d:], lengths[d:])
-        near = (left * weights) @ right.T
+        near = grid.ladders.sums(lambda a, b, which: _near(a, b, lengths[which]), self.seen.places, weights)
         linear = grid.slopes @ (constants * self.seen.slopes.T @ self.weights)
-        return np.asarray(self.belief.bias**2 * weights.sum() + local * near[at_first, at_other] + linear)
+        return np.asarray(self.belief.bias**2 * weights.sum() + local * near + linear)
 
     def mean_and_sd(self, asked: Design) -> tuple[Array, Array]:
         """Expected r and its standard deviation without noise, shape (N,) each."""

@@ -74,7 +74,7 @@ def test_where_not_one_request_is_good_nothing_is_feasible_and_the_report_says_s
     assert (summary.pareto, summary.feasible) == ((), False)
     page = bundle.write(opened, records, summary)["report"].read_text()
     assert "no configuration that was launched kept every limit" in page
-    assert "ttft:p95 500 ms" in bundle.why_nothing(summary, records)
+    assert "ttft:p95 500 ms" in bundle.why_nothing(opened.summary(records, summary.stopped_by), records)
 
 
 def test_a_trial_of_another_objective_measures_the_asked_load_alone(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from advisor.search.surrogate import Belief, Design, Grid, Surrogate, believing, fit
+from advisor.search.surrogate import Belief, Design, Grid, Ladders, Surrogate, believing, fit
 
 Array = NDArray[np.float64]
 BELIEF = Belief()
@@ -20,7 +20,7 @@ BELIEF = Belief()
 def grid(rng: np.random.Generator, n_slopes: int = 3) -> Grid:
     ladders = [np.linspace(0, 1, n) for n in (5, 4, 3)]
     places = np.stack([axis.ravel() for axis in np.meshgrid(*ladders, indexing="ij")], axis=1)
-    return Grid(places, np.array([0.3, 0.0]), rng.normal(0, 0.05, (len(places), n_slopes)))
+    return Grid(Ladders(places), np.array([0.3, 0.0]), rng.normal(0, 0.05, (len(places), n_slopes)))
 
 
 def seen_in(rng: np.random.Generator, asked: Grid, n: int) -> Design:
@@ -96,7 +96,7 @@ def test_without_noise_what_was_seen_is_known() -> None:
 
 def test_a_constant_that_is_off_is_found_from_few_rows_and_corrects_all() -> None:
     rng = np.random.default_rng(5)
-    asked = Grid(grid(rng).places, np.zeros(1), rng.normal(0, 0.1, (60, 4)))
+    asked = Grid(grid(rng).ladders, np.zeros(1), rng.normal(0, 0.1, (60, 4)))
     off = np.array([1.5, -2.0, 0.0, 1.0])
     seen = rng.choice(60, 8, replace=False)
     found = fit(asked.rows(seen), asked.slopes[seen] @ off, BELIEF)
