@@ -1,6 +1,6 @@
 """How long the sampler thinks: `make bench-ask-speed`. At most 100 ms an ask, the prior already computed.
 
-One workload, three outputs (throughput, TTFT, TPOT), a grid of 73,120 configurations and up to 100 trials, which are
+One workload, three outputs (throughput, TTFT, TPOT), a grid of 51,184 configurations and up to 100 trials, which are
 launches of a drawn truth of the search benchmark at random places. Processor time, best of a few: machines are shared.
 """
 
@@ -20,6 +20,7 @@ from advisor.app.setup import Question as Asked
 from advisor.app.setup import resolve
 from advisor.app.twin_prior import TwinPrior
 from advisor.domain.objective import parse_slo
+from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
 from advisor.search.outlook import Question
 from advisor.search.proposer import OwnProposer
@@ -31,13 +32,16 @@ from benchmarks.search.truths import DrawnTruth, Effects, draw_constants
 TARGET_MS, REPEATS = 100.0, 5
 TRIALS = (1, 12, 24, 100)
 SLO = parse_slo("ttft:p95<8s,tpot:mean<40ms")
+FRACTION = "kv_cache_free_gpu_memory_fraction"
 VARIED = ("enable_attention_dp", "enable_chunked_prefill", "kv_cache_dtype")
 
 
 def drawn_problem() -> Problem:
-    """The shipped study of Llama-4-Maverick on B200, with every option that the default space has."""
+    """The shipped study of Llama-4-Maverick on B200, with further options and seven KV fractions."""
     resolved = resolve(Asked(study="llama4-maverick-fp8-b200", workloads=("4k1k_c256",)))
-    space = restrict(catalog.search_space("default"), VARIED)
+    whole = restrict(catalog.search_space("default"), VARIED)
+    dimensions = [changed(each, values=each.values[3:]) if each.name == FRACTION else each for each in whole.dimensions]
+    space = changed(whole, dimensions=tuple(dimensions))
     return replace(make_problem("default", resolved.deployment, resolved.workloads, space), slo=SLO)
 
 

@@ -45,6 +45,16 @@ class Question:
         """Places of the whole grid."""
         return Ladders(grid_places(self.space))
 
+    @functools.cached_property
+    def grids(self) -> Mapping[tuple[str, str], Grid]:
+        """Rows of the whole grid by workload and output."""
+        slopes = self.prior.over_grid().slopes
+        return {
+            (workload.name, name): Grid(self.ladders, _task(workload), slopes[workload.name, name])
+            for workload in self.workloads
+            for name in outputs(self.slo)
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -95,7 +105,7 @@ class Outlook:
         mean = self.views[OBJECTIVE].mean
         best = float(np.nanmax(mean)) - NOTHING_YET if self.incumbent is None else self.incumbent
         z = (mean[rows] - best) / sd[OBJECTIVE]
-        gain = sd[OBJECTIVE] * (z * normal_cdf(z) + normal_pdf(z))
+        gain = np.maximum(0.0, sd[OBJECTIVE] * (z * normal_cdf(z) + normal_pdf(z)))
         for name, log_limit in self.log_limits.items():
             view = self.views[name]
             noise = view.surrogate.noise
@@ -135,9 +145,7 @@ def outlooks(
             key = (workload.name, name)
             if running:
                 surrogate = believing(surrogate, _design(asked, name, running))
-            views[name] = View(
-                prior.log_values[key], Grid(asked.ladders, _task(workload), prior.slopes[key]), surrogate
-            )
+            views[name] = View(prior.log_values[key], asked.grids[key], surrogate)
         found.append(Outlook(views, log_limits, incumbent))
     return tuple(found)
 

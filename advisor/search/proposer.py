@@ -96,12 +96,11 @@ class OwnProposer:
 
     def _nearness(self, records: Sequence[TrialRecord]) -> Array:
         """Sum of Gaussians around some launches, shape (N,)."""
-
-        def gaussian(a: Array, b: Array, which: slice) -> Array:
-            return np.asarray(np.exp(-0.5 * ((a[:, None] - b[None]) ** 2).sum(axis=2) / FAILURE_LENGTH**2))
-
         others = places_of(self.asked.space, [record.config for record in records])
-        return self.asked.ladders.sums(gaussian, others, np.ones(len(others)))
+        lengths = np.full(others.shape[1], FAILURE_LENGTH)
+        return self.asked.ladders.sums(
+            lambda distance: np.exp(-0.5 * distance**2), lengths, others, np.ones(len(others))
+        )
 
     @functools.cached_property
     def _steps_from_home(self) -> Array:

@@ -26,11 +26,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+Kernel = Callable[[Array], Array]
 
-LOG_STEPS = (-1.0, -0.45, 0.45, 1.0)  # tried on one hyperparameter at a time
+LOG_STEPS = (-0.9, -0.4, 0.4, 0.9)  # tried on one hyperparameter at a time
+LENGTH_STEPS = (-0.5, 0.5)
 SWEEPS = 2
 LEAST_RISE = 0.02  # of the log posterior, for another sweep
-MOST_ROWS_TO_CLIMB = 40  # more of them say little more about hyperparameters
+N_SCALES = 3  # a, s and noise stand before the lengths
+MOST_ROWS_TO_CLIMB = 32  # more of them say little more about hyperparameters
 JITTER = 1e-10
 
 
@@ -44,6 +47,11 @@ class Design:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    @property
+    def slope_squares(self) -> Array:
+        """J . J of every row, shape (n,)."""
+        return np.asarray((self.slopes**2).sum(axis=1))
 
     def rows(self, which: Index | slice) -> Design:
         """Some of the rows."""
@@ -64,18 +72,19 @@ class Ladders:
         (first, at_first), (other, at_other) = found
         return (first, at_first.reshape(-1)), (other, at_other.reshape(-1))
 
-    def sums(self, kernel: Callable[[Array, Array, slice], Array], others: Array, weights: Array) -> Array:
-        """sum_j w_j prod_k kernel_k of every row against some places, shape (N,): a product of two small matrices.
+    def sums(self, kernel: Kernel, lengths: Array, others: Array, weights: Array) -> Array:
+        """sum_j w_j prod_k kernel of every row to place j, shape (N,): a product of two small matrices.
 
         Args:
-            kernel: Its factors on the ladders of a slice: (places, others, slice) to shape (len(places), n).
+            kernel: Of a distance on one ladder in units of its length.
+            lengths: Shape (d,).
             others: Places, shape (n, d).
             weights: w, shape (n,).
         """
         (first, at_first), (other, at_other) = self.halves
         d = first.shape[1]
-        left = kernel(first, others[:, :d], slice(None, d))
-        right = kernel(other, others[:, d:], slice(d, None))
+        left = product(kernel, lengths[:d], first, others[:, :d])
+        right = product(kernel, lengths[d:], other, others[:, d:])
         return np.asarray(((left * weights) @ right.T)[at_first, at_other])
 
 
@@ -89,6 +98,11 @@ class Grid:
 
     def __len__(self) -> int:
         return len(self.slopes)
+
+    @functools.cached_property
+    def slope_squares(self) -> Array:
+        """J . J of every row, shape (N,)."""
+        return np.asarray((self.slopes**2).sum(axis=1))
 
     def rows(self, which: Index) -> Design:
         """Some of the rows."""
@@ -137,16 +151,15 @@ class Surrogate:
     def mean_over(self, grid: Grid) -> Array:
         """Expected r of a whole grid, shape (N,)."""
         local, constants = np.exp(2 * self.theta[:2])
-        lengths = np.exp(self.theta[3:])
         weights = self.weights * _alike(grid.task[None, :], self.seen.tasks)[0]
-        near = grid.ladders.sums(lambda a, b, which: _near(a, b, lengths[which]), self.seen.places, weights)
+        near = grid.ladders.sums(_matern, np.exp(self.theta[3:]), self.seen.places, weights)
         linear = grid.slopes @ (constants * self.seen.slopes.T @ self.weights)
         return np.asarray(self.belief.bias**2 * weights.sum() + local * near + linear)
 
     def mean_and_sd(self, asked: Design) -> tuple[Array, Array]:
         """Expected r and its standard deviation without noise, shape (N,) each."""
         local, constants = np.exp(2 * self.theta[:2])
-        near = _near(asked.places, self.seen.places, np.exp(self.theta[3:]))
+        near = product(_matern, np.exp(self.theta[3:]), asked.places, self.seen.places)
         cross = _alike(asked.tasks, self.seen.tasks) * (self.belief.bias**2 + local * near)
         cross += constants * asked.slopes @ self.seen.slopes.T
         explained = np.linalg.solve(self.factor, cross.T)
@@ -156,7 +169,7 @@ class Surrogate:
     def prior_sd(self, asked: Design | Grid) -> Array:
         """Standard deviation before anything was seen, which no launch widens, shape (N,)."""
         local, constants = np.exp(2 * self.theta[:2])
-        return np.asarray(np.sqrt(self.belief.bias**2 + local + constants * (asked.slopes**2).sum(axis=1)))
+        return np.asarray(np.sqrt(self.belief.bias**2 + local + constants * asked.slope_squares))
 
 
 def fit(seen: Design, residuals: Array, belief: Belief, extra_noise: Array | None = None) -> Surrogate:
@@ -229,7 +242,7 @@ def _climb(log_posterior: Callable[[Array], float], start: Array) -> Array:
     for _ in range(SWEEPS):
         before = best
         for k in range(len(theta)):
-            for step in LOG_STEPS:
+            for step in LOG_STEPS if k < N_SCALES else LENGTH_STEPS:
                 moved = theta.copy()
                 moved[k] += step
                 value = log_posterior(moved)
@@ -240,12 +253,13 @@ def _climb(log_posterior: Callable[[Array], float], start: Array) -> Array:
     return theta
 
 
-def _near(places: Array, others: Array, lengths: Array) -> Array:
-    """M of every pair, shape (N, n)."""
-    near = np.ones((len(places), len(others)))
+def product(kernel: Kernel, lengths: Array, places: Array, others: Array) -> Array:
+    """prod_k kernel of every pair of places, shape (N, n)."""
+    found = np.ones((len(places), len(others)))
     for k, length in enumerate(lengths):
-        near *= _matern(np.abs(places[:, k, None] - others[None, :, k]) / length)
-    return near
+        steps, at = np.unique(places[:, k], return_inverse=True)  # few, however many places there are
+        found *= kernel(np.abs(steps[:, None] - others[None, :, k]) / length)[at.reshape(-1)]
+    return found
 
 
 def _matern(distances: Array) -> Array:

@@ -20,7 +20,7 @@ from advisor.domain.study import SearchSpace
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import parse_workload
 from advisor.memory.frontier import Frontier
-from advisor.search.outlook import Question, outlooks
+from advisor.search.outlook import Outlook, Question, outlooks
 from advisor.search.prior import OBJECTIVE, Prior, grid_places, joined, outputs, places_of
 from advisor.search.proposer import OwnProposer
 from advisor.search.space import all_configs
@@ -194,3 +194,11 @@ def test_places_on_the_ladders() -> None:
 
 def test_limits_in_text_are_outputs() -> None:
     assert outputs(parse_slo("ttft:p95<2s,tpot:mean<20ms")) == (OBJECTIVE, "ttft:p95", "tpot:mean")
+
+
+def test_a_gain_that_nobody_can_expect_is_nothing_and_not_less() -> None:
+    """Far below the incumbent the closed form of the expected improvement is a difference of equal numbers."""
+    (outlook,) = outlooks(proposer().asked, run(proposer(), 12))
+    hopeless = Outlook(outlook.views, outlook.log_limits, incumbent=1e3)
+    assert (hopeless.hoped_gain() >= 0).all()
+    assert (hopeless.expected_gain(np.arange(50)) >= 0).all()
