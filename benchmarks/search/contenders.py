@@ -47,6 +47,7 @@ class Entry:
         about: For the list of contenders.
         needs: Packages without which it is named as skipped.
         most_truths: Truths of a class that it plays at most, because it is slow; None for all.
+        needs_twin: True where it cannot play truths whose model no twin knows.
         is_optuna: True for the stock samplers that the targets compare with.
     """
 
@@ -55,6 +56,7 @@ class Entry:
     needs: tuple[str, ...] = ()
     most_truths: int | None = None
     is_optuna: bool = False
+    needs_twin: bool = False
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -206,7 +208,7 @@ def _own(problem: Problem, seed: int) -> Contender:
 
 
 CONTENDERS: dict[str, Entry] = {
-    OURS: Entry(_own, "advisor's own sampler"),
+    OURS: Entry(_own, "advisor's own sampler", needs_twin=True),
     "random": _stock("random", "random search"),
     "qmc": _stock("qmc", "scrambled Sobol points"),
     "tpe": Entry(
