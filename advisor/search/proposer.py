@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 
 LOOKED_AT = 600  # configurations whose deviation is computed, best by an optimistic bound
 LEAST_P_FITS = 0.5
-LOG_GAIN_PER_STEP = 0.0001  # among equals the nearest to the baseline: a file should differ only where that pays
+LOG_GAIN_PER_STEP = 0.0005  # among equals the nearest to the baseline: a file should differ only where that pays
 FAILURE_LENGTH = 0.15  # ladders around a crash in which others are suspected
 FAILURE_WEIGHT = 3.0
 
