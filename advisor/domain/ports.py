@@ -216,12 +216,15 @@ class Proposal(StrictModel):
 
 
 class Proposer(Protocol):
-    """History to next point. Stateless: the same history and seed give the same proposal, so resume continues."""
+    """History to next point. Stateless: the same history and seed give the same proposal, so resume continues.
+
+    `running` was launched elsewhere and has not ended yet.
+    """
 
     @property
     def name(self) -> str: ...
 
-    def propose(self, history: Sequence[TrialRecord], seed: int) -> Proposal: ...
+    def propose(self, history: Sequence[TrialRecord], seed: int, running: Sequence[ServingConfig] = ()) -> Proposal: ...
 
 
 class Ledger(Protocol):

@@ -9,11 +9,11 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
 from advisor.domain.ports import Proposal, Proposer
-from advisor.domain.serving_config import config_from_flat
+from advisor.domain.serving_config import ServingConfig, config_from_flat
 from advisor.domain.study import SearchSpace
 from advisor.domain.trial import Role, TrialRecord
 from advisor.search.space import indices_of
@@ -52,7 +52,7 @@ class ProposerSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        proposal = self._given or self._proposer.propose(self._history(), self._seed)
+        proposal = self._given or self._proposer.propose(self._history(), self._seed, running_beside(study, trial))
         study._storage.set_trial_user_attr(trial._trial_id, PROPOSAL, note(self._role, proposal))
         return dict(indices_of(self._space, proposal.config))
 
@@ -71,6 +71,13 @@ def note(role: Role, proposal: Proposal) -> dict[str, Any]:
         "config": proposal.config.flat(),
         "expected_gain": proposal.expected_gain,
     }
+
+
+def running_beside(study: Study, trial: FrozenTrial) -> list[ServingConfig]:
+    """Configurations of the other trials that are open."""
+    others = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    noted = [noted_proposal(other) for other in others if other.number != trial.number]
+    return [each[1].config for each in noted if each is not None]
 
 
 def noted_proposal(trial: FrozenTrial) -> tuple[Role, Proposal] | None:

@@ -131,14 +131,14 @@ class OptunaProposer:
     slo: Slo
     value_of: ValueOf
 
-    def propose(self, history: Sequence[TrialRecord], seed: int) -> Proposal:
+    def propose(self, history: Sequence[TrialRecord], seed: int, running: Sequence[ServingConfig] = ()) -> Proposal:
         """The next point; the same history and seed give the same one.
 
         Raises:
             BadInput: every configuration of the space was tried.
         """
         records = [record for record in history if not record.infrastructure]
-        tried = {record.config for record in records}
+        tried = {*(record.config for record in records), *running}
         stream = 0 if self.stock.one_stream else len(records)
         with quiet_optuna():
             study = self._shadow(records, derived_seed(seed, stream))

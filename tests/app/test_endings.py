@@ -35,7 +35,7 @@ class Telling:
     def __init__(self, opened: Session, gains: Sequence[float | None]) -> None:
         self.configs, self.gains = all_configs(opened.context.space), gains
 
-    def propose(self, history: Sequence[TrialRecord], seed: int) -> Proposal:
+    def propose(self, history: Sequence[TrialRecord], seed: int, running: Sequence[ServingConfig] = ()) -> Proposal:
         tried = {record.config for record in history}
         n_searched = sum(record.role == "search" for record in history)
         config = next(each for each in self.configs if each not in tried)

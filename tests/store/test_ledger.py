@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import optuna
@@ -18,8 +18,10 @@ from advisor.domain.errors import BadInput
 from advisor.domain.objective import parse_slo
 from advisor.domain.outcome import Crashed, Infrastructure, Measured, Rejected, Unhealthy
 from advisor.domain.ports import Ledger, Proposal
+from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import changed
-from advisor.search.space import indices_of
+from advisor.domain.trial import TrialRecord
+from advisor.search.space import all_configs, indices_of
 from advisor.store.ledger import OptunaLedger
 from advisor.store.stock_samplers import make_proposer
 from advisor.store.trial_folder import TrialFolder, committed
@@ -317,3 +319,21 @@ def test_optuna_is_quiet_and_left_as_it_was(tmp_path: Path, capfd: pytest.Captur
         optuna.logging.set_verbosity(optuna.logging.INFO)
     said = capfd.readouterr()
     assert said.out == said.err == ""
+
+
+def test_a_proposal_knows_what_is_running_beside_it(tmp_path: Path) -> None:
+    """Three trials are open at once: each proposer call is told of those before it."""
+    told: list[list[ServingConfig]] = []
+
+    class Listens:
+        name = "listens"
+
+        def propose(self, history: Sequence[TrialRecord], seed: int, running: Sequence[ServingConfig] = ()) -> Proposal:
+            told.append(list(running))
+            return Proposal(config=all_configs(SPACE)[len(told)], origin=self.name)
+
+    ledger = OptunaLedger(
+        tmp_path / "run", name="n", space=SPACE, proposer=Listens(), slo=SLO, value_of=value_of, seed=1, identity={}
+    )
+    asked = [ledger.ask("search").config for _ in range(3)]
+    assert told == [[], asked[:1], asked[:2]]
