@@ -27,7 +27,7 @@ from advisor.search.relaxation import Relaxation, Room, help_text, memory_relaxa
 from advisor.search.space import all_configs
 from advisor.store import catalog
 from advisor.twin.predict import Twin, memory_load
-from advisor.twin.ranking import Ranking, rank
+from advisor.twin.ranking import Alike, Ranking, grouped, rank
 
 KV_FRACTION = "kv_cache_free_gpu_memory_fraction"
 BROKEN_LIMIT = 20.0  # log units, beyond what any objective spans
@@ -60,23 +60,15 @@ class Forecaster:
 
     def slopes(self, configs: Sequence[ServingConfig]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Predicted memory margins in GiB (n,), and how they move with every constant of the law (n, D)."""
-        margins, rows = np.empty(len(configs)), np.empty((len(configs), N_FEATURES))
-        alike: dict[str, list[int]] = {}
-        for place, config in enumerate(configs):
-            alike.setdefault(repr(sorted(config.options.items())), []).append(place)
-        for places in alike.values():
-            deployed = self.deployment.with_options(configs[places[0]].options)
-            each = [self.twin.memory_settings(deployed, configs[place]) for place in places]
-            together = MemorySettings(
-                max_batch_size=np.array([settings.max_batch_size for settings in each]),
-                max_num_tokens=np.array([settings.max_num_tokens for settings in each]),
-                kv_fraction=np.array([settings.kv_fraction for settings in each]),
-                n_graphs=np.array([settings.n_graphs for settings in each]),
-                largest_graph=np.array([settings.largest_graph for settings in each]),
-                tokens_per_block=each[0].tokens_per_block,
-            )
-            law = self._law(deployed, together)
-            margins[places], rows[places] = sensitivities(law, self.twin.constants)
+        return self.slopes_of(grouped(self.twin, self.deployment, configs))
+
+    def slopes_of(self, groups: Sequence[Alike]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The same of configurations that are grouped already."""
+        n = sum(len(group.places) for group in groups)
+        margins, rows = np.empty(n), np.empty((n, N_FEATURES))
+        for group in groups:
+            law = self._law(group.deployed, group.memory)
+            margins[group.places], rows[group.places] = sensitivities(law, self.twin.constants)
         return margins, rows
 
     def _law(self, deployed: Deployment, settings: MemorySettings) -> Law:

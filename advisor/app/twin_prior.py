@@ -18,14 +18,16 @@ from advisor.domain.workload import Workload
 from advisor.search.prior import OBJECTIVE, Prior, joined, outputs
 from advisor.search.space import all_configs
 from advisor.twin.constants import ABSOLUTE_ERROR, KNOWN_ERROR, NOMINAL, TwinConstants
-from advisor.twin.ranking import rank
+from advisor.twin.ranking import Alike, Ranking, grouped, rank_groups
 
 Array = NDArray[np.float64]
 Key = tuple[str, str]
 
+# Assumed: what the twin leaves out and can only hurt, as log units where a configuration is fully exposed to it: eager
+# steps that no graph covers, preemption where KV capacity holds few of those who could run, host time of large batches.
 LEFT_OUT = np.array([0.08, 0.08, 0.0])
 LEFT_OUT_SD = np.array([0.12, 0.12, 0.1])
-MANY = 1024
+MANY = 1024  # requests in flight that an open loop is taken to have at most
 
 PROBED = 200  # configurations on which a constant shows whether it matters at all
 LEAST_EFFECT = 1e-3
@@ -55,11 +57,13 @@ class TwinPrior:
         return joined([self._known[config] for config in configs], like=self._grid)
 
     def _computed(self, configs: Sequence[ServingConfig]) -> Prior:
-        nominal = self._logs(configs, NOMINAL)
-        moved = [self._logs(configs, constants) for constants in self._that_matter]
+        groups = grouped(self.forecaster.twin, self.forecaster.deployment, configs)
+        rankings = self._rankings(groups, NOMINAL)
+        nominal = self._logs(rankings)
+        moved = [self._logs(self._rankings(groups, constants)) for constants in self._that_matter]
         log_values, slopes = {}, {}
         for workload in self.forecaster.workloads:
-            strain = self._strain(configs, workload)
+            strain = _strain(groups, workload, rankings[workload.name].kv_tokens)
             for name in outputs(self.slo):
                 key, worse = (workload.name, name), -1.0 if name == OBJECTIVE else 1.0
                 with np.errstate(invalid="ignore"):
@@ -67,46 +71,53 @@ class TwinPrior:
                 log_values[key] = nominal[key] + worse * strain @ LEFT_OUT
                 by_constant = np.clip(np.nan_to_num(by_constant), -MOST_SLOPE, MOST_SLOPE)
                 slopes[key] = np.concatenate([by_constant, strain * LEFT_OUT_SD], axis=1)
-        margin_gib, margin_slopes = self.forecaster.slopes(configs)
-        return Prior(
-            log_values=log_values,
-            slopes=slopes,
-            margin_gib=margin_gib,
-            margin_slopes=margin_slopes,
-        )
-
-    def _strain(self, configs: Sequence[ServingConfig], workload: Workload) -> Array:
-        """What the twin leaves out and can only hurt, shape (n, 3): see `LEFT_OUT`."""
-        deployed = [self.forecaster.deployment.with_options(config.options) for config in configs]
-        ranks = np.array([each.ranks_with_own_queue for each in deployed], float)
-        batch = np.array([config.max_batch_size for config in configs], float)
-        graphs = np.array([config.cuda_graph_max_batch_size for config in configs], float)
-        kv_tokens = self.forecaster.rank(configs, workload, as_if_it_fitted=True).kv_tokens
-        wanted = np.minimum(batch, np.ceil((workload.concurrency or MANY) / ranks))
-        slots = np.maximum(kv_tokens / (workload.isl + workload.osl / 2), 0.1)
-        running = np.maximum(1.0, np.minimum(wanted, slots))
-        uncovered = 1.0 / (1.0 + (graphs / running) ** 8)
-        return np.stack([uncovered, np.clip(1.0 - slots / wanted, 0.0, 1.0), np.log2(running) / 10], axis=1)
+        margin_gib, margin_slopes = self.forecaster.slopes_of(groups)
+        return Prior(log_values=log_values, slopes=slopes, margin_gib=margin_gib, margin_slopes=margin_slopes)
 
     @cached_property
     def _that_matter(self) -> tuple[TwinConstants, ...]:
         """The nominal constants with one of them off by a standard deviation, for each that moves anything here."""
         everything = all_configs(self.space)
         probed = everything[:: max(1, len(everything) // PROBED)]
-        nominal, found = self._logs(probed, NOMINAL), []
+        groups = grouped(self.forecaster.twin, self.forecaster.deployment, probed)
+        nominal, found = self._logs(self._rankings(groups, NOMINAL)), []
         for name, error in KNOWN_ERROR.items():
             at = getattr(NOMINAL, name)
             moved = replace(NOMINAL, **{name: at + error if name in ABSOLUTE_ERROR else at * math.exp(error)})
-            logs = self._logs(probed, moved)
+            logs = self._logs(self._rankings(groups, moved))
             if any(np.nanmax(np.abs(logs[key] - nominal[key]), initial=0.0) > LEAST_EFFECT for key in nominal):
                 found.append(moved)
         return tuple(found)
 
-    def _logs(self, configs: Sequence[ServingConfig], constants: TwinConstants) -> Mapping[Key, Array]:
-        forecaster, found, gpus = self.forecaster, {}, self.forecaster.deployment.gpus
-        twin = replace(forecaster.twin, constants=constants)
-        for workload in forecaster.workloads:
-            ranking = rank(twin, forecaster.deployment, configs, workload, as_if_it_fitted=True)
-            for name in outputs(self.slo):
-                found[workload.name, name] = log_predicted(name, ranking, self.objective, workload, gpus)
-        return found
+    def _rankings(self, groups: Sequence[Alike], constants: TwinConstants) -> dict[str, Ranking]:
+        """By name of the workload."""
+        twin = replace(self.forecaster.twin, constants=constants)
+        return {each.name: rank_groups(twin, groups, each, as_if_it_fitted=True) for each in self.forecaster.workloads}
+
+    def _logs(self, rankings: Mapping[str, Ranking]) -> dict[Key, Array]:
+        gpus = self.forecaster.deployment.gpus
+        return {
+            (workload.name, name): log_predicted(name, rankings[workload.name], self.objective, workload, gpus)
+            for workload in self.forecaster.workloads
+            for name in outputs(self.slo)
+        }
+
+
+def _strain(groups: Sequence[Alike], workload: Workload, kv_tokens: NDArray[np.int64]) -> Array:
+    """How far each configuration is exposed to what the twin leaves out, shape (n, 3), columns as in `LEFT_OUT`.
+
+    Args:
+        groups: Of the configurations.
+        workload: Its mean request counts.
+        kv_tokens: KV capacity of one rank, shape (n,).
+    """
+    found = np.empty((len(kv_tokens), 3))
+    for group in groups:
+        ranks = group.deployed.ranks_with_own_queue
+        wanted = np.minimum(np.asarray(group.memory.max_batch_size), math.ceil((workload.concurrency or MANY) / ranks))
+        slots = np.maximum(kv_tokens[group.places] / (workload.isl + workload.osl / 2), 0.1)
+        running = np.maximum(1.0, np.minimum(wanted, slots))
+        uncovered = 1.0 / (1.0 + (group.graph_max / running) ** 8)
+        waiting = np.clip(1.0 - slots / wanted, 0.0, 1.0)
+        found[group.places] = np.stack([uncovered, waiting, np.log2(running) / 10], axis=1)
+    return found

@@ -41,6 +41,46 @@ class Ranking:
         return np.isfinite(self.output_tok_per_s)
 
 
+@dataclass(frozen=True, eq=False)
+class Alike:
+    """Configurations that differ in the four settings alone, as arrays: `places` are theirs among all asked, (m,)."""
+
+    places: NDArray[np.int64]
+    deployed: Deployment
+    graph_max: Array
+    memory: MemorySettings
+
+
+def grouped(twin: Twin, deployment: Deployment, configs: Sequence[ServingConfig]) -> tuple[Alike, ...]:
+    """Any number of configurations, those with equal options together. It does not depend on the twin's constants."""
+    members: dict[tuple[tuple[str, object], ...], list[int]] = {}
+    for place, config in enumerate(configs):
+        members.setdefault(tuple(sorted(config.options.items())), []).append(place)
+    return tuple(
+        _alike(twin, deployment.with_options(configs[places[0]].options), places, [configs[place] for place in places])
+        for places in members.values()
+    )
+
+
+def _alike(twin: Twin, deployed: Deployment, places: list[int], configs: list[ServingConfig]) -> Alike:
+    keys = [_graph_key(config) for config in configs]
+    sizes = {key: twin.graph_sizes(deployed, config) for key, config in zip(keys, configs, strict=True)}
+    graphs = [sizes[key] for key in keys]
+    return Alike(
+        places=np.array(places),
+        deployed=deployed,
+        graph_max=np.array([config.cuda_graph_max_batch_size for config in configs], np.float64),
+        memory=MemorySettings(
+            max_batch_size=np.array([config.max_batch_size for config in configs], np.float64),
+            max_num_tokens=np.array([config.max_num_tokens for config in configs], np.float64),
+            kv_fraction=np.array([config.kv_cache_free_gpu_memory_fraction for config in configs]),
+            n_graphs=np.array([len(each) for each in graphs]),
+            largest_graph=np.array([max(each, default=0) for each in graphs]),
+            tokens_per_block=KV_BLOCK_TOKENS,
+        ),
+    )
+
+
 def rank(
     twin: Twin,
     deployment: Deployment,
@@ -60,42 +100,31 @@ def rank(
         waves: Requests of the benchmark over its concurrency.
         as_if_it_fitted: Estimate speed also where memory would run out.
     """
-    groups: dict[tuple[tuple[str, object], ...], list[int]] = {}
-    for i, config in enumerate(configs):
-        groups.setdefault(tuple(sorted(config.options.items())), []).append(i)
-    out = np.full((6, len(configs)), np.nan)
-    kv_tokens = np.zeros(len(configs), dtype=np.int64)
-    for members in groups.values():
-        group = [configs[i] for i in members]
-        out[:, members], kv_tokens[members] = _rank_alike(
-            twin, deployment.with_options(group[0].options), group, workload, waves, as_if_it_fitted
-        )
+    return rank_groups(twin, grouped(twin, deployment, configs), workload, waves, as_if_it_fitted=as_if_it_fitted)
+
+
+def rank_groups(
+    twin: Twin,
+    groups: Sequence[Alike],
+    workload: Workload,
+    waves: float = PREDICTION_WAVES,
+    *,
+    as_if_it_fitted: bool = False,
+) -> Ranking:
+    """The same of configurations that are grouped already, in the order in which they were given."""
+    n = sum(len(group.places) for group in groups)
+    out, kv_tokens = np.full((6, n), np.nan), np.zeros(n, dtype=np.int64)
+    for group in groups:
+        out[:, group.places], kv_tokens[group.places] = _rank_alike(twin, group, workload, waves, as_if_it_fitted)
     output_tok_per_s, ttft_ms, tpot_ms, itl_ms, headroom_gib, probability = out
     return Ranking(output_tok_per_s, ttft_ms, tpot_ms, itl_ms, headroom_gib, probability, kv_tokens)
 
 
 def _rank_alike(
-    twin: Twin,
-    deployed: Deployment,
-    configs: Sequence[ServingConfig],
-    workload: Workload,
-    waves: float,
-    as_if_it_fitted: bool,
+    twin: Twin, group: Alike, workload: Workload, waves: float, as_if_it_fitted: bool
 ) -> tuple[Array, NDArray[np.int64]]:
-    batch = np.array([c.max_batch_size for c in configs], dtype=np.float64)
-    tokens = np.array([c.max_num_tokens for c in configs], dtype=np.float64)
-    graph_max = np.array([c.cuda_graph_max_batch_size for c in configs], dtype=np.float64)
-    alike = {_graph_key(config): config for config in configs}
-    sizes = {key: twin.graph_sizes(deployed, config) for key, config in alike.items()}
-    graphs = [sizes[_graph_key(config)] for config in configs]
-    settings = MemorySettings(
-        max_batch_size=batch,
-        max_num_tokens=tokens,
-        kv_fraction=np.array([c.kv_cache_free_gpu_memory_fraction for c in configs]),
-        n_graphs=np.array([len(g) for g in graphs]),
-        largest_graph=np.array([max(g, default=0) for g in graphs]),
-        tokens_per_block=KV_BLOCK_TOKENS,
-    )
+    deployed, settings = group.deployed, group.memory
+    batch, tokens = np.asarray(settings.max_batch_size), np.asarray(settings.max_num_tokens)
     terms, load = twin.memory_terms(deployed), memory_load(deployed, workload)
     budget = memory_budget(terms, settings, twin.constants, load)
     estimate = steady_state(
@@ -103,7 +132,7 @@ def _rank_alike(
         SteadySettings(
             max_batch_size=batch,
             max_num_tokens=tokens,
-            graph_max=graph_max,
+            graph_max=group.graph_max,
             kv_tokens=budget.kv_tokens,
             chunked_prefill=deployed.chunked_prefill,
             graph_padding=deployed.graph_padding,
