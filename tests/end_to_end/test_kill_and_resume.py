@@ -17,7 +17,8 @@ import pytest
 
 from tests.end_to_end.command import advisor, environment, half_written, outcomes, started, the_run
 
-TUNE = ("tune", "--workload", "1k1k_c256", "--workload", "4k1k_c128", "--max-launches", "9", "--out", "out")
+STUDY = ("--study", "llama3.1-8b-h100", "--workload", "1k1k_c256", "--workload", "4k1k_c128")
+TUNE = ("tune", *STUDY, "--max-launches", "9", "--out", "out")
 N_LAUNCHES = 9
 pytestmark = pytest.mark.xdist_group("end_to_end")  # they share the uninterrupted run
 
