@@ -53,6 +53,7 @@ class Advisor:
 
     def kill(self, *more: int) -> None:
         """SIGKILL to it, after others; its zombie is gone when this returns."""
+        self.process.send_signal(signal.SIGSTOP)  # or it may see the others die, and act, before its turn comes
         for pid in (*more, self.process.pid):
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
