@@ -92,7 +92,10 @@ class TwinPrior:
     def _rankings(self, groups: Sequence[Alike], constants: TwinConstants) -> dict[str, Ranking]:
         """By name of the workload."""
         twin = replace(self.forecaster.twin, constants=constants)
-        return {each.name: rank_groups(twin, groups, each, as_if_it_fitted=True) for each in self.forecaster.workloads}
+        return {
+            each.name: rank_groups(twin, groups, each, as_if_it_fitted=True, with_p_fits=False)
+            for each in self.forecaster.workloads
+        }
 
     def _logs(self, rankings: Mapping[str, Ranking]) -> dict[Key, Array]:
         gpus = self.forecaster.deployment.gpus

@@ -110,12 +110,19 @@ def rank_groups(
     waves: float = PREDICTION_WAVES,
     *,
     as_if_it_fitted: bool = False,
+    with_p_fits: bool = True,
 ) -> Ranking:
-    """The same of configurations that are grouped already, in the order in which they were given."""
+    """The same of configurations that are grouped already, in the order in which they were given.
+
+    `p_fits`, a third of the work, is NaN where it is not wanted.
+    """
     n = sum(len(group.places) for group in groups)
     out, kv_tokens = np.full((6, n), np.nan), np.zeros(n, dtype=np.int64)
     for group in groups:
-        out[:, group.places], kv_tokens[group.places] = _rank_alike(twin, group, workload, waves, as_if_it_fitted)
+        out[:5, group.places], kv_tokens[group.places] = _rank_alike(twin, group, workload, waves, as_if_it_fitted)
+        if with_p_fits:
+            terms, load = twin.memory_terms(group.deployed), memory_load(group.deployed, workload)
+            out[5, group.places] = p_fits(terms, group.memory, twin.constants, load)
     output_tok_per_s, ttft_ms, tpot_ms, itl_ms, headroom_gib, probability = out
     return Ranking(output_tok_per_s, ttft_ms, tpot_ms, itl_ms, headroom_gib, probability, kv_tokens)
 
@@ -158,7 +165,7 @@ def _rank_alike(
     tpot_ms = served * estimate.tpot_ms
     itl_ms = tpot_ms * min(deployed.stream_interval, workload.osl)  # between chunks of so many tokens
     metrics = [served * estimate.output_tok_per_s, served * estimate.ttft_ms, tpot_ms, itl_ms]
-    return np.stack([*metrics, budget.headroom_gib, p_fits(terms, settings, twin.constants, load)]), budget.kv_tokens
+    return np.stack([*metrics, budget.headroom_gib]), budget.kv_tokens
 
 
 def _graph_key(config: ServingConfig) -> tuple[int, int]:

@@ -23,7 +23,7 @@ def searched(most: int, highest_good: int, slope: float = 1.0) -> dict[int, floa
     return excess
 
 
-@given(st.integers(1, 4096), st.integers(0, 5000), st.floats(0.01, 100))
+@given(st.integers(1, 4096), st.integers(0, 5000), st.floats(0.01, 70))
 def test_the_highest_load_that_keeps_the_limits_is_found(most: int, highest_good: int, slope: float) -> None:
     excess = searched(most, highest_good, slope)
     assert len(excess) <= MAX_LOADS
