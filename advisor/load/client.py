@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from advisor.domain.errors import EngineFailed
 from advisor.domain.ports import PartialResult, Stop
@@ -50,7 +53,32 @@ def run_load(
             run.
     """
     allow_open_files(must=load.nominal_open, may=load.n_requests)
-    return asyncio.run(_Run(target, load, stop, on_progress, is_dead).run())
+
+    async def run() -> LoadRun:
+        with _signals_between_callbacks(asyncio.get_running_loop()):
+            return await _Run(target, load, stop, on_progress, is_dead).run()
+
+    return asyncio.run(run())
+
+
+@contextmanager
+def _signals_between_callbacks(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Have this process's own handlers of SIGINT and SIGTERM called by the loop, and not in the middle of a task.
+
+    A handler that raises, to end everything at once, would else leave half a connection that nobody can close.
+    """
+    own = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: handler for number, handler in own.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread() or signal.default_int_handler in kept.values():
+        kept = {}
+    for number, handler in kept.items():
+        loop.add_signal_handler(number, handler, number, None)
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
 
 
 def allow_open_files(must: int, may: int) -> None:
