@@ -16,13 +16,12 @@ from dataclasses import replace
 import numpy as np
 
 from advisor.app.admission import LearntFrontier
-from advisor.app.setup import Question as Asked
-from advisor.app.setup import resolve
+from advisor.app.setup import Question, resolve
 from advisor.app.twin_prior import TwinPrior
 from advisor.domain.objective import parse_slo
 from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
-from advisor.search.outlook import Question
+from advisor.search.expectation import Sought
 from advisor.search.proposer import OwnProposer
 from advisor.search.space import all_configs, restrict
 from advisor.store import catalog
@@ -38,7 +37,7 @@ VARIED = ("enable_attention_dp", "enable_chunked_prefill", "kv_cache_dtype")
 
 def drawn_problem() -> Problem:
     """The shipped study of Llama-4-Maverick on B200, with further options and seven KV fractions."""
-    resolved = resolve(Asked(study="llama4-maverick-fp8-b200", workloads=("4k1k_c256",)))
+    resolved = resolve(Question(study="llama4-maverick-fp8-b200", workloads=("4k1k_c256",)))
     whole = restrict(catalog.search_space("default"), VARIED)
     dimensions = [changed(each, values=each.values[3:]) if each.name == FRACTION else each for each in whole.dimensions]
     space = changed(whole, dimensions=tuple(dimensions))
@@ -77,8 +76,8 @@ def main() -> int:
     prior.over_grid()
     print(f"{platform.machine()}, {os.cpu_count()} cores, {len(all_configs(problem.space)):,} configurations; "
           f"prior, once a study: {time.process_time() - began_s:.1f} s")  # fmt: skip
-    asked = Question(problem.space, problem.workloads, problem.objective, problem.slo, prior, problem.baseline)
-    proposer = OwnProposer(asked, LearntFrontier(problem.forecaster))
+    sought = Sought(problem.space, problem.workloads, problem.objective, problem.slo, prior, problem.baseline)
+    proposer = OwnProposer(sought, LearntFrontier(problem.forecaster))
     records = launched(problem, max(TRIALS))
     times = {n: ask_ms(proposer, records[:n]) for n in TRIALS}
     for n, each in times.items():

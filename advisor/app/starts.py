@@ -15,12 +15,12 @@ from advisor.app.load_scores import expected_scores
 from advisor.domain.ports import Proposal
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
+from advisor.search.proposer import LOG_GAIN_PER_STEP
 from advisor.search.space import all_configs, indices_of
 
 N_STARTS = 6
 CONSIDERED = 2000
 LEAST_STEPS_APART = 2
-LOG_GAIN_PER_STEP = 0.0005  # among equals the twin begins near the baseline: 0.05 % a ladder step
 
 
 class NoStarts:

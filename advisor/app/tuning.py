@@ -30,8 +30,8 @@ from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, changed, unknown_name
 from advisor.domain.trial import TrialRecord
 from advisor.host.process import end_leftovers
-from advisor.search import outlook
 from advisor.search.baselines import Baseline, baseline_named
+from advisor.search.expectation import Sought
 from advisor.search.loads import USUAL_LOADS
 from advisor.search.proposer import OwnProposer
 from advisor.search.space import widened
@@ -254,10 +254,8 @@ def _proposer(name: str, context: StudyContext, forecaster: Forecaster, gate: Me
     if name != OWN_SAMPLER:
         return make_proposer(name, context.space, context.slo, context.value_of)
     prior = TwinPrior(forecaster, context.space, context.objective, context.slo)
-    asked = outlook.Question(
-        context.space, context.workloads, context.objective, context.slo, prior, context.baseline.config
-    )
-    return OwnProposer(asked, frontier=gate.frontier, admissible=gate.is_legal)
+    sought = Sought(context.space, context.workloads, context.objective, context.slo, prior, context.baseline.config)
+    return OwnProposer(sought, frontier=gate.frontier, admissible=gate.is_legal)
 
 
 def _check_room(resolved: Resolved, launched: Sequence[str]) -> None:

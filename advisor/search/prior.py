@@ -38,7 +38,7 @@ class Prior:
 
 
 class PriorSource(Protocol):
-    """Where beliefs come from: the twin, or nothing but the size of the checkpoint."""
+    """Where beliefs come from, such as the twin."""
 
     def over_grid(self) -> Prior:
         """Of the whole space, rows as in `all_configs`."""

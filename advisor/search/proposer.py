@@ -20,14 +20,14 @@ from advisor.domain.ports import Proposal
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.memory.frontier import Frontier
-from advisor.search.outlook import Question, outlooks
+from advisor.search.admission import LEAST_P_FITS
+from advisor.search.expectation import Sought, expectations
 from advisor.search.prior import OBJECTIVE, places_of
 from advisor.search.space import all_configs
 
 Array = NDArray[np.float64]
 
 LOOKED_AT = 600  # configurations whose deviation is computed, best by an optimistic bound
-LEAST_P_FITS = 0.5
 LOG_GAIN_PER_STEP = 0.0005  # among equals the nearest to the baseline: a file should differ only where that pays
 FAILURE_LENGTH = 0.15  # ladders around a crash in which others are suspected
 FAILURE_WEIGHT = 3.0
@@ -38,12 +38,12 @@ class OwnProposer:
     """Implements `Proposer`. Between calls nothing is remembered but the prior and the grid.
 
     Attributes:
-        asked: Space, workloads, objective, limits and prior.
+        sought: Space, workloads, objective, limits and prior.
         frontier: What records taught about memory.
         admissible: False for what a static rule refuses.
     """
 
-    asked: Question
+    sought: Sought
     frontier: Callable[[Sequence[TrialRecord]], Frontier]
     admissible: Callable[[ServingConfig], bool] = lambda config: True
     name: str = "advisor"
@@ -60,11 +60,11 @@ class OwnProposer:
             BadInput: nothing is left to try.
         """
         records = [record for record in history if not record.infrastructure]
-        chance, views = self._chance(records, running), outlooks(self.asked, records, running)
+        chance, views = self._chance(records, running), expectations(self.sought, records, running)
         hoped = chance * sum(view.hoped_gain() for view in views)
         rows = np.sort(np.argpartition(-hoped, min(LOOKED_AT, len(hoped) - 1))[:LOOKED_AT])
         gains = chance[rows] * sum(view.expected_gain(rows) for view in views) / len(views)
-        configs = all_configs(self.asked.space)
+        configs = all_configs(self.sought.space)
         for place in np.argsort(LOG_GAIN_PER_STEP * self._steps_from_home[rows] - gains, kind="stable"):
             config = configs[rows[place]]
             if chance[rows[place]] > 0 and self.admissible(config):
@@ -72,16 +72,16 @@ class OwnProposer:
                 return Proposal(config=config, origin=self.name, expected_gain=gain)
         raise BadInput(
             f"Nothing is left to try among the {len(configs):,} configurations of search space "
-            f"{self.asked.space.name!r}: widen a ladder or vary a further dimension to search on."
+            f"{self.sought.space.name!r}: widen a ladder or vary a further dimension to search on."
         )
 
     def _chance(self, records: Sequence[TrialRecord], running: Sequence[ServingConfig]) -> Array:
         """Probability that a launch is measured at all, shape (N,); 0 where one was tried or nothing can be served."""
-        prior, frontier = self.asked.prior.over_grid(), self.frontier(records)
+        prior, frontier = self.sought.prior.over_grid(), self.frontier(records)
         chance = frontier.p_fits(prior.margin_slopes, prior.margin_gib) * self._p_survives(records)
         tried = (self._row_of.get(config) for config in (*(record.config for record in records), *running))
         chance[[row for row in tried if row is not None]] = 0.0
-        for workload in self.asked.workloads:
+        for workload in self.sought.workloads:
             chance[~np.isfinite(prior.log_values[workload.name, OBJECTIVE])] = 0.0
         likely = chance >= LEAST_P_FITS
         return np.where(likely, chance, 0.0) if likely.any() else chance
@@ -90,26 +90,26 @@ class OwnProposer:
         """Probability that nothing but memory kills a launch, shape (N,): a crash makes its neighbours suspect."""
         dead = [r for r in records if isinstance(r.outcome, (BadConfig, Crashed, TimedOut, Unhealthy))]
         if not dead:
-            return np.ones(len(self.asked.ladders.places))
+            return np.ones(len(self.sought.ladders.places))
         lived, died = self._nearness([record for record in records if record.measured]), self._nearness(dead)
         return (1 + lived) / (1 + lived + FAILURE_WEIGHT * died)
 
     def _nearness(self, records: Sequence[TrialRecord]) -> Array:
         """Sum of Gaussians around some launches, shape (N,)."""
-        others = places_of(self.asked.space, [record.config for record in records])
+        others = places_of(self.sought.space, [record.config for record in records])
         lengths = np.full(others.shape[1], FAILURE_LENGTH)
-        return self.asked.ladders.sums(
+        return self.sought.ladders.sums(
             lambda distance: np.exp(-0.5 * distance**2), lengths, others, np.ones(len(others))
         )
 
     @functools.cached_property
     def _steps_from_home(self) -> Array:
         """Ladders between every configuration of the grid and the baseline, in steps, shape (N,)."""
-        if self.asked.home is None:
-            return np.zeros(len(self.asked.ladders.places))
-        steps = np.array([len(dimension.values) - 1 for dimension in self.asked.space.active], float)
-        return np.asarray(np.abs(self.asked.ladders.places - places_of(self.asked.space, [self.asked.home])) @ steps)
+        if self.sought.home is None:
+            return np.zeros(len(self.sought.ladders.places))
+        steps = np.array([len(dimension.values) - 1 for dimension in self.sought.space.active], float)
+        return np.asarray(np.abs(self.sought.ladders.places - places_of(self.sought.space, [self.sought.home])) @ steps)
 
     @functools.cached_property
     def _row_of(self) -> Mapping[ServingConfig, int]:
-        return {config: row for row, config in enumerate(all_configs(self.asked.space))}
+        return {config: row for row, config in enumerate(all_configs(self.sought.space))}

@@ -5,7 +5,7 @@
 
 x        a configuration under a workload        n rows seen, N rows asked
 u (d,)   its place on the ladders, 0 to 1 each   M product over ladders of Matern 5/2, one length each
-t (m,)   the task: workload and study            T squared exponential of length 1; 1 within one task
+t (m,)   the task: where its workload stands      T squared exponential of length 1; 1 within one task
 J (K,)   how log twin(x) moves when constant k of the twin is off by one standard deviation
 b        what is off everywhere, such as a percentile against the mean that the twin knows
 

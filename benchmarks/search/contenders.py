@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 from advisor.app.admission import LearntFrontier
 from advisor.app.twin_prior import TwinPrior
 from advisor.domain.errors import BadInput
+from advisor.domain.ports import Proposer
 from advisor.domain.serving_config import ServingConfig, config_from_flat
 from advisor.domain.trial import TrialRecord
 from advisor.search.baselines import baseline_named
-from advisor.search.outlook import Question
+from advisor.search.expectation import Sought
 from advisor.search.proposer import OwnProposer
 from advisor.search.space import completed, config_at, indices_of
 from advisor.store.stock_samplers import STOCK_SAMPLERS, OptunaProposer, StockSampler, derived_seed
@@ -80,9 +81,9 @@ def value_of(problem: Problem) -> ValueOf:
 
 @dataclass(frozen=True)
 class Sampler:
-    """One of Optuna's samplers, shown the outcomes as `advisor.store.stock_samplers` shows them."""
+    """advisor's own sampler, or one of Optuna's, shown the outcomes as `advisor.store.stock_samplers` shows them."""
 
-    proposer: OptunaProposer
+    proposer: Proposer
     seed: int
 
     def next(self, history: Sequence[TrialRecord]) -> ServingConfig | None:
@@ -189,22 +190,11 @@ def _single_shot(name: str) -> Callable[[Problem, int], Contender]:
     return make
 
 
-@dataclass(frozen=True)
-class Own:
-    """advisor's own sampler."""
-
-    proposer: OwnProposer
-
-    def next(self, history: Sequence[TrialRecord]) -> ServingConfig | None:
-        """Its proposal; None when nothing is left."""
-        return self.proposer.propose(history).config
-
-
 def _own(problem: Problem, seed: int) -> Contender:
     assert problem.forecaster is not None
     prior = TwinPrior(problem.forecaster, problem.space, problem.objective, problem.slo)
-    asked = Question(problem.space, problem.workloads, problem.objective, problem.slo, prior, problem.baseline)
-    return Own(OwnProposer(asked, LearntFrontier(problem.forecaster)))
+    sought = Sought(problem.space, problem.workloads, problem.objective, problem.slo, prior, problem.baseline)
+    return Sampler(OwnProposer(sought, LearntFrontier(problem.forecaster)), seed)
 
 
 CONTENDERS: dict[str, Entry] = {

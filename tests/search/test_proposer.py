@@ -20,7 +20,7 @@ from advisor.domain.study import SearchSpace
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import parse_workload
 from advisor.memory.frontier import Frontier
-from advisor.search.outlook import Outlook, Question, outlooks
+from advisor.search.expectation import Expectation, Sought, expectations
 from advisor.search.prior import OBJECTIVE, Prior, grid_places, joined, outputs, places_of
 from advisor.search.proposer import OwnProposer
 from advisor.search.space import all_configs
@@ -70,7 +70,7 @@ def knows_memory(records: Sequence[TrialRecord]) -> Frontier:
 
 def proposer(slo: Slo = NO_LIMIT, space: SearchSpace = SPACE) -> OwnProposer:
     prior = Believed(space, slo)
-    return OwnProposer(Question(space, (WORKLOAD,), Objective(), slo, prior), knows_memory)
+    return OwnProposer(Sought(space, (WORKLOAD,), Objective(), slo, prior), knows_memory)
 
 
 def run(asked: OwnProposer, n: int) -> list[TrialRecord]:
@@ -147,7 +147,7 @@ def test_a_crash_makes_its_neighbours_suspect_and_nobody_far_away() -> None:
 
 def test_what_is_refused_by_rule_is_not_proposed() -> None:
     asked = OwnProposer(
-        proposer().asked, knows_memory, admissible=lambda config: not config.options["enable_chunked_prefill"]
+        proposer().sought, knows_memory, admissible=lambda config: not config.options["enable_chunked_prefill"]
     )
     assert not any(trial.config.options["enable_chunked_prefill"] for trial in run(asked, 6))
 
@@ -175,11 +175,11 @@ def test_a_space_that_was_tried_is_said_to_be_empty() -> None:
         asked.propose(history)
 
 
-def test_an_outlook_over_nothing_is_the_belief() -> None:
-    asked = proposer().asked
-    (found,) = outlooks(asked, [])
+def test_what_is_expected_after_nothing_is_the_belief() -> None:
+    sought = proposer().sought
+    (found,) = expectations(sought, [])
     assert found.incumbent is None
-    assert np.allclose(found.views[OBJECTIVE].mean, asked.prior.over_grid().log_values[WORKLOAD.name, OBJECTIVE])
+    assert np.allclose(found.views[OBJECTIVE].mean, sought.prior.over_grid().log_values[WORKLOAD.name, OBJECTIVE])
 
 
 def test_places_on_the_ladders() -> None:
@@ -198,7 +198,7 @@ def test_limits_in_text_are_outputs() -> None:
 
 def test_a_gain_that_nobody_can_expect_is_nothing_and_not_less() -> None:
     """Far below the incumbent the closed form of the expected improvement is a difference of equal numbers."""
-    (outlook,) = outlooks(proposer().asked, run(proposer(), 12))
-    hopeless = Outlook(outlook.views, outlook.log_limits, incumbent=1e3)
+    (expected,) = expectations(proposer().sought, run(proposer(), 12))
+    hopeless = Expectation(expected.views, expected.log_limits, incumbent=1e3)
     assert (hopeless.hoped_gain() >= 0).all()
     assert (hopeless.expected_gain(np.arange(50)) >= 0).all()

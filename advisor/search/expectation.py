@@ -1,4 +1,4 @@
-"""What is expected of a whole grid under one workload, after all that launches taught. N configurations, M asked."""
+"""What is expected of a whole grid under one workload, after all that launches taught. N configurations, M sought."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TAIL_BELIEF = Belief(bias=0.5)  # ... and of a percentile only that it moves wit
 
 
 @dataclass(frozen=True)
-class Question:
+class Sought:
     """What is asked of every configuration, and what is believed before the first launch. `home` is the baseline."""
 
     space: SearchSpace
@@ -80,7 +80,7 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class Outlook:
+class Expectation:
     """One workload.
 
     Attributes:
@@ -123,61 +123,58 @@ class Seen:
     residuals: Array
 
 
-def outlooks(
-    asked: Question, records: Sequence[TrialRecord], running: Sequence[ServingConfig] = ()
-) -> tuple[Outlook, ...]:
-    """The outlook of each workload. One surrogate an output learns from all workloads together.
+def expectations(
+    sought: Sought, records: Sequence[TrialRecord], running: Sequence[ServingConfig] = ()
+) -> tuple[Expectation, ...]:
+    """What is expected of each workload. One surrogate an output learns from all workloads together.
 
     Args:
-        asked: The question.
+        sought: What is asked.
         records: All trials so far.
         running: Launches not ended yet; they are taken to end as expected, so that nobody else goes there.
     """
-    seen = {name: _seen(asked, name, records) for name in outputs(asked.slo)}
-    learnt = {name: fit(each.design, each.residuals, _belief(name, asked.objective)) for name, each in seen.items()}
-    log_limits = {limit.name: math.log(limit.limit_ms) for limit in asked.slo.limits}
-    prior = asked.prior.over_grid()
+    seen = {name: _seen(sought, name, records) for name in outputs(sought.slo)}
+    learnt = {name: fit(each.design, each.residuals, _belief(name, sought.objective)) for name, each in seen.items()}
+    if running:
+        learnt = {name: believing(each, _design(sought, name, running)) for name, each in learnt.items()}
+    log_limits = {limit.name: math.log(limit.limit_ms) for limit in sought.slo.limits}
+    prior = sought.prior.over_grid()
     found = []
-    for number, workload in enumerate(asked.workloads):
-        incumbent = _incumbent(seen, learnt, number, log_limits)
-        views = {}
-        for name, surrogate in learnt.items():
-            key = (workload.name, name)
-            if running:
-                surrogate = believing(surrogate, _design(asked, name, running))
-            views[name] = View(prior.log_values[key], asked.grids[key], surrogate)
-        found.append(Outlook(views, log_limits, incumbent))
+    for number, workload in enumerate(sought.workloads):
+        keys = {name: (workload.name, name) for name in learnt}
+        views = {name: View(prior.log_values[key], sought.grids[key], learnt[name]) for name, key in keys.items()}
+        found.append(Expectation(views, log_limits, _incumbent(seen, learnt, number, log_limits)))
     return tuple(found)
 
 
-def _seen(asked: Question, name: str, records: Sequence[TrialRecord]) -> Seen:
+def _seen(sought: Sought, name: str, records: Sequence[TrialRecord]) -> Seen:
     measured = [record for record in records if record.measured]
-    everything = _design(asked, name, [record.config for record in measured])
-    prior = asked.prior.at([record.config for record in measured])
-    n, n_workloads = len(measured), len(asked.workloads)
-    log_prior = np.array([prior.log_values[workload.name, name] for workload in asked.workloads]).reshape(-1)
+    everything = _design(sought, name, [record.config for record in measured])
+    prior = sought.prior.at([record.config for record in measured])
+    n, n_workloads = len(measured), len(sought.workloads)
+    log_prior = np.array([prior.log_values[workload.name, name] for workload in sought.workloads]).reshape(-1)
     log_value = np.array(
-        [[_measured(asked, name, record, workload) for record in measured] for workload in asked.workloads], float
+        [[_measured(sought, name, record, workload) for record in measured] for workload in sought.workloads], float
     ).reshape(-1)
     known = np.flatnonzero(np.isfinite(log_value - log_prior))
     workload = np.repeat(np.arange(n_workloads), n)
     return Seen(everything.rows(known), workload[known], log_prior[known], (log_value - log_prior)[known])
 
 
-def _measured(asked: Question, name: str, record: TrialRecord, workload: Workload) -> float:
+def _measured(sought: Sought, name: str, record: TrialRecord, workload: Workload) -> float:
     outcome = record.workload(workload.name)
-    value = None if outcome is None or outcome.metrics is None else log_output(name, outcome.metrics, asked.objective)
+    value = None if outcome is None or outcome.metrics is None else log_output(name, outcome.metrics, sought.objective)
     return math.nan if value is None else value
 
 
-def _design(asked: Question, name: str, configs: Sequence[ServingConfig]) -> Design:
+def _design(sought: Sought, name: str, configs: Sequence[ServingConfig]) -> Design:
     """Rows of some configurations under every workload, one workload after the other."""
-    places, prior = places_of(asked.space, configs), asked.prior.at(configs)
-    tasks = [_task(workload) for workload in asked.workloads]
+    places, prior = places_of(sought.space, configs), sought.prior.at(configs)
+    tasks = [_task(workload) for workload in sought.workloads]
     return Design(
         places=np.tile(places, (len(tasks), 1)),
         tasks=np.repeat(np.array(tasks), len(configs), axis=0),
-        slopes=np.concatenate([prior.slopes[workload.name, name] for workload in asked.workloads]),
+        slopes=np.concatenate([prior.slopes[workload.name, name] for workload in sought.workloads]),
     )
 
 
