@@ -34,7 +34,6 @@ class EngineIdentity(StrictModel):
     version: str
     source: Source
     label: str = Field(description="`measured on ...` or `simulated by the twin ...`, as every file says it")
-    memory_fraction_kind: Literal["of_free", "of_total", "bytes"] = "of_free"
 
 
 class LaunchSpec(StrictModel):

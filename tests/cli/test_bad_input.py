@@ -210,7 +210,7 @@ BAD_OPTIONS = [
     (["tune", *ONE, "--engine", "twn"], "Unknown engine 'twn'. Did you mean 'twin'"),
     (["tune", *ONE, "--engine-version", "0.19.0"], "older than every release.*--engine-version"),
     (["estimate", *ONE, "--engine-version", "0.19.0"], "older than every release"),
-    (["tune", *ONE, "--engine-version", "latest"], "'latest' is not a TensorRT-LLM version"),
+    (["tune", *ONE, "--engine-version", "latest"], "'latest' is not a version"),
     (["tune", *ONE, "--sampler", "tpr"], "Unknown sampler 'tpr'. Did you mean 'tpe'"),
     (["tune", *ONE, "--sampler", "tpr", "--dry-run"], "Unknown sampler 'tpr'"),
     (["tune", *ONE, "--objective", "output_tok"], "Unknown objective 'output_tok'. Did you mean 'output_tok_per_s'"),
