@@ -185,8 +185,18 @@ def _study(question: Question) -> Study:
 
 
 def studied_engine(question: Question) -> str:
-    """The engine that the study of a question is about."""
-    return catalog.study(question.study or DEFAULT_STUDY).deployment.engine
+    """The engine that the study of a question is about.
+
+    Raises:
+        BadInput: nobody here knows how to speak to it.
+    """
+    return _spoken_engine(catalog.study(question.study or DEFAULT_STUDY).deployment)
+
+
+def _spoken_engine(fixed: Deployment) -> str:
+    if fixed.engine not in ENGINES_SPOKEN:
+        raise unknown_name("engine in the study", fixed.engine, ENGINES_SPOKEN)
+    return fixed.engine
 
 
 def shipped_study(question: Question, gpu: str | None) -> Study | None:
@@ -246,9 +256,7 @@ def _generic(model: str, quant: str, question: Question) -> Study:
 
 def _deployment(fixed: Deployment, question: Question) -> Deployment:
     """The study's deployment with what the command line says of it."""
-    if fixed.engine not in ENGINES_SPOKEN:
-        raise unknown_name("engine in the study", fixed.engine, ENGINES_SPOKEN)
-    fixed = fixed if question.engine is None else for_engine(fixed, question.engine)
+    fixed = for_engine(fixed, question.engine or _spoken_engine(fixed))
     said = {
         "model": question.model,
         "gpu": question.gpu,

@@ -42,7 +42,6 @@ from advisor.memory.events import LogEvent
 from advisor.memory.profiled import memory_report
 from advisor.store import catalog
 from advisor.store.catalog import CPU
-from advisor.store.trial_folder import CONFIG
 from advisor.store.yaml_files import dump_yaml, write_atomic
 from advisor.twin.graphs import captured_sizes
 
@@ -259,9 +258,10 @@ class ServedLaunch:
         if spec.fidelity == "memory_only":
             self.document[self.spoken.load_format] = "dummy"
         self.config_text = dump_yaml(self.document)
+        self.config_name = self.spoken.config_name
         self.port = free_port()
-        engine.judge(self._command(CONFIG), self.document)
-        self.argv = tuple(Redactor(os.environ).argv(self._command(CONFIG)))
+        engine.judge(self._command(self.config_name), self.document)
+        self.argv = tuple(Redactor(os.environ).argv(self._command(self.config_name)))
 
     def _command(self, config_path: str) -> tuple[str, ...]:
         return self.spoken.argv(
@@ -293,9 +293,9 @@ class ServedLaunch:
             chosen = ",".join(str(gpu.index) for gpu in gpus)
             env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": chosen}
         passed = self.engine.ensure_checkpoint(deployed.model, env, run, folder / "download.log", on_event)
-        write_atomic(folder / CONFIG, self.config_text)
+        write_atomic(folder / self.config_name, self.config_text)
         placed = placement.placed(
-            self._command(str(folder / CONFIG)),
+            self._command(str(folder / self.config_name)),
             folder=folder,
             run=run,
             model=deployed.model,

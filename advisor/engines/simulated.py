@@ -111,6 +111,7 @@ class SimulatedLaunch:
         dialect = spoken_by(spec.deployment)
         entries = dialect.entries(spec.deployment, spec.config, self.max_seq_len)
         self.config_text = dump_yaml(as_mapping(entries))
+        self.config_name = dialect.config_name
         self.argv = dialect.argv(
             spec.deployment,
             spec.config,

@@ -315,7 +315,7 @@ def test_values_that_the_option_itself_forbids(
             4,
             "'trtllm' cannot run here: trtllm-serve is not installed.*--engine twin",
         ),
-        (["tune", *ONE, "--engine", "vllm"], 4, "'vllm' is not in this version.*Use --engine twin"),
+        (["tune", *ONE, "--engine", "vllm"], 4, "'vllm' cannot run here: vllm is not installed.*--engine twin"),
         (
             ["tune", "--study", "llama4-maverick-fp8-h100", "--gpus", "2"],
             3,
