@@ -26,7 +26,8 @@ _ENGINE = re.compile(r'engine="([^"]*)"')
 _RUNNING, _WAITING, _KV = "num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"
 _PREEMPTED = "num_preemptions_total"
 _QUERIES, _HITS = "prefix_cache_queries_total", "prefix_cache_hits_total"
-_READ = (_RUNNING, _WAITING, _KV, _PREEMPTED, _QUERIES, _HITS)
+_STEPS = "iteration_tokens_total_count"
+_READ = (_RUNNING, _WAITING, _KV, _PREEMPTED, _QUERIES, _HITS, _STEPS)
 
 Reading = Mapping[str, Mapping[str, float]]
 """Metric to engine to value."""
@@ -84,7 +85,7 @@ class Samples:
 
     def summary(self) -> dict[str, Any]:
         """What the readings say; keys are absent where they say nothing."""
-        said: dict[str, Any] = {"n_iterations": self.n_samples}
+        said: dict[str, Any] = {"n_iterations": round(self._counted(_STEPS))}
         if self.n_samples:
             said["mean_active_requests"] = self.running / self.n_samples
             said["peak_active_requests"] = self.peak_running
