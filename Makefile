@@ -1,7 +1,7 @@
 # Every target sets up what it needs in ./.venv; `make tune` and `make test` work from a bare clone.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev tune test soak check format reference lock clean FORCE
+.PHONY: help setup setup-dev tune test test-engine soak check format reference lock clean FORCE
 
 PYTHON ?= python3
 ISL ?= 4096
@@ -18,6 +18,7 @@ environment_inputs := pyproject.toml tools/setup_venv.sh $(wildcard constraints/
 help:
 	@echo 'make tune [ISL=4096 OSL=1024] [ARGS="..."]   find the best configuration for a workload'
 	@echo 'make test [ARGS="-k name"]                   run the fast test suite'
+	@echo 'make test-engine                             the same against a real vLLM on the CPU (15 minutes at most)'
 	@echo 'make soak                                    100 studies under random kills (half an hour and more)'
 	@echo 'make check                                   lint, types, import direction, docs'
 	@echo 'make setup | setup-dev                       only create .venv (for use | for development)'
@@ -25,7 +26,7 @@ help:
 	@echo 'make bench-search [TRUTH=path.py]            searches against drawn servers, or against one of your own'
 	@echo 'make format | reference                      rewrite the formatting | docs/reference'
 	@echo 'make lock PYTHONS="python3.10 ..."           resolve constraints/ anew'
-	@echo 'make clean                                   remove .venv, builds and caches (results/ stays)'
+	@echo 'make clean                                   remove .venv, .engine, builds and caches (results/ stays)'
 	@echo 'PYTHON=python3.12 chooses the interpreter when .venv is created.'
 
 setup: .venv/.user
@@ -49,7 +50,11 @@ tune: .venv/.user
 	@$(BIN)/advisor tune --isl $(ISL) --osl $(OSL) --resume $(ARGS)
 
 test: .venv/.dev
-	@$(BIN)/python -m pytest -m 'not gpu' -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -m 'not gpu and not engine' -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+
+test-engine: .venv/.dev
+	@sh tools/setup_engine.sh
+	@$(BIN)/python -m pytest -m engine tests/engine_real $(ARGS)
 
 soak: bench-soak
 
@@ -78,5 +83,5 @@ bench-%: .venv/.dev FORCE
 	$(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
 
 clean:
-	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .engine build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,7 +13,6 @@ from advisor.domain.outcome import Rejected
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
-from advisor.engines.trtllm.rules import validate
 from advisor.memory.frontier import Frontier, fit, observed
 from advisor.search.admission import MEMORY_RULE, Forecast, admit
 from advisor.search.space import all_configs, indices_of
@@ -99,7 +98,7 @@ class MemoryGate:
     def _release_rule(
         self, config: ServingConfig, deployment: Deployment, workloads: Sequence[Workload]
     ) -> Rejected | None:
-        violations = validate(self.forecaster.dialect, deployment, config, workloads, self.context.max_seq_len)
+        violations = self.forecaster.dialect.violations(deployment, config, workloads, self.context.max_seq_len)
         errors = [violation for violation in violations if violation.severity == "error"]
         if not errors:
             return None

@@ -8,8 +8,6 @@ from advisor.app.forecast import Forecaster
 from advisor.app.setup import Resolved
 from advisor.domain.errors import BadInput
 from advisor.domain.strict import unknown_name
-from advisor.engines.trtllm.dialects import default_config
-from advisor.engines.trtllm.read_config import config_from_yaml
 from advisor.search.baselines import BASELINE_NAMES, Baseline, baseline_named, baselines
 from advisor.search.space import completed
 from advisor.store import catalog
@@ -31,7 +29,7 @@ def choose_baselines(
             forecaster.facts,
             forecaster.gpu,
             longest,
-            default_config(forecaster.dialect),
+            forecaster.dialect.default_config(forecaster.gpu),
             catalog.curated(),
         )
     )
@@ -60,7 +58,7 @@ def _from_file(name: str, resolved: Resolved, forecaster: Forecaster) -> Baselin
         raise unknown_name("baseline", name, (*BASELINE_NAMES, "a YAML file"))
     document = load_yaml(read_text(path), name)
     try:
-        read = config_from_yaml(document, forecaster.dialect, resolved.deployment)
+        read = forecaster.dialect.read(document, resolved.deployment)
     except BadInput as error:
         raise BadInput(f"{name}: {error}") from None
     return Baseline(name=name, config=read.config, why="; ".join(("your file", *read.notes)))

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from advisor.app.engines import load_engine
-from advisor.app.setup import Question, Resolved, resolve, shipped_study
+from advisor.app.setup import Question, Resolved, resolve, shipped_study, studied_engine
 from advisor.domain.errors import BadInput, EngineMissing
 from advisor.domain.ports import Engine, EngineRef
 from advisor.domain.serving_config import OptionValue
 from advisor.domain.strict import changed
-from advisor.engines.trtllm.dialects import dialect
+from advisor.engines.spoken import ENGINES_SPOKEN, spoken
 from advisor.host.gpus import find_gpus, visible
 
-TWIN, LAUNCHED_FIRST = "twin", "trtllm"
+TWIN = "twin"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def choose(
 
     Args:
         question: What was asked.
-        name: `auto`, or an engine by name, which never falls back.
+        name: An engine by name, which never falls back, or `auto`: that of the study where it can run, else the twin.
         options: Plain options by engine; those of other engines must not have been said.
         env: The environment, for the GPUs that it leaves visible.
 
@@ -43,21 +43,21 @@ def choose(
         EngineMissing: an engine asked for by name cannot run here.
     """
     if name == "auto":
-        real = _chosen(question, LAUNCHED_FIRST, options, env)
+        first = studied_engine(question)
+        real = _chosen(question, first, options, env)
         why = real.engine.missing(real.resolved.deployment)
         if why is None:
-            _check_options(LAUNCHED_FIRST, options)
+            _check_options(first, options)
             return real
-        if options.get(LAUNCHED_FIRST):
+        if options.get(first):
             raise EngineMissing(f"The launch was described, but it cannot be made here: {why}.")
         twin = _chosen(question, TWIN, options, env)
         return Chosen(twin.ref, twin.engine, twin.resolved, why_twin=why)
     chosen = _chosen(question, name, options, env)
     for other, said in options.items():
-        if said and other != name:
-            raise BadInput(
-                f"--{next(iter(said)).replace('_', '-')} means nothing to engine {name!r}; it is for {other}."
-            )
+        foreign = [option for option in said if option not in options.get(name, {})]
+        if foreign:
+            raise BadInput(f"--{foreign[0].replace('_', '-')} means nothing to engine {name!r}; it is for {other}.")
     why = chosen.engine.missing(chosen.resolved.deployment)
     if why is not None:
         raise EngineMissing(
@@ -68,8 +68,9 @@ def choose(
 
 def _check_options(name: str, options: Mapping[str, Mapping[str, OptionValue]]) -> None:
     for other, said in options.items():
-        if said and other != name:
-            flag = "--twin-world" if other == TWIN else f"--{next(iter(said)).replace('_', '-')}"
+        foreign = [option for option in said if option not in options.get(name, {})]
+        if foreign:
+            flag = "--twin-world" if other == TWIN else f"--{foreign[0].replace('_', '-')}"
             raise BadInput(f"{flag} means nothing to engine {name!r}; use --engine {other}.")
 
 
@@ -78,6 +79,8 @@ def _chosen(
 ) -> Chosen:
     ref = EngineRef(name=name, options=dict(options.get(name, {})))
     engine = load_engine(ref)
+    if name in ENGINES_SPOKEN:
+        question = changed(question, engine=name)
     if engine.identity().source != "measured":
         return Chosen(ref, engine, resolve(question))
     return Chosen(ref, engine, resolve(_as_found_here(question, engine, env)))
@@ -99,7 +102,7 @@ def _as_found_here(question: Question, engine: Engine, env: Mapping[str, str]) -
     if version and question.engine_version is None:
         found["engine_version"] = version
     elif version and question.engine_version is not None:
-        asked, here = dialect(question.engine_version).release, dialect(version).release
+        asked, here = (spoken(engine.identity().name, each).release for each in (question.engine_version, version))
         if asked != here:
             raise BadInput(
                 f"--engine-version {question.engine_version} was asked for, but {version} is installed here, and it "

@@ -7,12 +7,11 @@ from importlib.metadata import entry_points
 
 from pydantic import Field
 
-from advisor.domain.errors import BadInput, EngineMissing
+from advisor.domain.errors import BadInput
 from advisor.domain.ports import Engine, EngineIdentity, EngineRef
 from advisor.domain.strict import StrictModel, unknown_name
 
 ENGINE_GROUP = "advisor.engines"
-PLANNED = ("vllm",)
 
 
 class EngineEntry(StrictModel):
@@ -39,14 +38,8 @@ def load_engine(ref: EngineRef) -> Engine:
 
     Raises:
         BadInput: no such engine is installed, or it does not know an option.
-        EngineMissing: it is to come.
     """
     points = {point.name: point for point in entry_points(group=ENGINE_GROUP)}
-    if ref.name in PLANNED and ref.name not in points:
-        raise EngineMissing(
-            f"Engine {ref.name!r} is not in this version of advisor, which launches {', '.join(sorted(points))}. "
-            "Use --engine twin to simulate, or install a package that registers the engine under `advisor.engines`."
-        )
     if ref.name not in points:
         raise unknown_name("engine", ref.name, points)
     factory: Callable[..., Engine] = points[ref.name].load()

@@ -16,9 +16,9 @@ from advisor.domain.deployment import Deployment
 from advisor.domain.errors import AdvisorError, BadInput
 from advisor.domain.objective import Slo
 from advisor.domain.strict import changed
-from advisor.engines.trtllm.checkpoint import FETCHERS
+from advisor.engines.checkpoint import FETCHERS
+from advisor.engines.installed import COMMAND, installation
 from advisor.engines.trtllm.environment import is_folder
-from advisor.engines.trtllm.installed import COMMAND, installation
 from advisor.engines.trtllm.packages import cuda_needed, read_packages
 from advisor.host.bounded import find_gpus_within, within
 from advisor.host.gpus import visible

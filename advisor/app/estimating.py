@@ -20,7 +20,6 @@ from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, parse
 from advisor.domain.workload import Workload
-from advisor.engines.trtllm.rules import validate
 from advisor.search.admission import LEAST_P_FITS
 from advisor.search.space import all_configs, completed
 
@@ -103,8 +102,8 @@ def estimate_question(question: Question, settings: Mapping[str, OptionValue]) -
     options = {**baseline.options, **{name: value for name, value in settings.items() if name not in FOUR_SETTINGS}}
     flat = {**baseline.model_dump(), **four, "options": options}
     config = parse(ServingConfig, flat, "settings")
-    deployment, spoken = resolved.deployment, forecaster.dialect
-    violations = validate(spoken, deployment, config, resolved.workloads, deployment.seq_len(resolved.workloads))
+    deployment, workloads = resolved.deployment, resolved.workloads
+    violations = forecaster.dialect.violations(deployment, config, workloads, deployment.seq_len(workloads))
     refused = [violation.message for violation in violations if violation.severity == "error"]
     if refused:
         raise BadInput(f"settings: {refused[0]}")

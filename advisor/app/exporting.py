@@ -17,7 +17,7 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import ModelT, StrictModel, changed, parse
 from advisor.domain.units import MIB_BYTES
 from advisor.domain.workload import Workload
-from advisor.engines.trtllm.command import as_mapping, flag_words, to_argv, to_yaml
+from advisor.engines.trtllm.command import to_argv, to_yaml
 from advisor.engines.trtllm.dialects import Dialect, dialect, dialects
 from advisor.engines.trtllm.documents import flatten
 from advisor.engines.trtllm.environment import asked_environment
@@ -27,6 +27,7 @@ from advisor.engines.trtllm.precedence import switched
 from advisor.engines.trtllm.rules import adjustments, validate
 from advisor.engines.trtllm.upstream import UpstreamJudge, UpstreamVerdict
 from advisor.engines.trtllm.yaml_text import yaml_text
+from advisor.engines.words import as_mapping, flag_words
 from advisor.search.shapes import Shape
 from advisor.store.yaml_files import load_yaml, read_text
 

@@ -18,7 +18,7 @@ from advisor.domain.strict import changed
 from advisor.domain.study import SearchSpace
 from advisor.domain.units import round_up
 from advisor.domain.workload import Workload
-from advisor.engines.trtllm.dialects import dialect
+from advisor.engines.spoken import spoken_by
 from advisor.memory.frontier import N_FEATURES, Law, sensitivities
 from advisor.memory.law import STAGES, MemoryBudget, MemoryLoad, MemorySettings, memory_budget
 from advisor.search.baselines import Baseline
@@ -39,10 +39,15 @@ class Forecaster:
     def __init__(self, deployment: Deployment, workloads: Sequence[Workload], slo: Slo | None = None) -> None:
         self.deployment, self.slo = deployment, slo
         self.workloads = tuple(workloads)
-        self.dialect = dialect(deployment.engine_version)
+        self.dialect = spoken_by(deployment)
         self.facts = catalog.model_facts(deployment.model)
         self.gpu = catalog.gpu_facts(deployment.gpu)
-        self.twin = Twin(self.facts, catalog.step_tables, ladder_rule=self.dialect.graph_ladder)
+        self.twin = Twin(
+            self.facts,
+            catalog.step_tables,
+            ladder_rule=self.dialect.graph_ladder,
+            engine_memory=self.dialect.memory,
+        )
         self.predict = functools.lru_cache(maxsize=4096)(self._predict)
         self.budget = functools.lru_cache(maxsize=65536)(self._budget)
 

@@ -22,6 +22,7 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
+from advisor.engines.spoken import spoken_by
 from advisor.memory.profiled import residuals
 from advisor.metrics.confidence import Interval, mean_interval, ratio_interval
 from advisor.metrics.definitions import average
@@ -343,7 +344,7 @@ def _entry(
     metrics = average([outcome.metrics for outcome in standing.outcomes if outcome.metrics is not None])
     return ResultEntry(
         serving_config=standing.config,
-        memory_fraction_kind=context.identity.memory_fraction_kind,
+        memory_fraction_kind=spoken_by(context.deployment).memory.fraction,
         metrics=changed(metrics, cost_per_million_tok=context.objective.cost_per_million_tok(metrics)),
         memory_gib=standing.memory_gib,
         memory_residuals_gib=_residuals(context, standing),

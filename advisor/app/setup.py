@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import Field
 
@@ -17,13 +17,13 @@ from advisor.domain.serving_config import FOUR_SETTINGS
 from advisor.domain.strict import StrictModel, changed, parse, unknown_name
 from advisor.domain.study import Budget, SearchSpace, Study
 from advisor.domain.workload import MOST_WORKLOADS, Workload, crossed, parse_workload, too_many
-from advisor.engines.trtllm.command import check_deployment
-from advisor.engines.trtllm.dialects import Dialect, check_option, dialect
+from advisor.engines.dialect import EngineDialect
+from advisor.engines.spoken import ENGINES_SPOKEN, NEWEST, spoken_by
 from advisor.search.space import restrict
 from advisor.store import catalog
 from advisor.store.checkpoints import declared_quantization
 
-ENGINES_SPOKEN = ("trtllm",)  # whose files a study can be about
+SPACES = {"trtllm": "default", "vllm": "vllm"}  # what a study of an engine searches unless it says otherwise
 DEFAULT_STUDY = "llama4-maverick-fp8-b200"
 _QUANT_IN_NAME = (("nvfp4", "nvfp4"), ("fp4", "nvfp4"), ("fp8", "fp8"), ("gpt-oss", "mxfp4"))
 
@@ -49,7 +49,9 @@ class Question(StrictModel):
     attention_dp: bool | None = None
     quant: str | None = None
     kv_cache_dtype: str | None = None
+    engine: str | None = None
     engine_version: str | None = None
+    load_format: str | None = None
     search_space: str | None = None
     max_launches: int | None = Field(default=None, ge=1)
     max_hours: float | None = Field(default=None, gt=0)
@@ -83,11 +85,13 @@ def resolve(question: Question) -> Resolved:
     workloads = _workloads(question, study)
     for workload in workloads:
         deployment.check_workload(workload, facts)
-    spoken = dialect(deployment.engine_version)
-    check_deployment(spoken, deployment)
-    whole = catalog.search_space(question.search_space or study.search_space)
+    spoken = spoken_by(deployment)
+    spoken.check_deployment(deployment)
+    switched = deployment.engine != study.deployment.engine
+    own_space = SPACES[deployment.engine] if switched else study.search_space
+    whole = catalog.search_space(question.search_space or own_space)
     vary = [name for name in study.vary if name != "enable_attention_dp" or question.attention_dp is None]
-    if question.search_space is not None:  # a space of one's own need not have every dimension that the study varies
+    if question.search_space is not None or switched:  # such a space need not have every dimension that is varied
         vary = [name for name in vary if name in {dimension.name for dimension in whole.dimensions}]
     space = restrict(whole, vary=tuple(vary))
     _check_options(space, deployment, spoken)
@@ -132,7 +136,7 @@ def _defaults(
     )
 
 
-def _check_options(space: SearchSpace, deployment: Deployment, spoken: Dialect) -> None:
+def _check_options(space: SearchSpace, deployment: Deployment, spoken: EngineDialect) -> None:
     """Refuse a ladder step that the release or the deployment cannot have, and a dimension without a starting point.
 
     Raises:
@@ -144,15 +148,15 @@ def _check_options(space: SearchSpace, deployment: Deployment, spoken: Dialect) 
         place = f"Search space {space.name!r}, dimension {dimension.name}"
         for value in dimension.values:
             try:
-                check_option(spoken, dimension.name, value)
+                spoken.check_option(dimension.name, value)
                 deployment.with_options({dimension.name: value})
             except BadInput as error:
                 raise BadInput(f"{place}: {error}") from None
-        if getattr(deployment, OPTION_FIELDS.get(dimension.name, ""), None) is None:
+        if deployment.option(dimension.name) is None:
             raise BadInput(
                 f"{place}: the study does not say where the baseline stands, so it cannot be varied. "
                 f"Dimensions beside the four settings: {', '.join(sorted(OPTION_FIELDS))}; each must be stated in the "
-                "study's deployment where it has no default."
+                "study's deployment where it has no default, others of the engine under its engine_options."
             )
 
 
@@ -180,16 +184,33 @@ def _study(question: Question) -> Study:
     return _generic(model, quant, question)
 
 
+def studied_engine(question: Question) -> str:
+    """The engine that the study of a question is about.
+
+    Raises:
+        BadInput: nobody here knows how to speak to it.
+    """
+    return _spoken_engine(catalog.study(question.study or DEFAULT_STUDY).deployment)
+
+
+def _spoken_engine(fixed: Deployment) -> str:
+    if fixed.engine not in ENGINES_SPOKEN:
+        raise unknown_name("engine in the study", fixed.engine, ENGINES_SPOKEN)
+    return fixed.engine
+
+
 def shipped_study(question: Question, gpu: str | None) -> Study | None:
     """The shipped study about the model of a question on a GPU (on any, if None); None when there is none."""
     default = catalog.study(DEFAULT_STUDY)
     wanted, quant = catalog.model_facts(question.model or default.deployment.model).name, _quantization(question)
+    found = []
     for study in map(catalog.study, catalog.study_names()):
         fixed = study.deployment
         same = catalog.model_facts(fixed.model).name == wanted and fixed.quantization == quant
         if same and gpu in (None, fixed.gpu):
-            return study
-    return None
+            found.append(study)
+    own_engine = [study for study in found if study.deployment.engine == (question.engine or default.deployment.engine)]
+    return next(iter(own_engine or found), None)
 
 
 def _quantization(question: Question) -> str:
@@ -235,8 +256,7 @@ def _generic(model: str, quant: str, question: Question) -> Study:
 
 def _deployment(fixed: Deployment, question: Question) -> Deployment:
     """The study's deployment with what the command line says of it."""
-    if fixed.engine not in ENGINES_SPOKEN:
-        raise unknown_name("engine in the study", fixed.engine, ENGINES_SPOKEN)
+    fixed = for_engine(fixed, question.engine or _spoken_engine(fixed))
     said = {
         "model": question.model,
         "gpu": question.gpu,
@@ -248,16 +268,31 @@ def _deployment(fixed: Deployment, question: Question) -> Deployment:
         "kv_cache_dtype": question.kv_cache_dtype,
         "engine_version": question.engine_version,
     }
-    updates = {name: value for name, value in said.items() if value is not None}
+    updates: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
     if question.gpus is not None:
         updates["gpus"] = question.gpus
         if question.tp is None and question.gpus % (question.pp or fixed.pp) == 0:
             updates["tp"] = question.gpus // (question.pp or fixed.pp)
     elif question.tp is not None or question.pp is not None:
         updates["gpus"] = (question.tp or fixed.tp) * (question.pp or fixed.pp)
+    if question.load_format is not None:
+        updates["engine_options"] = {**fixed.engine_options, "load_format": question.load_format}
     if "tp" in updates and question.ep is None:
         updates["ep"] = fixed.ep_at(int(updates["tp"]))
     return parse(Deployment, {**fixed.model_dump(mode="json"), **updates}, "deployment")
+
+
+def for_engine(fixed: Deployment, engine: str) -> Deployment:
+    """A deployment on another engine, the newest release known here; what only the first one has is left out."""
+    if engine == fixed.engine:
+        return fixed
+    kept = fixed.model_dump(mode="json", exclude={"engine_options", "moe_backend"})
+    chunked = True if engine == "vllm" else fixed.chunked_prefill  # vLLM's own default
+    return parse(
+        Deployment,
+        {**kept, "engine": engine, "engine_version": NEWEST[engine], "chunked_prefill": chunked},
+        "deployment",
+    )
 
 
 def _workloads(question: Question, study: Study) -> tuple[Workload, ...]:

@@ -103,7 +103,7 @@ def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent
         prepared = engine.prepare(spec)
     except BadInput as error:
         return _Launch(outcome=BadConfig(reason=str(error)), started=False)
-    evidence.write_launch(prepared.argv, prepared.config_text)
+    evidence.write_launch(prepared.argv, prepared.config_text, prepared.config_name)
     try:
         started = prepared.start(on_event, evidence)
     except OUTSIDE as error:

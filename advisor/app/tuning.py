@@ -29,6 +29,7 @@ from advisor.domain.ports import CancelToken, Engine, Proposer, Reporter
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, changed, unknown_name
 from advisor.domain.trial import TrialRecord
+from advisor.engines.spoken import ENGINES_SPOKEN
 from advisor.host.process import end_leftovers
 from advisor.search.baselines import Baseline, baseline_named
 from advisor.search.expectation import Sought
@@ -74,7 +75,7 @@ class How(StrictModel):
         }
         return {
             "twin": {"world": self.twin_world} if self.twin_world else {},
-            "trtllm": {name: said for name, said in launch.items() if said is not None},
+            **{name: {option: said for option, said in launch.items() if said is not None} for name in ENGINES_SPOKEN},
         }
 
 

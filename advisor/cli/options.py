@@ -78,13 +78,13 @@ KvCacheDtype = Annotated[
 Engine = Annotated[
     str,
     typer.Option(
-        help="auto, or one of `advisor engines`; auto takes trtllm-serve where it can, else the twin.",
+        help="auto, or one of `advisor engines`; auto takes the study's engine where it can, else the twin.",
         rich_help_panel=DEPLOYMENT,
     ),
 ]
 ContainerImage = Annotated[
     str | None,
-    typer.Option(help="Launch trtllm-serve in this image, with docker or podman.", rich_help_panel=DEPLOYMENT),
+    typer.Option(help="Launch the engine in this image, with docker or podman.", rich_help_panel=DEPLOYMENT),
 ]
 LaunchPrefix = Annotated[
     str | None,
@@ -102,7 +102,14 @@ ClientCheck = Annotated[
     ),
 ]
 EngineVersion = Annotated[
-    str | None, typer.Option(help="TensorRT-LLM release that the files are for.", rich_help_panel=DEPLOYMENT)
+    str | None, typer.Option(help="Release of the engine that the files are for.", rich_help_panel=DEPLOYMENT)
+]
+LoadFormat = Annotated[
+    str | None,
+    typer.Option(
+        help="How the engine makes weights; dummy: random ones, so that a folder with a config.json is enough.",
+        rich_help_panel=DEPLOYMENT,
+    ),
 ]
 StudyName = Annotated[
     str | None,

@@ -103,6 +103,9 @@ class Deployment(StrictModel):
     moe_backend: str | None = None
     overlap_scheduler: bool = True
     trust_remote_code: bool = False
+    engine_options: dict[str, OptionValue] = Field(
+        default_factory=dict, description="Further options of the engine release, stated in every launch"
+    )
 
     @model_validator(mode="after")
     def _layout(self) -> Deployment:
@@ -114,6 +117,9 @@ class Deployment(StrictModel):
         if self.tp % self.ep:
             raise ValueError(f"ep {self.ep} does not divide tp {self.tp}; use one of {divisors(self.tp)}.")
         return self
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
 
     @property
     def ranks_with_own_queue(self) -> int:
@@ -147,16 +153,28 @@ class Deployment(StrictModel):
         return round_up(max(workload.max_tokens_per_request for workload in workloads), KV_BLOCK_TOKENS)
 
     def with_options(self, options: Mapping[str, OptionValue]) -> Deployment:
-        """This deployment as one trial runs it: options that name a fixed field override it.
+        """This deployment as one trial runs it: options that name a fixed field override it, others join the engine's.
 
         Raises:
             BadInput: a value that the field cannot have.
         """
-        updates = {OPTION_FIELDS[name]: value for name, value in options.items() if name in OPTION_FIELDS}
+        updates: dict[str, object] = {
+            OPTION_FIELDS[name]: value for name, value in options.items() if name in OPTION_FIELDS
+        }
+        further = {name: value for name, value in options.items() if name not in OPTION_FIELDS}
+        if further:
+            updates["engine_options"] = {**self.engine_options, **further}
         try:
             return changed(self, **updates) if updates else self
         except ValidationError as error:
             raise BadInput(f"options: {explain(error, Deployment)}") from None
+
+    def option(self, name: str) -> OptionValue | None:
+        """What the study fixes of an option, None where it says nothing."""
+        if name in OPTION_FIELDS:
+            fixed: OptionValue | None = getattr(self, OPTION_FIELDS[name])
+            return fixed
+        return self.engine_options.get(name)
 
     def check_model(self, facts: ModelFacts) -> None:
         """Refuse a layout that the model cannot be cut into.

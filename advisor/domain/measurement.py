@@ -68,12 +68,14 @@ class ProfiledMemory(StrictModel):
     """What the engine's own log says of one GPU's memory, GiB; None where the log does not say it.
 
     TensorRT-LLM's budget: `available_kv` = (`total` - `peak` + `temporary_kv`) x `fraction`, where `peak` is what
-    PyTorch held at most while profiling plus everything outside it (NCCL, graphs, other processes).
+    PyTorch held at most while profiling plus everything outside it (NCCL, graphs, other processes). vLLM's:
+    `available_kv` = `total` x `fraction` - `weights` - `activations`, which are all that profiling saw beside weights.
     """
 
     weights: float | None = None
     loaded_outside_torch: float | None = Field(default=None, description="Outside PyTorch before the profiling pass")
     activations: float | None = Field(default=None, description="Allocated during the profiling forward pass")
+    cuda_graphs: float | None = Field(default=None, description="Where the engine tells them apart (vLLM)")
     outside_torch: float | None = None
     temporary_kv: float | None = None
     peak: float | None = None

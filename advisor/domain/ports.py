@@ -34,7 +34,6 @@ class EngineIdentity(StrictModel):
     version: str
     source: Source
     label: str = Field(description="`measured on ...` or `simulated by the twin ...`, as every file says it")
-    memory_fraction_kind: Literal["of_free", "of_total", "bytes"] = "of_free"
 
 
 class LaunchSpec(StrictModel):
@@ -77,7 +76,7 @@ Stop = Callable[[PartialResult], bool]
 class EvidenceStore(Protocol):
     """Where a trial's raw material goes, such as its folder."""
 
-    def write_launch(self, argv: Sequence[str], config_text: str) -> None: ...
+    def write_launch(self, argv: Sequence[str], config_text: str, config_name: str) -> None: ...
     def write_samples(self, workload_name: str, samples: Mapping[str, NDArray[Any]]) -> None: ...
     def file(self, name: str) -> str | None:
         """Where a process may write a file of its own, such as its log; None when nothing is kept."""
@@ -91,7 +90,7 @@ class EvidenceStore(Protocol):
 class NoEvidence:
     """Keeps nothing."""
 
-    def write_launch(self, argv: Sequence[str], config_text: str) -> None:
+    def write_launch(self, argv: Sequence[str], config_text: str, config_name: str) -> None:
         """Nothing is kept."""
 
     def write_samples(self, workload_name: str, samples: Mapping[str, NDArray[Any]]) -> None:
@@ -138,6 +137,7 @@ class Prepared(Protocol):
 
     argv: tuple[str, ...]
     config_text: str
+    config_name: str
 
     def start(self, on_event: OnEvent, evidence: EvidenceStore) -> RunningServer: ...
 

@@ -50,6 +50,7 @@ HOST_MEMORY: tuple[Rule, ...] = (
         r"\bstd::bad_alloc\b|(?:^|[\s:])MemoryError\b(?!\w)|DefaultCPUAllocator: (?:can't|not enough)|"
         r"(?:mmap|malloc|fork|OSError|\[Errno 12\]).{0,80}Cannot allocate memory|cuda(?:HostAlloc|"
         r"MallocHost|HostRegister)\b.{0,120}out of memory",
+        more=(r"you tried to allocate (?P<tried>\d+) (?P<tried_unit>bytes)",),
         usual_stage="load",
         component="host memory",
         advice="host_ram",

@@ -50,6 +50,8 @@ class Start:
     deadlines: Deadlines
     used_before_gib: dict[int, float]
     passed: tuple[PhaseTiming, ...] = ()
+    on_host: bool = False
+    """True where the server works in the host's memory, with no GPU."""
     other_pids: Callable[[], frozenset[int]] = frozenset
     """Processes of the launch that are no children of it here, such as those of a container."""
     launcher_trouble: Callable[[str], str | None] = lambda text: None
@@ -248,7 +250,7 @@ class LaunchedServer:
         # What is printed while it is being ended is about that end, unless the process had ended by itself.
         diagnosis = before if exit_code is None else self.live.look(diagnose)
         phase: Phase = "serve" if self._up else self._clock.phase
-        outcome = outcome_of(diagnosis, Death(phase=phase, exit_code=exit_code, deadline_s=deadline_s))
+        outcome = outcome_of(diagnosis, Death(phase, exit_code, deadline_s, self.start.on_host))
         launcher = self.live.beginning.decode(errors="replace") if phase == "launch" else ""
         if (trouble := self.start.launcher_trouble(launcher)) is not None:
             self._clock.end()

@@ -34,9 +34,8 @@ from advisor.domain.ports import (
 )
 from advisor.domain.trial import PhaseTiming
 from advisor.domain.workload import Workload
-from advisor.engines.trtllm.command import as_mapping, to_argv, to_yaml
-from advisor.engines.trtllm.dialects import dialect
-from advisor.engines.trtllm.rules import validate
+from advisor.engines.spoken import spoken, spoken_by
+from advisor.engines.words import as_mapping
 from advisor.store import catalog
 from advisor.store.yaml_files import dump_yaml
 from advisor.twin.constants import STARTUP
@@ -49,7 +48,7 @@ START_ORDER: tuple[Phase, ...] = ("launch", "load", "kv_estimate", "kv_allocate"
 
 
 class SimulatedEngine:
-    """Launches trtllm-serve configurations on the twin. Needs no GPU, and every number it gives is simulated."""
+    """Launches configurations of any engine with a dialect on the twin: no GPU, and every number is simulated."""
 
     def __init__(self, world: int = 0, waves: int = WAVES) -> None:
         self._world = world
@@ -81,13 +80,19 @@ class SimulatedEngine:
 
     def twin(self, deployment: Deployment) -> Twin:
         """The twin of a deployment in this world."""
-        return _twin(deployment.model, deployment.engine_version, self._world)
+        return _twin(deployment.model, deployment.engine, deployment.engine_version, self._world)
 
 
 @functools.lru_cache(maxsize=64)
-def _twin(model: str, engine_version: str, world: int) -> Twin:
-    ladder = dialect(engine_version).graph_ladder
-    return Twin(catalog.model_facts(model), catalog.step_tables, constants=draw_world(world), ladder_rule=ladder)
+def _twin(model: str, engine: str, engine_version: str, world: int) -> Twin:
+    dialect = spoken(engine, engine_version)
+    return Twin(
+        catalog.model_facts(model),
+        catalog.step_tables,
+        constants=draw_world(world),
+        ladder_rule=dialect.graph_ladder,
+        engine_memory=dialect.memory,
+    )
 
 
 @functools.cache
@@ -103,20 +108,20 @@ class SimulatedLaunch:
     def __init__(self, spec: LaunchSpec, twin: Twin) -> None:
         self.spec, self.twin = spec, twin
         self.max_seq_len = spec.deployment.seq_len(spec.workloads)
-        spoken = dialect(spec.deployment.engine_version)
-        entries = to_yaml(spoken, spec.deployment, spec.config, self.max_seq_len)
+        dialect = spoken_by(spec.deployment)
+        entries = dialect.entries(spec.deployment, spec.config, self.max_seq_len)
         self.config_text = dump_yaml(as_mapping(entries))
-        self.argv = to_argv(
-            spoken,
+        self.config_name = dialect.config_name
+        self.argv = dialect.argv(
             spec.deployment,
             spec.config,
             self.max_seq_len,
             host="127.0.0.1",
             port=8000,
-            config_path="extra-llm-api-config.yml",
+            config_path=dialect.config_name,
         )
         self.effective = twin.effective(spec.deployment, spec.config, self.max_seq_len)
-        violations = validate(spoken, spec.deployment, spec.config, spec.workloads, self.max_seq_len)
+        violations = dialect.violations(spec.deployment, spec.config, spec.workloads, self.max_seq_len)
         self.refusals = tuple(each for each in violations if each.severity == "error")
 
     def start(self, on_event: OnEvent, evidence: EvidenceStore) -> RunningServer:

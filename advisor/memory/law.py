@@ -9,8 +9,13 @@ Start-up of TensorRT-LLM's PyTorch backend, as the law follows it (symbols in Gi
 5. KV pool, then graphs are captured again. A and G were paid for in step 4, so what f leaves over, (1 - f) x free, is
    only for what profiling never saw: pool growth of the second capture, allocator fragmentation, and
 6. under load, logits and sampling buffers of a full batch.
+vLLM's fraction is of the whole GPU, and it profiles once, before any graph is captured:
+3. profiling forward: W + R + C + A, logits of a full batch included.   4. pool = f x M - (W + R + C + A).
+5. graphs are captured beside the pool, while A is free again.   6. under load A comes back: graphs and fragmentation
+   must fit into (1 - f) x M. A pool that is given in bytes ignores f.
 Sources: TensorRT-LLM `_torch/pyexecutor/{_util,resource_manager,py_executor_creator}.py` for the order and the budget,
-AIConfigurator for W, R, C, A. Every constant that nobody measured is named in `MemoryConstants`.
+AIConfigurator for W, R, C, A; vLLM `v1/worker/gpu_worker.py` (`determine_available_memory`). Every constant that nobody
+measured is named in `MemoryConstants`.
 
 Settings may be arrays of one shape: a whole grid is one call.
 """
@@ -18,7 +23,7 @@ Settings may be arrays of one shape: a whole grid is one call.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from advisor.domain.normal import normal_cdf
 from advisor.domain.outcome import Phase
 from advisor.domain.units import GIB_BYTES, gib
-from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
+from advisor.memory.constants import MEMORY_ERROR, EngineMemory, MemoryConstants, MemoryFraction
 
 Array = NDArray[np.float64]
 LOGIT_BYTES = 4  # sampling works in float32 whatever the model's type
@@ -50,6 +55,19 @@ class MemoryTerms:
     capacity_gib: float
     vocab_size: int = 0
     kv_overpromise: float = 1.0
+    fraction: MemoryFraction = "of_free"
+
+    def under(self, engine: EngineMemory) -> MemoryTerms:
+        """These terms of the tables as an engine has them."""
+        floor_gib = self.activations_floor_gib if engine.activations_floor_gib is None else engine.activations_floor_gib
+        return replace(
+            self,
+            fraction=engine.fraction,
+            capacity_gib=self.capacity_gib * engine.capacity_share,
+            runtime_gib=self.runtime_gib if engine.runtime_gib is None else engine.runtime_gib,
+            activations_floor_gib=floor_gib,
+            activations_gib_per_token=self.activations_gib_per_token * engine.activations_factor,
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,8 @@ class MemorySettings:
     largest_graph: ArrayLike
     """Largest captured batch, 0 without graphs."""
     tokens_per_block: int = 32
+    kv_pool_gib: ArrayLike | None = None
+    """Size of the pool where it is given outright, whatever the fraction."""
 
 
 @dataclass(frozen=True)
@@ -147,52 +167,103 @@ def memory_budget(
     """
     c, f = constants, np.asarray(settings.kv_fraction, np.float64)
     zero = 0.0 * (f + np.asarray(settings.max_batch_size) + settings.max_num_tokens + settings.n_graphs)
-    capacity = terms.capacity_gib + zero
-    weights = terms.weights_gib * c.weights_factor + zero
-    runtime = np.maximum(0.0, terms.runtime_gib - c.graphs_in_runtime_gib) * c.runtime_factor + zero
-    comm = terms.comm_gib + zero
+    of_total = terms.fraction == "of_total"
+    graphs_in_runtime_gib = 0.0 if of_total else c.graphs_in_runtime_gib
     activations = activations_gib(terms, settings.max_num_tokens, c) + zero
-    graphs = graphs_gib(settings.n_graphs, settings.largest_graph, c) + zero
-    held = c.fragmentation_base_gib + c.fragmentation_per_activation * activations
-    temporary = gib(terms.kv_bytes_per_token) * np.asarray(settings.max_num_tokens, np.float64)
-
-    resident = weights + runtime + comm
-    temporary = np.minimum(temporary, np.maximum(0.0, f * (capacity - resident)))  # the engine caps it the same way
-    free = capacity - resident - activations - graphs
-    pool = np.maximum(0.0, np.minimum(f * free * terms.kv_overpromise, f * (capacity - resident)))
-    kv_tokens = kv_pool_tokens(pool * (1.0 - c.kv_block_reserve), terms.kv_bytes_per_token, settings.tokens_per_block)
+    held = _Held(
+        capacity=terms.capacity_gib + zero,
+        weights=terms.weights_gib * c.weights_factor + zero,
+        runtime=np.maximum(0.0, terms.runtime_gib - graphs_in_runtime_gib) * c.runtime_factor + zero,
+        comm=terms.comm_gib + zero,
+        activations=activations,
+        graphs=graphs_gib(settings.n_graphs, settings.largest_graph, c) + zero,
+        fragments=c.fragmentation_base_gib + c.fragmentation_per_activation * activations,
+    )
+    budget = _budget_of_total(held, f) if of_total else f * held.free
+    pool = np.maximum(0.0, budget if of_total else _pool_of_free(held, f, terms.kv_overpromise))
+    first_block = gib(terms.kv_bytes_per_token) * settings.tokens_per_block + zero
+    if settings.kv_pool_gib is not None:
+        pool = first_block = np.asarray(settings.kv_pool_gib, np.float64) + zero
+        budget = held.capacity - held.resident
+    reserve = 0.0 if of_total else c.kv_block_reserve
+    kv_tokens = kv_pool_tokens(pool * (1.0 - reserve), terms.kv_bytes_per_token, settings.tokens_per_block)
 
     rows = np.asarray(settings.max_batch_size, np.float64)
     if load is not None:
         rows = np.minimum(rows, np.minimum(load.requests, np.maximum(1, kv_tokens // np.asarray(load.request_tokens))))
-    logits = c.logits_copies * gib(LOGIT_BYTES * terms.vocab_size) * rows + zero
-    regrown = c.recapture_share * graphs
-    after_pool = capacity - resident - pool
-    one_block = gib(terms.kv_bytes_per_token) * settings.tokens_per_block + zero
-    recaptured = graphs + regrown + c.capture_fragmentation_share * held
-    tried = [weights, graphs, activations, one_block, recaptured, logits + regrown + held]
+    logits = (0.0 if of_total else c.logits_copies) * gib(LOGIT_BYTES * terms.vocab_size) * rows + zero
+    regrown = (0.0 if of_total else c.recapture_share) * held.graphs
+    temporary = 0.0 if of_total else _temporary_pool(held, f, terms.kv_bytes_per_token, settings.max_num_tokens)
+    under_load = logits + regrown + held.fragments + (activations if of_total else 0.0)
+    tried = [
+        held.weights,
+        zero if of_total else held.graphs,
+        activations,
+        first_block,
+        held.graphs + regrown + c.capture_fragmentation_share * held.fragments,
+        under_load,
+    ]
+    after_pool = held.capacity - held.resident - pool
+    captured_before = zero if of_total else held.graphs
+    # TensorRT-LLM's caching allocator still holds the warm-up's activations while capturing; vLLM empties its own.
+    kept = zero if of_total else activations
     free_at = [
-        capacity - runtime - comm,
-        capacity - resident - temporary,
-        capacity - resident - temporary - graphs,
-        f * free,
-        after_pool - activations,  # the caching allocator still holds the warm-up's activations while capturing
-        after_pool - activations - graphs,
+        held.capacity - held.runtime - held.comm,
+        held.capacity - held.resident - temporary,
+        held.capacity - held.resident - temporary - captured_before,
+        budget,
+        after_pool - kept,
+        after_pool - kept - held.graphs,
     ]
     return MemoryBudget(
-        capacity_gib=capacity,
-        weights_gib=weights,
+        capacity_gib=held.capacity,
+        weights_gib=held.weights,
         activations_gib=activations,
-        graphs_gib=graphs,
-        runtime_gib=runtime,
-        comm_gib=comm,
+        graphs_gib=held.graphs,
+        runtime_gib=held.runtime,
+        comm_gib=held.comm,
         logits_gib=logits,
-        fragmentation_gib=regrown + held,
+        fragmentation_gib=regrown + held.fragments,
         kv_pool_gib=pool,
         kv_tokens=kv_tokens,
         tried_gib=np.stack(tried),
         free_gib=np.stack(free_at),
     )
+
+
+class _Held(NamedTuple):
+    """GiB of one GPU before any pool."""
+
+    capacity: Array
+    weights: Array
+    runtime: Array
+    comm: Array
+    activations: Array
+    graphs: Array
+    fragments: Array
+
+    @property
+    def resident(self) -> Array:
+        return self.weights + self.runtime + self.comm
+
+    @property
+    def free(self) -> Array:
+        """After profiling, as TensorRT-LLM counts it."""
+        return self.capacity - self.resident - self.activations - self.graphs
+
+
+def _pool_of_free(held: _Held, fraction: Array, overpromise: float) -> Array:
+    return np.minimum(fraction * held.free * overpromise, fraction * (held.capacity - held.resident))
+
+
+def _budget_of_total(held: _Held, fraction: Array) -> Array:
+    return fraction * held.capacity - held.resident - held.activations
+
+
+def _temporary_pool(held: _Held, fraction: Array, kv_bytes_per_token: float, max_num_tokens: ArrayLike) -> Array:
+    """TensorRT-LLM's pool of the profiling pass, which the engine caps as it caps the final one."""
+    wanted = gib(kv_bytes_per_token) * np.asarray(max_num_tokens, np.float64)
+    return np.minimum(wanted, np.maximum(0.0, fraction * (held.capacity - held.resident)))
 
 
 def activations_gib(terms: MemoryTerms, max_num_tokens: ArrayLike, constants: MemoryConstants) -> Array:

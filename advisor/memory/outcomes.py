@@ -32,11 +32,13 @@ class Death:
         phase: The last phase it was seen in.
         exit_code: Of its process, -N for signal N; None while it runs.
         deadline_s: The deadline that it missed, if it was ended for that.
+        on_host: True for a server without a GPU, whose own memory is the host's.
     """
 
     phase: Phase | None = None
     exit_code: int | None = None
     deadline_s: float | None = None
+    on_host: bool = False
 
 
 def outcome_of(diagnosis: Diagnosis, death: Death | None = None) -> Outcome:
@@ -59,6 +61,11 @@ def _out_of_memory(found: Diagnosis, death: Death) -> Outcome:
         short_gib=max(found.short_gib or below_zero, LEAST_SHORT_GIB),
         evidence=found.evidence,
     )
+
+
+def _host_memory(found: Diagnosis, death: Death) -> Outcome:
+    """Out of memory where the server works in it and was refused an allocation; a kill may have other reasons."""
+    return (_out_of_memory if death.on_host and found.tried_gib is not None else _crashed)(found, death)
 
 
 def _refused(found: Diagnosis, death: Death) -> Outcome:
@@ -106,7 +113,7 @@ def _with_exit(reason: str, exit_code: int | None) -> str:
 _ENDINGS: Mapping[Kind, Callable[[Diagnosis, Death], Outcome]] = {
     "oom": _out_of_memory,
     "insufficient_kv": _out_of_memory,
-    "host_oom": _crashed,
+    "host_oom": _host_memory,
     "config": _refused_unless(lambda found: found.component == "GPU visibility"),
     "request_rejected": _unhealthy,
     "unsupported_arch": _refused,

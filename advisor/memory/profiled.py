@@ -11,8 +11,8 @@ def memory_report(
     """GiB of one GPU by component; None where the log does not say weights, activations and pool.
 
     No line of TensorRT-LLM tells the memory of CUDA graphs: PyTorch keeps their pools, and the log counts them as
-    memory outside torch. So `cuda_graphs` is None here and `other` holds them, besides runtime, NCCL, fragmentation and
-    whatever other processes hold. `other` is what the driver saw at its peak beyond weights, activations and pool;
+    memory outside torch. So `cuda_graphs` is None there and `other` holds them, besides runtime, NCCL, fragmentation
+    and whatever other processes hold; vLLM tells them. `other` is what the driver saw at its peak beyond what is named;
     without a driver, what profiling found beyond weights, activations and the temporary pool.
 
     Args:
@@ -24,8 +24,11 @@ def memory_report(
     capacity, driver_peak = capacity_gib or profiled.total, driver_peak_gib or profiled.driver_peak
     if weights is None or activations is None or pool is None or capacity is None:
         return None
+    graphs = profiled.cuda_graphs
     if driver_peak is not None:
-        other: float | None = driver_peak - weights - activations - pool
+        other: float | None = driver_peak - weights - activations - pool - (graphs or 0.0)
+    elif profiled.peak is None and graphs is not None:
+        other = 0.0  # vLLM counts all that it saw among the activations
     else:
         other = beside_torch(profiled)
     if other is None:
@@ -33,7 +36,7 @@ def memory_report(
     return MemoryReport(
         weights=weights,
         activations=activations,
-        cuda_graphs=None,
+        cuda_graphs=graphs,
         kv_pool=pool,
         other=max(0.0, other),
         capacity=capacity,
@@ -59,7 +62,7 @@ def residuals(predicted: MemoryReport, measured: ProfiledMemory | MemoryReport) 
     found: dict[str, float | None]
     if isinstance(measured, ProfiledMemory):
         report = memory_report(measured, capacity_gib=predicted.capacity)
-        found = {"weights": measured.weights, "activations": measured.activations, "kv_pool": measured.kv_pool}
+        found = {name: getattr(measured, name) for name in ("weights", "activations", "cuda_graphs", "kv_pool")}
         found["other"] = report.other if report else beside_torch(measured)
     else:
         found = {

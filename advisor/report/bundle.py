@@ -17,7 +17,7 @@ from advisor.app.tuning import Session
 from advisor.domain.objective import Objective, latency_ms
 from advisor.domain.outcome import OutOfMemory, Rejected, summary
 from advisor.domain.trial import TrialRecord
-from advisor.engines.trtllm.dialects import default_config, dialect
+from advisor.engines.spoken import spoken_by
 from advisor.report import files
 from advisor.report.html import report_html
 from advisor.report.markup import visible
@@ -43,6 +43,7 @@ def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummar
     run = session.run_folder
     paths: dict[str, Path] = {}
     texts: dict[str, dict[str, str]] = {}
+    config_name = session.forecaster.dialect.config_name
     for result in outcome.results:
         folder = make_folder(run / result.workload_name)
         write_atomic(folder / "result.json", result.model_dump_json(indent=2) + "\n")
@@ -52,11 +53,11 @@ def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummar
         _write_texts(folder, texts[result.workload_name])
         _merge_lookup(session, result)
         title = result.workload_name if len(outcome.results) > 1 else "config"
-        paths[title] = folder / files.CONFIG_NAME
+        paths[title] = folder / config_name
     for_all = robust_files(session.context, outcome)
     if for_all:
         _write_texts(make_folder(run / ROBUST), for_all)
-        paths["for all"] = run / ROBUST / files.CONFIG_NAME
+        paths["for all"] = run / ROBUST / config_name
     write_atomic(run / "summary.json", outcome.model_dump_json(indent=2) + "\n")
     write_atomic(run / "trials.csv", trials_csv(session, records))
     argv = tune_argv(session.context, session.resolved.study, catalog.study_names())
@@ -78,25 +79,26 @@ def workload_files(session: Session, result: Result) -> dict[str, str]:
     """Text of the YAML and the commands of one recommendation, by file name."""
     assert result.best is not None
     context, deployment, config = session.context, result.deployment, result.best.serving_config
+    spoken = spoken_by(deployment)
     story = files.Story(
         source=result.source,
         label=result.label,
         study=result.study,
         workload=result.workload_name,
         model=deployment.model,
+        engine=spoken.title,
         engine_version=result.engine_version,
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         confidence=confidence_text(result),
     )
-    spoken = dialect(deployment.engine_version)
     searched = [dimension.name for dimension in context.space.active]
     why = "the baseline kept after" if result.status == "baseline_within_noise" else "best of"
-    origin = files.origins(searched, result.counts.launches, default_config(spoken), why)
+    origin = files.origins(searched, result.counts.launches, spoken.default_config(context.gpu), why)
     max_seq_len = context.max_seq_len
     return {
-        files.CONFIG_NAME: files.config_text(story, spoken, deployment, config, max_seq_len, origin),
+        spoken.config_name: files.config_text(story, spoken, deployment, config, max_seq_len, origin),
         "serve.sh": files.serve_sh(story, spoken, deployment, config, max_seq_len),
-        "benchmark.sh": files.benchmark_sh(story, deployment.with_options(config.options), result.served),
+        "benchmark.sh": files.benchmark_sh(story, spoken, deployment.with_options(config.options), result.served),
         "verify.sh": files.verify_sh(story, deployment, result.served, result.best.metrics.output_tok_per_s),
     }
 
@@ -116,7 +118,8 @@ def confidence_text(result: Result) -> str:
 
 def _merge_lookup(session: Session, result: Result) -> None:
     path = session.study_folder / "lookup.yaml"
-    config_path = f"{session.context.run_name}/{result.workload_name}/{files.CONFIG_NAME}"
+    name = session.forecaster.dialect.config_name
+    config_path = f"{session.context.run_name}/{result.workload_name}/{name}"
     row = files.lookup_row(result.deployment, result.served, session.context.facts.architecture, config_path)
     if row is not None:
         existing = read_text(path) if path.exists() else None
@@ -173,10 +176,11 @@ def closing_lines(session: Session, outcome: StudySummary, paths: dict[str, Path
     lines = [Text(f"{title + ':':<12} {path}") for title, path in paths.items()]
     if outcome.stopped_by == "cancelled":
         return [*lines, Text(f"Next: the same command with --resume goes on in {session.run_folder}.", style="bold")]
-    configs = [path for path in paths.values() if path.name == files.CONFIG_NAME]
+    spoken = session.forecaster.dialect
+    configs = [path for path in paths.values() if path.name == spoken.config_name]
     if not configs:
         return lines
-    where = "" if outcome.source == "measured" else ", on a machine with TensorRT-LLM and these GPUs"
+    where = "" if outcome.source == "measured" else f", on a machine with {spoken.title} and these GPUs"
     serve = shlex.quote(str(configs[0].parent / "serve.sh"))
     return [*lines, Text.assemble((f"Next{where}: ", "bold"), (f"bash {serve}", "bold"))]
 

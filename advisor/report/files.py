@@ -15,15 +15,13 @@ from advisor.domain.measurement import Source
 from advisor.domain.serving_config import FOUR_SETTINGS, ServingConfig
 from advisor.domain.strict import StrictModel
 from advisor.domain.workload import Workload
-from advisor.engines.trtllm.benchmark import benchmark_argv, random_lengths
-from advisor.engines.trtllm.command import YamlEntry, to_argv, to_yaml
-from advisor.engines.trtllm.dialects import Dialect
-from advisor.engines.trtllm.environment import asked_environment
+from advisor.engines.dialect import EngineDialect
 from advisor.engines.trtllm.yaml_text import one_line, scalar
+from advisor.engines.words import YamlEntry
 from advisor.report.shell import command, script
 
-CONFIG_NAME = "extra-llm-api-config.yml"
 BENCHMARK_NAME = "benchmark_serving.json"
+LOOKUP_ENGINE = "trtllm"  # whose lookup.yaml it is
 FIXED = "fixed by the study"
 
 # TensorRT-LLM's lookup.yaml names GPUs by SKU.
@@ -38,6 +36,7 @@ class Story(StrictModel):
     study: str
     workload: str
     model: str
+    engine: str = "TensorRT-LLM"
     engine_version: str
     date: str
     confidence: str
@@ -49,7 +48,7 @@ class Story(StrictModel):
         """One sentence a line."""
         said = [
             f"Tuned by advisor: {self.label}.",
-            f"Study {self.study}, workload {self.workload}, model {self.model}, TensorRT-LLM {self.engine_version}.",
+            f"Study {self.study}, workload {self.workload}, model {self.model}, {self.engine} {self.engine_version}.",
             f"{self.date}. Confidence: {self.confidence}.",
         ]
         if self.source != "measured":
@@ -69,12 +68,12 @@ def origins(searched: Collection[str], n_launches: int, default: ServingConfig, 
     return texts
 
 
-def extra_llm_api_config_text(story: Story, entries: Sequence[YamlEntry], origin: Mapping[str, str]) -> str:
-    """The YAML for `--extra_llm_api_options`, each line with the origin of its value.
+def entries_text(story: Story, entries: Sequence[YamlEntry], origin: Mapping[str, str]) -> str:
+    """The engine's configuration file, each line with the origin of its value.
 
     Args:
         story: Told at the top.
-        entries: From `to_yaml`.
+        entries: From the dialect.
         origin: Neutral name to comment; what it does not name was fixed by the study.
     """
     lines = _lines(list(entries), 0, origin)
@@ -101,65 +100,60 @@ def _lines(entries: list[YamlEntry], depth: int, origin: Mapping[str, str]) -> l
 
 def config_text(
     story: Story,
-    spoken: Dialect,
+    spoken: EngineDialect,
     deployment: Deployment,
     config: ServingConfig,
     max_seq_len: int,
     origin: Mapping[str, str],
 ) -> str:
-    """The whole `extra-llm-api-config.yml` of a configuration, with what the release wants to be known about it."""
-    notes = [*story.notes]
-    if spoken.warning:
-        notes.append(spoken.warning)
-    if not spoken.size_limits_in_yaml:
-        notes.append(
-            f"TensorRT-LLM {spoken.release} ignores max_batch_size, max_num_tokens and max_seq_len in this file: "
-            f"they must stand on the command line, as in serve.sh ({config.max_batch_size}, {config.max_num_tokens}, "
-            f"{max_seq_len})."
-        )
-    asked = asked_environment(spoken, config)
+    """The whole configuration file of a configuration, with what the release wants to be known about it."""
+    notes = [*story.notes, *([spoken.warning] if spoken.warning else []), *spoken.notes(config, max_seq_len)]
+    asked = spoken.environment(deployment, config)
     if asked:
         variables = ", ".join(f"{name}={value}" for name, value in asked.items())
         notes.append(f"Must stand in the environment, as in serve.sh: {variables}.")
     told = story.model_copy(update={"notes": tuple(notes)})
-    return extra_llm_api_config_text(told, to_yaml(spoken, deployment, config, max_seq_len), origin)
+    return entries_text(told, spoken.entries(deployment, config, max_seq_len), origin)
 
 
-def serve_sh(story: Story, spoken: Dialect, deployment: Deployment, config: ServingConfig, max_seq_len: int) -> str:
-    """`serve.sh`: the guide's `trtllm-serve` command line, next to its YAML wherever the folder is moved.
+def serve_sh(
+    story: Story, spoken: EngineDialect, deployment: Deployment, config: ServingConfig, max_seq_len: int
+) -> str:
+    """`serve.sh`: the engine's command line, next to its configuration file wherever the folder is moved.
 
     HOST and PORT override the address; further arguments are handed on. What the configuration asks of the environment
     is exported.
     """
-    argv = to_argv(spoken, deployment, config, max_seq_len, host="127.0.0.1", port=8000, config_path=CONFIG_NAME)
+    name = spoken.config_name
+    argv = spoken.argv(deployment, config, max_seq_len, host="127.0.0.1", port=8000, config_path=name)
     live = {
-        spoken.flags["config_path"]: f'"$here"/{CONFIG_NAME}',
+        spoken.flags["config_path"]: f'"$here"/{name}',
         spoken.flags["host"]: '"$HOST"',
         spoken.flags["port"]: '"$PORT"',
     }
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in asked_environment(spoken, config).items()]
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in spoken.environment(deployment, config).items()]
     settings = "\n".join(['HOST="${HOST:-127.0.0.1}"', 'PORT="${PORT:-8000}"', *exports])
     return script(_comments(story), settings, f'exec {command(argv, live)} "$@"')
 
 
-def benchmark_sh(story: Story, deployment: Deployment, workload: Workload) -> str:
-    """`benchmark.sh`: TensorRT-LLM's own client with the workload's numbers, and a check that every request was served.
+def benchmark_sh(story: Story, spoken: EngineDialect, deployment: Deployment, workload: Workload) -> str:
+    """`benchmark.sh`: the engine's own client with the workload's numbers, and a check that every request was served.
 
     HOST, PORT and SEED override; the server of `serve.sh` must be up.
     """
-    argv = benchmark_argv(
+    argv = spoken.benchmark_argv(
         deployment, workload, host="127.0.0.1", port=8000, result_dir=".", result_filename=BENCHMARK_NAME
     )
     live = {"--host": '"$HOST"', "--port": '"$PORT"', "--seed": '"$SEED"', "--result-dir": '"$here"'}
-    lengths = random_lengths(workload)
+    sent = spoken.benchmark_lengths(workload)
     comments = [
         *_comments(story),
         "Give each run on one server its own SEED: equal prompts would hit the prefix cache.",
     ]
-    if lengths.comment:
-        comments.append(lengths.comment)
+    if sent.comment:
+        comments.append(sent.comment)
     settings = 'HOST="${HOST:-127.0.0.1}"\nPORT="${PORT:-8000}"\nSEED="${SEED:-0}"'
-    exact_tokens = workload.requests() * lengths.output_len if not lengths.range_ratio else 0
+    exact_tokens = workload.requests() * (sent.output_len or 0)
     check = _CHECK.format(name=BENCHMARK_NAME, n_requests=workload.requests(), n_tokens=exact_tokens)
     return script(comments, settings, f'{command(argv, live)} "$@"\n\n{check}')
 
@@ -233,9 +227,9 @@ def lookup_row(
 ) -> dict[str, Any] | None:
     """A row in the form of TensorRT-LLM's `examples/configs/database/lookup.yaml`; None for a request rate.
 
-    Upstream's key is a concurrency, and its schema forbids further fields.
+    Upstream's key is a concurrency, and its schema forbids further fields. Another engine's files do not belong there.
     """
-    if workload.concurrency is None:
+    if workload.concurrency is None or deployment.engine != LOOKUP_ENGINE:
         return None
     return {
         "model": deployment.model,

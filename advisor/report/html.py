@@ -11,7 +11,6 @@ from advisor.app.results import Result, ResultEntry, StudySummary
 from advisor.domain.trial import TrialRecord
 from advisor.report import charts, html_tables, memory_view
 from advisor.report.console import banner
-from advisor.report.files import CONFIG_NAME
 from advisor.report.goal_view import goal_notes, pareto_section
 from advisor.report.markup import Html, copyable, join, tag
 from advisor.report.metric_rows import METRICS
@@ -213,13 +212,16 @@ def _take_away(result: Result, texts: Mapping[str, str]) -> Html | None:
     parts: list[Html] = []
     for name, text in texts.items():
         block = copyable(text, name, f"{result.workload_name}-{name}")
-        title = join(f"{_PURPOSE.get(name, 'Run')}: ", tag("code", f"{result.workload_name}/{name}"))
-        parts.append(tag("details", tag("summary", title), block, open=name == CONFIG_NAME))
+        title = join(
+            f"{_SCRIPTS.get(name, _CONFIG)}: ",
+            tag("code", f"{result.workload_name}/{name}"),
+        )
+        parts.append(tag("details", tag("summary", title), block, open=name not in _SCRIPTS))
     return tag("section", tag("h3", "The configuration and its commands"), *parts, class_="part")
 
 
-_PURPOSE = {
-    CONFIG_NAME: "The four settings and all that is fixed",
+_CONFIG = "The four settings and all that is fixed"
+_SCRIPTS = {
     "serve.sh": "Serve it",
     "benchmark.sh": "Benchmark it",
     "verify.sh": "Verify it",

@@ -13,7 +13,7 @@ from advisor.report.charts import baseline_title, group_of, short_text
 from advisor.report.console import SHORT_NAMES, value_text
 from advisor.report.markup import Html, join, table, tag
 from advisor.report.metric_rows import METRICS, NONE
-from advisor.report.summary import SETTING_TITLES
+from advisor.report.summary import setting_title
 
 EVIDENCE_CHARACTERS = 400
 
@@ -42,7 +42,8 @@ def comparison_table(result: Result, best: ResultEntry) -> Html:
     for key in dict.fromkeys([*ours, *theirs]):
         left, right = _value(ours, key), _value(theirs, key)
         differs = against is not None and left != right
-        rows.append([tag("code", breakable(SETTING_TITLES.get(key, key))), left, right, "changed" if differs else ""])
+        setting = breakable(setting_title(result.deployment.engine, key))
+        rows.append([tag("code", setting), left, right, "changed" if differs else ""])
         classes.append("differs" if differs else None)
     for number, row in enumerate(METRICS):
         if row.read(best.metrics) is None:

@@ -65,6 +65,9 @@ def _deployment(context: StudyContext, study: Study, named: bool) -> list[str]:
         argv.append("--attention-dp" if ours.attention_dp else "--no-attention-dp")
     if not named or ours.engine_version != theirs.engine_version:
         argv += ["--engine-version", ours.engine_version]
+    load_format = ours.engine_options.get("load_format")
+    if load_format is not None and load_format != theirs.engine_options.get("load_format"):
+        argv += ["--load-format", str(load_format)]
     return argv
 
 

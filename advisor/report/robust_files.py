@@ -6,7 +6,7 @@ import datetime
 
 from advisor.app.context import StudyContext
 from advisor.app.results import StudySummary
-from advisor.engines.trtllm.dialects import default_config, dialect
+from advisor.engines.spoken import spoken_by
 from advisor.report import files
 
 
@@ -16,7 +16,7 @@ def robust_files(context: StudyContext, summary: StudySummary) -> dict[str, str]
     if choice is None:
         return {}
     deployment, config = context.deployment, choice.serving_config
-    spoken = dialect(deployment.engine_version)
+    spoken = spoken_by(deployment)
     lost = ", ".join(f"{workload} {100 * regret:.1f} %" for workload, regret in choice.regret.items())
     story = files.Story(
         source=summary.source,
@@ -24,6 +24,7 @@ def robust_files(context: StudyContext, summary: StudySummary) -> dict[str, str]
         study=summary.study,
         workload=" ".join(choice.regret),
         model=deployment.model,
+        engine=spoken.title,
         engine_version=deployment.engine_version,
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         confidence=f"loses {100 * choice.max_regret:.1f} % at most ({choice.kind.replace('_', ' ')})",
@@ -31,8 +32,9 @@ def robust_files(context: StudyContext, summary: StudySummary) -> dict[str, str]
         benchmark=f"../{next(iter(choice.regret))}/benchmark.sh",
     )
     searched = [dimension.name for dimension in context.space.active]
-    origin = files.origins(searched, summary.counts.launches, default_config(spoken), "least maximum regret of")
+    default = spoken.default_config(context.gpu)
+    origin = files.origins(searched, summary.counts.launches, default, "least maximum regret of")
     return {
-        files.CONFIG_NAME: files.config_text(story, spoken, deployment, config, context.max_seq_len, origin),
+        spoken.config_name: files.config_text(story, spoken, deployment, config, context.max_seq_len, origin),
         "serve.sh": files.serve_sh(story, spoken, deployment, config, context.max_seq_len),
     }

@@ -28,9 +28,17 @@ LIMITS = {
     "client": "the load client",
 }
 
-SETTING_TITLES = {
-    "cuda_graph_max_batch_size": "cuda_graph_config.max_batch_size",
-    "kv_cache_free_gpu_memory_fraction": "kv_cache_config.free_gpu_memory_fraction",
+_SETTING_TITLES = {
+    "trtllm": {
+        "cuda_graph_max_batch_size": "cuda_graph_config.max_batch_size",
+        "kv_cache_free_gpu_memory_fraction": "kv_cache_config.free_gpu_memory_fraction",
+    },
+    "vllm": {
+        "max_batch_size": "max_num_seqs",
+        "max_num_tokens": "max_num_batched_tokens",
+        "cuda_graph_max_batch_size": "max_cudagraph_capture_size",
+        "kv_cache_free_gpu_memory_fraction": "gpu_memory_utilization",
+    },
 }
 
 TOP_NOTE = (
@@ -53,11 +61,16 @@ STOPPED = {
 }
 
 
+def setting_title(engine: str, name: str) -> str:
+    """A setting as the engine calls it."""
+    return _SETTING_TITLES.get(engine, {}).get(name, name)
+
+
 def study_view(summary: StudySummary) -> RenderableType:
     """Everything a person reads at the end."""
     parts: list[RenderableType] = []
     if summary.rescue is not None:
-        parts += [Text(), *rescue_view(summary.rescue, summary.source)]
+        parts += [Text(), *rescue_view(summary.rescue, summary.source, summary.results[0].deployment.engine)]
     for result in summary.results:
         parts += [Text(), *result_view(result)]
     parts += robust_view(summary)
@@ -78,7 +91,7 @@ def study_view(summary: StudySummary) -> RenderableType:
     return Group(*parts)
 
 
-def rescue_view(rescue: RescueReport, source: Source) -> list[RenderableType]:
+def rescue_view(rescue: RescueReport, source: Source, engine: str) -> list[RenderableType]:
     """What was wrong with the file, what was changed, and what each change costs."""
     parts: list[RenderableType] = [Text(f"As it is the file ends so: {rescue.outcome}.", style="bold")]
     if rescue.rescued is None:
@@ -90,7 +103,7 @@ def rescue_view(rescue: RescueReport, source: Source) -> list[RenderableType]:
     changes = table("setting", "file", "now", "frees, GiB per GPU", "costs (predicted)")
     for change in rescue.changes:
         cost = "unknown" if change.predicted_cost is None else f"{100 * max(0.0, change.predicted_cost):.1f} %"
-        title = SETTING_TITLES.get(change.setting, change.setting)
+        title = setting_title(engine, change.setting)
         changes.add_row(title, value_text(change.before), value_text(change.after), f"{change.frees_gib:+.2f}", cost)
     note = (
         "Costs are shares of the objective as the twin predicts them: the file itself never ran. The numbers below are "
@@ -208,7 +221,7 @@ def comparison_table(result: Result) -> RenderableType:
     keys = list(dict.fromkeys([*best.serving_config.flat(), *(against.flat() if against else {})]))
     ours, theirs = _settings(best.serving_config, keys), _settings(against, keys)
     for key, left, right in zip(keys, ours, theirs, strict=True):
-        grid.add_row(SETTING_TITLES.get(key, key), left, right, "" if left == right else "*")
+        grid.add_row(setting_title(result.deployment.engine, key), left, right, "" if left == right else "*")
     for title, left_value, right_value, digits in _metric_rows(best, base):
         change = "" if right_value is None or not right_value else f"{100 * (left_value / right_value - 1):+.1f} %"
         right = NONE if right_value is None else f"{right_value:,.{digits}f}"

@@ -13,6 +13,7 @@ from advisor.search.curated import CuratedConfig, differences, nearest
 from advisor.search.shapes import octaves
 from advisor.search.sizing import Sizing, aiconfigurator_sizing, trtllm_bench_sizing
 
+PUBLISHED_FOR = "trtllm"  # all but the default are about it
 BASELINE_NAMES = ("default", "guide", "trtllm-bench", "aiconfigurator", "curated")
 
 
@@ -114,8 +115,12 @@ def baselines(
         curated: Published configurations, from `curated_configs`.
     """
     said = f"what {deployment.engine} {deployment.engine_version} does when the four settings are left out"
+    own = Baseline(name="default", config=default, why=said)
+    if deployment.engine != PUBLISHED_FOR:
+        why = f"published for {PUBLISHED_FOR}, not for {deployment.engine}"
+        return (own, *(Baseline(name=name, config=None, why=why) for name in BASELINE_NAMES[1:]))
     return (
-        Baseline(name="default", config=default, why=said),
+        own,
         _guide(deployment, workload),
         _sized("trtllm-bench", trtllm_bench_sizing(deployment, facts, gpu.memory_bytes, workload)),
         _sized("aiconfigurator", aiconfigurator_sizing(deployment, workload)),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from advisor.domain.deployment import OPTION_FIELDS, Deployment
+from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig, config_from_flat
 from advisor.domain.strict import changed, explain, unknown_name
@@ -135,9 +135,9 @@ def contains(space: SearchSpace, config: ServingConfig) -> bool:
 def completed(space: SearchSpace, config: ServingConfig, deployment: Deployment) -> ServingConfig:
     """The configuration with every option that the space varies stated: open ones as the deployment fixes them."""
     stated = {
-        dimension.name: getattr(deployment, OPTION_FIELDS[dimension.name])
+        dimension.name: deployment.option(dimension.name)
         for dimension in space.active
-        if dimension.name in OPTION_FIELDS and dimension.name not in config.options
+        if dimension.name not in FOUR_SETTINGS and dimension.name not in config.options
     }
     known = {name: value for name, value in stated.items() if value is not None}
     return changed(config, options={**config.options, **known}) if known else config

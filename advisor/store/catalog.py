@@ -6,6 +6,7 @@ import csv
 import difflib
 import functools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from advisor.store.yaml_files import load_yaml, read_text
 from advisor.twin.layout import TableKey, layout_of, quant_modes, table_model
 from advisor.twin.roofline import GpuSpec, roofline_tables
 from advisor.twin.step_tables import StepTables, TableSet
+
+CPU = "cpu"
+"""Key of a machine that serves without a GPU."""
+# Assumed, for orders of magnitude only: two AVX-512 cores and their share of the memory's bandwidth.
+_CPU_GB_PER_S, _CPU_TFLOPS = 10.0, 0.15
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -147,7 +153,23 @@ def gpu_facts(name: str) -> GpuFacts:
 @functools.cache
 def _gpu_specs() -> dict[str, GpuSpec]:
     raw = json.loads((_PACKAGE / "twin" / "tables" / "gpus.json").read_text(encoding="utf-8"))
-    return {name: GpuSpec(**spec) for name, spec in raw["gpus"].items()}
+    return {**{name: GpuSpec(**spec) for name, spec in raw["gpus"].items()}, CPU: _cpu()}
+
+
+def _cpu() -> GpuSpec:
+    """This machine without a GPU: its memory is all of the host's."""
+    return GpuSpec(
+        title="CPU",
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_gb_per_s=_CPU_GB_PER_S,
+        bf16_tflops=_CPU_TFLOPS,
+        fp8_tflops=None,
+        fp4_tflops=None,
+        link_gb_per_s=_CPU_GB_PER_S,
+        sm_version=0,
+        runtime_gib=1.0,
+        comm_gib={"1": 0.0},
+    )
 
 
 @functools.cache

@@ -24,7 +24,6 @@ from advisor.store.yaml_files import cannot_write, make_folder, read_text, write
 
 TRIALS = "trials"
 OUTCOME = "outcome.json"
-CONFIG = "extra-llm-api-config.yml"
 MAX_OUTCOME_BYTES = 64 * MIB_BYTES  # evidence lines included
 
 
@@ -53,10 +52,10 @@ class TrialFolder:
             raise cannot_write(self.path, error) from None
         make_folder(self.path)
 
-    def write_launch(self, argv: Sequence[str], config_text: str) -> None:
+    def write_launch(self, argv: Sequence[str], config_text: str, config_name: str) -> None:
         """Keep the exact command line and configuration file of the launch."""
         write_atomic(self.path / "argv.json", json.dumps(list(argv), indent=1) + "\n")
-        write_atomic(self.path / CONFIG, config_text)
+        write_atomic(self.path / config_name, config_text)
 
     def write_samples(self, workload: str, samples: Mapping[str, ArrayLike]) -> None:
         """Keep per-request numbers of one workload, one array per quantity (its name ends in its unit)."""

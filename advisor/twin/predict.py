@@ -15,8 +15,9 @@ from advisor.domain.objective import Slo
 from advisor.domain.outcome import OutOfMemory, Unhealthy
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import ServingConfig
-from advisor.domain.units import round_up
+from advisor.domain.units import gib, round_up
 from advisor.domain.workload import Workload
+from advisor.memory.constants import TRTLLM_MEMORY, EngineMemory
 from advisor.memory.law import (
     STAGES,
     MemoryBudget,
@@ -49,12 +50,14 @@ class Twin:
         tables_for: Step tables of a deployment; called with the deployment as a trial's options change it.
         constants: Nominal, calibrated, or (only behind the engine port) those of a drawn world.
         ladder_rule: How the engine release builds its CUDA-graph ladder.
+        engine_memory: Where the engine's memory differs from the tables'.
     """
 
     facts: ModelFacts
     tables_for: Callable[[Deployment], StepTables]
     constants: TwinConstants = NOMINAL
     ladder_rule: LadderRule = "ceil"
+    engine_memory: EngineMemory = TRTLLM_MEMORY
 
     def times(self, deployment: Deployment) -> StepTimes:
         """Step times of a deployment."""
@@ -66,7 +69,8 @@ class Twin:
         """What the deployment needs of one GPU before any setting is chosen."""
         facts, tables = self.facts, self.tables_for(deployment)
         promise = kv_overpromise(kv_heads=facts.num_kv_heads, head_dim=facts.head_dim, tp=tables.key.layout.tp)
-        return replace(tables.memory, vocab_size=facts.vocab_size, kv_overpromise=1.0 if facts.is_mla else promise)
+        terms = replace(tables.memory, vocab_size=facts.vocab_size, kv_overpromise=1.0 if facts.is_mla else promise)
+        return terms.under(self.engine_memory)
 
     def graph_sizes(self, deployment: Deployment, config: ServingConfig) -> tuple[int, ...]:
         """Batch sizes that get a CUDA graph."""
@@ -88,6 +92,7 @@ class Twin:
             n_graphs=len(sizes),
             largest_graph=max(sizes, default=0),
             tokens_per_block=KV_BLOCK_TOKENS,
+            kv_pool_gib=kv_pool_gib(deployment),
         )
 
     def memory(
@@ -240,6 +245,12 @@ def memory_load(deployment: Deployment, workload: Workload, peak_running: int | 
         requests=math.ceil(most / deployment.ranks_with_own_queue),
         request_tokens=round_up(workload.max_tokens_per_request, KV_BLOCK_TOKENS),
     )
+
+
+def kv_pool_gib(deployment: Deployment) -> float | None:
+    """Size of a KV pool that is given outright (vLLM's `--kv-cache-memory-bytes`), None where a fraction decides."""
+    given = deployment.engine_options.get("kv_cache_memory_bytes")
+    return gib(given) if isinstance(given, int) else None
 
 
 def startup_failure(budget: MemoryBudget) -> OutOfMemory | None:

@@ -12,7 +12,7 @@ from advisor.domain.deployment import KV_BLOCK_TOKENS, Deployment
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.workload import Workload
 from advisor.memory.law import MemorySettings, memory_budget, p_fits
-from advisor.twin.predict import PREDICTION_WAVES, Twin, memory_load
+from advisor.twin.predict import PREDICTION_WAVES, Twin, kv_pool_gib, memory_load
 from advisor.twin.steady_state import SteadyLoad, SteadySettings, steady_state
 
 Array = NDArray[np.float64]
@@ -77,6 +77,7 @@ def _alike(twin: Twin, deployed: Deployment, places: list[int], configs: list[Se
             n_graphs=np.array([len(each) for each in graphs]),
             largest_graph=np.array([max(each, default=0) for each in graphs]),
             tokens_per_block=KV_BLOCK_TOKENS,
+            kv_pool_gib=kv_pool_gib(deployed),
         ),
     )
 

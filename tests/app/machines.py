@@ -7,7 +7,7 @@ from typing import Any
 from advisor.app.checks.facts import Engine, Facts, Fit, Gpus, Wanted, Weights
 from advisor.domain.deployment import Deployment
 from advisor.domain.strict import StrictModel, changed
-from advisor.engines.trtllm.installed import Installation
+from advisor.engines.installed import Installation
 from advisor.engines.trtllm.packages import Packages
 from advisor.host.gpus import Gpu, GpuProcess, GpuReading
 from advisor.host.machine import Host, HostMemory, Limit, Limits, NvidiaTraces, Space

@@ -98,6 +98,7 @@ class ScriptedEngine:
 class ScriptedLaunch:
     argv: tuple[str, ...] = ("scripted-serve",)
     config_text = "max_batch_size: 1\n"
+    config_name = "extra-llm-api-config.yml"
 
     def __init__(self, engine: ScriptedEngine, spec: LaunchSpec) -> None:
         self.engine, self.spec = engine, spec

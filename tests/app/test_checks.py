@@ -12,7 +12,7 @@ from advisor.app.checking import AREAS, EnvReport, judge
 from advisor.app.checks.facts import Facts
 from advisor.app.checks.finding import Finding
 from advisor.app.checks.ways import architectures, cuda_of_release, published, release_of_image
-from advisor.engines.trtllm.installed import Installation
+from advisor.engines.installed import Installation
 from advisor.host.machine import HostMemory, Limit, Space
 from advisor.host.runtimes import ContainerRuntime, Trouble
 from advisor.store.hub import HubAccess

@@ -42,7 +42,7 @@ class Notebook(NoEvidence):
         self.argv: tuple[str, ...] = ()
         self.samples: dict[str, Mapping[str, NDArray[Any]]] = {}
 
-    def write_launch(self, argv: Any, config_text: str) -> None:
+    def write_launch(self, argv: Any, config_text: str, config_name: str) -> None:
         self.argv = tuple(argv)
 
     def write_samples(self, workload_name: str, samples: Mapping[str, NDArray[Any]]) -> None:

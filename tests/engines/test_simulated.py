@@ -23,7 +23,7 @@ class Samples(NoEvidence):
     def __init__(self) -> None:
         self.kept: dict[str, Mapping[str, NDArray[Any]]] = {}
 
-    def write_launch(self, argv: Sequence[str], config_text: str) -> None:
+    def write_launch(self, argv: Sequence[str], config_text: str, config_name: str) -> None:
         assert argv[0] == "trtllm-serve" and "max_batch_size" in config_text
 
     def write_samples(self, workload_name: str, samples: Mapping[str, NDArray[Any]]) -> None:

@@ -72,7 +72,7 @@ class Samples(NoEvidence):
     def __init__(self) -> None:
         self.of: dict[str, dict[str, NDArray[Any]]] = {}
 
-    def write_launch(self, argv: Sequence[str], config_text: str) -> None:
+    def write_launch(self, argv: Sequence[str], config_text: str, config_name: str) -> None:
         raise AssertionError("a measurer launches nothing")
 
     def write_samples(self, workload_name: str, samples: Any) -> None:

@@ -22,10 +22,11 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import changed
 from advisor.domain.workload import parse_workload
 from advisor.engines.trtllm.benchmark import benchmark_argv
-from advisor.engines.trtllm.command import as_mapping, to_argv, to_yaml
+from advisor.engines.trtllm.command import to_argv, to_yaml
 from advisor.engines.trtllm.dialects import default_config, dialect
+from advisor.engines.trtllm.spoken import TrtllmDialect, trtllm_dialect
+from advisor.engines.words import as_mapping
 from advisor.report.files import (
-    CONFIG_NAME,
     Story,
     benchmark_sh,
     config_text,
@@ -52,20 +53,25 @@ TEXT = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(" \n\r\t\
 HOSTILE = TEXT.filter(lambda text: text and "\0" not in text and not text.startswith("-"))
 
 
+def _recorded(folder: Path, name: str) -> str:
+    return (folder / name).read_text(encoding="utf-8")
+
+
 def rendered(release: str, deployment: Deployment, asked: ServingConfig) -> str:
-    spoken = dialect(release)
-    return config_text(STORY, spoken, deployment, asked, 5120, origins(SEARCHED, 24, default_config(spoken)))
+    spoken = trtllm_dialect(release)
+    return config_text(STORY, spoken, deployment, asked, 5120, origins(SEARCHED, 24, default_config(spoken.row)))
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_files_of_the_guides_configuration_are_as_recorded(release: str) -> None:
     """A change here is a change for everybody who serves from these files: read the difference, then record it."""
-    spoken, folder = dialect(release), DATA / release
+    spoken, folder = trtllm_dialect(release), DATA / release
     told = STORY.model_copy(update={"engine_version": release})
-    text = config_text(told, spoken, MAVERICK, GUIDE, 5120, origins(SEARCHED, 24, default_config(spoken)))
-    assert text == (folder / CONFIG_NAME).read_text(encoding="utf-8")
-    assert serve_sh(told, spoken, MAVERICK, GUIDE, 5120) == (folder / "serve.sh").read_text(encoding="utf-8")
-    assert benchmark_sh(told, MAVERICK, WORKLOAD) == (folder / "benchmark.sh").read_text(encoding="utf-8")
+    default = default_config(spoken.row)
+    text = config_text(told, spoken, MAVERICK, GUIDE, 5120, origins(SEARCHED, 24, default))
+    assert text == _recorded(folder, spoken.config_name)
+    assert serve_sh(told, spoken, MAVERICK, GUIDE, 5120) == _recorded(folder, "serve.sh")
+    assert benchmark_sh(told, spoken, MAVERICK, WORKLOAD) == _recorded(folder, "benchmark.sh")
 
 
 @given(release=st.sampled_from(RELEASES), deployment=deployments, asked=configs)
@@ -83,9 +89,10 @@ def test_no_text_breaks_the_yaml_or_leaves_its_comment(value: str, name: str, st
     spoken = dialect("1.2.0")
     asked = changed(GUIDE, options={"attn_backend": value})
     told = STORY.model_copy(update={"model": name, "label": story, "study": name})
-    text = config_text(told, spoken, MAVERICK, asked, 5120, {"stream_interval": story})
+    text = config_text(told, TrtllmDialect(spoken), MAVERICK, asked, 5120, {"stream_interval": story})
     assert yaml.safe_load(text.encode("utf-8")) == as_mapping(to_yaml(spoken, MAVERICK, asked, 5120))
-    plain = config_text(STORY, spoken, MAVERICK, changed(GUIDE, options={"attn_backend": "TRTLLM"}), 5120, {})
+    other = changed(GUIDE, options={"attn_backend": "TRTLLM"})
+    plain = config_text(STORY, TrtllmDialect(spoken), MAVERICK, other, 5120, {})
     assert len(text.splitlines()) == len(plain.splitlines())
 
 
@@ -103,9 +110,9 @@ def test_simulated_files_say_so_and_measured_ones_do_not() -> None:
     measured = STORY.model_copy(update={"source": "measured", "label": "measured on 8 x B200"})
     for told, simulated in ((STORY, True), (measured, False)):
         for text in (
-            config_text(told, dialect("1.2.0"), MAVERICK, GUIDE, 5120, {}),
-            serve_sh(told, dialect("1.2.0"), MAVERICK, GUIDE, 5120),
-            benchmark_sh(told, MAVERICK, WORKLOAD),
+            config_text(told, trtllm_dialect("1.2.0"), MAVERICK, GUIDE, 5120, {}),
+            serve_sh(told, trtllm_dialect("1.2.0"), MAVERICK, GUIDE, 5120),
+            benchmark_sh(told, trtllm_dialect("1.2.0"), MAVERICK, WORKLOAD),
         ):
             assert ("simulated" in text) == simulated
             assert ("No GPU was used" in text) == simulated
@@ -145,13 +152,13 @@ def run_script(folder: Path, script: str, program: str, *arguments: str, **envir
 @pytest.mark.parametrize("release", RELEASES)
 def test_serve_sh_runs_the_dialects_command_wherever_it_lies(release: str, tmp_path: Path) -> None:
     spoken, folder = dialect(release), tmp_path / "moved 'here' $HOME"
-    got = run_script(folder, serve_sh(STORY, spoken, MAVERICK, GUIDE, 5120), "trtllm-serve")
-    path = str(folder / CONFIG_NAME)
+    got = run_script(folder, serve_sh(STORY, TrtllmDialect(spoken), MAVERICK, GUIDE, 5120), "trtllm-serve")
+    path = str(folder / TrtllmDialect.config_name)
     assert got == list(to_argv(spoken, MAVERICK, GUIDE, 5120, host="127.0.0.1", port=8000, config_path=path))
 
 
 def test_serve_sh_takes_address_and_further_flags_from_outside(tmp_path: Path) -> None:
-    script = serve_sh(STORY, dialect("1.2.0"), MAVERICK, GUIDE, 5120)
+    script = serve_sh(STORY, trtllm_dialect("1.2.0"), MAVERICK, GUIDE, 5120)
     got = run_script(tmp_path, script, "trtllm-serve", "--log_level", "debug", HOST="0.0.0.0", PORT="9000")
     assert got[got.index("--host") + 1] == "0.0.0.0"
     assert got[got.index("--port") + 1] == "9000"
@@ -165,7 +172,7 @@ def test_no_model_name_breaks_the_commands(model: str) -> None:
     for program, script, argv in (
         (
             "trtllm-serve",
-            serve_sh(told, dialect("1.2.0"), deployment, GUIDE, 5120),
+            serve_sh(told, trtllm_dialect("1.2.0"), deployment, GUIDE, 5120),
             to_argv(
                 dialect("1.2.0"),
                 deployment,
@@ -173,12 +180,12 @@ def test_no_model_name_breaks_the_commands(model: str) -> None:
                 5120,
                 host="$HOST",
                 port="$PORT",
-                config_path=f"$here/{CONFIG_NAME}",
+                config_path=f"$here/{TrtllmDialect.config_name}",
             ),
         ),
         (
             "python -m",
-            benchmark_sh(told, deployment, WORKLOAD),
+            benchmark_sh(told, trtllm_dialect("1.2.0"), deployment, WORKLOAD),
             benchmark_argv(
                 deployment,
                 WORKLOAD,
@@ -202,7 +209,7 @@ def test_no_model_name_breaks_the_commands(model: str) -> None:
 def test_hostile_names_reach_the_server_as_they_are(model: str, tmp_path: Path) -> None:
     deployment = changed(MAVERICK, model=model)
     told = STORY.model_copy(update={"model": model, "study": model, "label": model})
-    got = run_script(tmp_path, serve_sh(told, dialect("1.2.0"), deployment, GUIDE, 5120), "trtllm-serve")
+    got = run_script(tmp_path, serve_sh(told, trtllm_dialect("1.2.0"), deployment, GUIDE, 5120), "trtllm-serve")
     assert got[1] == model
     assert not list(tmp_path.glob("**/hacked"))
 
@@ -210,7 +217,7 @@ def test_hostile_names_reach_the_server_as_they_are(model: str, tmp_path: Path) 
 def benchmark_ending(folder: Path, result: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     """Run benchmark.sh with a client that leaves `result`; the check at its end is run by a real Python."""
     workload = changed(WORKLOAD, n_requests=10)
-    (folder / "benchmark.sh").write_text(benchmark_sh(STORY, MAVERICK, workload))
+    (folder / "benchmark.sh").write_text(benchmark_sh(STORY, trtllm_dialect("1.2.0"), MAVERICK, workload))
     client = f"""#!{sys.executable}
 import json, os, subprocess, sys
 if sys.argv[1] == "-m":

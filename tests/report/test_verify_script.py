@@ -16,8 +16,8 @@ from advisor.domain.deployment import Deployment
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import parse
 from advisor.domain.workload import parse_workload
-from advisor.engines.trtllm.dialects import dialect
-from advisor.report.files import CONFIG_NAME, Story, benchmark_sh, serve_sh, verify_sh
+from advisor.engines.trtllm.spoken import trtllm_dialect
+from advisor.report.files import Story, benchmark_sh, serve_sh, verify_sh
 
 LLAMA = parse(
     Deployment,
@@ -63,15 +63,15 @@ else:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    spoken = dialect("1.2.0")
+    spoken = trtllm_dialect("1.2.0")
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, text in (("trtllm-serve", SERVER), ("python", PYTHON)):
         (programs / name).write_text(text.format(python=sys.executable), encoding="utf-8")
         (programs / name).chmod(0o755)
-    (tmp_path / CONFIG_NAME).write_text("{}", encoding="utf-8")
+    (tmp_path / spoken.config_name).write_text("{}", encoding="utf-8")
     (tmp_path / "serve.sh").write_text(serve_sh(STORY, spoken, LLAMA, CONFIG, 2048), encoding="utf-8")
-    (tmp_path / "benchmark.sh").write_text(benchmark_sh(STORY, LLAMA, WORKLOAD), encoding="utf-8")
+    (tmp_path / "benchmark.sh").write_text(benchmark_sh(STORY, spoken, LLAMA, WORKLOAD), encoding="utf-8")
     (tmp_path / "verify.sh").write_text(verify_sh(STORY, LLAMA, WORKLOAD, 100.0), encoding="utf-8")
     return tmp_path
 

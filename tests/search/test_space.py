@@ -102,7 +102,9 @@ def test_shipped_spaces(path: Path) -> None:
     assert len(set(configs)) == len(configs) <= grid_size(searched)
     for config in configs[:: max(1, len(configs) // 300)]:
         assert config_at(searched, indices_of(searched, config)) == config
-        assert config.cuda_graph_max_batch_size <= config.max_batch_size <= config.max_num_tokens
+        assert config.max_batch_size <= config.max_num_tokens
+        values = config.flat()
+        assert all(values[each.setting] <= values[each.at_most] for each in space.conditions)  # type: ignore[operator]
 
 
 def test_graphs_up_to_the_batch_size_are_on_the_grid_between_ladder_steps() -> None:

@@ -16,10 +16,11 @@ from tests.standin.fake_gpus import FakeGpus, build_nvml, start_ticks
 from tests.standin.releases import RELEASES
 
 ROOT = Path(__file__).parents[2]
+VLLM_VERSION = "0.24.0+standin"
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 _SITE = Path(__file__).with_name("site")
 _SCRIPT = """#!{python}
-# TEST EQUIPMENT: a stand-in for {name}. It is no part of TensorRT-LLM.
+# TEST EQUIPMENT: a stand-in for {name}. It is no part of TensorRT-LLM or vLLM.
 import sys
 sys.path[:0] = [{root!r}]
 from tests.standin.{module} import main
@@ -28,7 +29,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 class StandIn:
-    """A machine with fake GPUs and a `trtllm-serve` on its PATH.
+    """A machine with fake GPUs, and a `trtllm-serve` and a `vllm` on its PATH.
 
     Args:
         folder: Where everything lives.
@@ -127,17 +128,22 @@ class StandIn:
         return [gib(self.gpus.used_bytes(index)) for index in range(self.n_gpus)]
 
     def _programs(self) -> None:
-        for name, module in (("trtllm-serve", "program"), ("hf", "hf"), ("huggingface-cli", "hf")):
+        for name, module in (
+            ("trtllm-serve", "program"),
+            ("vllm", "vllm"),
+            ("hf", "hf"),
+            ("huggingface-cli", "hf"),
+        ):
             self._script(name, _SCRIPT.format(python=sys.executable, name=name, root=str(ROOT), module=module))
         for name in ("python", "python3"):  # a symbolic link would lose the environment
             self._script(name, f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-        metadata = self.site / f"tensorrt_llm-{self.version}.dist-info"
-        metadata.mkdir(exist_ok=True)
-        (metadata / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: tensorrt_llm\nVersion: {self.version}\n"
-            "Summary: Test equipment of advisor, not TensorRT-LLM\n",
-            encoding="utf-8",
-        )
+        for package, version in (("tensorrt_llm", self.version), ("vllm", VLLM_VERSION)):
+            metadata = self.site / f"{package}-{version}.dist-info"
+            metadata.mkdir(exist_ok=True)
+            (metadata / "METADATA").write_text(
+                f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\nSummary: Test equipment of advisor\n",
+                encoding="utf-8",
+            )
 
     def _script(self, name: str, text: str) -> None:
         path = self.bin / name

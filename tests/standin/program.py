@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from advisor.domain.errors import BadInput
 from advisor.domain.outcome import Phase
+from advisor.memory.law import MemoryTerms
 from advisor.store import catalog
 from advisor.twin.constants import STARTUP
 from advisor.twin.predict import Twin
@@ -190,11 +191,15 @@ class Run:
             RankMemory(gpus, rank, gpu, pid)
             for rank, (gpu, pid) in enumerate(zip(visible, self.workers.pids, strict=False))
         ]
-        deployment = s.deployment(self.dial.gpu)
-        law = Law(twin.memory_terms(deployment), s, twin.constants)
-        window = twin.facts.max_position or _USUAL_CONTEXT_TOKENS
+        terms = twin.memory_terms(s.deployment(self.dial.gpu))
+        return self._started(twin, terms, self.workers, twin.facts.max_position or _USUAL_CONTEXT_TOKENS)
+
+    def _started(self, twin: Twin, terms: MemoryTerms, workers: Workers, window: int) -> Serving:
+        """Go through the start; the server that came up."""
+        law = Law(terms, self.settings, twin.constants)
         started = Startup(self.context, law, self.ranks, self._pause, window).run()
-        return Serving(self.context, started, twin.times(deployment), law, self.ranks, self.workers)
+        times = twin.times(self.settings.deployment(self.dial.gpu))
+        return Serving(self.context, started, times, law, self.ranks, workers)
 
     # -- time and faults of a start ----------------------------------------------------------------------------------
 

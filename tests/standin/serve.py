@@ -51,7 +51,7 @@ class Serving:
         loop = asyncio.get_running_loop()
         self.ended = loop.create_future()
         engine = self._engine()
-        api = Api(self.context, self.started, engine)
+        api = self.api(engine)
         connections: set[Connection] = set()
         server = await loop.create_server(
             lambda: Connection(api.route, self.log.raw, connections), sock=listener, backlog=2048
@@ -72,6 +72,10 @@ class Serving:
             connection.close()
         steps.cancel()
         return ended
+
+    def api(self, engine: Engine) -> Api:
+        """The routes."""
+        return Api(self.context, self.started, engine)
 
     async def _let_finish(self, connections: set[Connection]) -> None:
         """As uvicorn does: answers under way are waited for, however long, unless a second signal comes."""

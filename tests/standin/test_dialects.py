@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from advisor.domain.deployment import Deployment
 from advisor.domain.serving_config import ServingConfig
-from advisor.engines.trtllm.command import as_mapping, to_argv, to_yaml
+from advisor.engines.trtllm.command import to_argv, to_yaml
 from advisor.engines.trtllm.dialects import dialect
+from advisor.engines.words import as_mapping
 from advisor.store.yaml_files import dump_yaml, load_yaml
 from advisor.twin.graphs import captured_sizes
 from tests.standin.command_line import parse

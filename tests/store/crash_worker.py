@@ -29,7 +29,7 @@ def live(run: Path, n_trials: int, launched: int) -> None:
                 asked = ledger.ask("search")
             os.write(launched, f"{asked.number}\n".encode())
             folder = ledger.folder(asked.number)
-            folder.write_launch(["serve", str(asked.number)], "max_batch_size: 1\n")
+            folder.write_launch(["serve", str(asked.number)], "max_batch_size: 1\n", "config.yml")
             folder.write_samples("4k1k_c256", {"ttft_ms": [1.0, 2.0]})
             ledger.commit(launch(asked))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from advisor.domain.errors import BadInput
-from advisor.engines.trtllm.dialects import dialect
+from advisor.engines.spoken import spoken_by
 from advisor.search.baselines import BASELINE_NAMES
 from advisor.search.space import all_configs, restrict
 from advisor.store import catalog
@@ -19,7 +19,7 @@ def test_a_shipped_study_is_complete(name: str) -> None:
     assert study.name == name and study.baseline in BASELINE_NAMES and study.sources
     facts = catalog.model_facts(study.deployment.model)
     study.deployment.check_model(facts)
-    assert dialect(study.deployment.engine_version).warning is None
+    assert spoken_by(study.deployment).warning is None
     space = restrict(catalog.search_space(study.search_space), vary=study.vary)
     options = {repr(config.options): config.options for config in all_configs(space)}
     for each in options.values():

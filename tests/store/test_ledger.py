@@ -101,7 +101,7 @@ def test_a_trial_in_flight_is_handed_out_again_as_it_was(tmp_path: Path, sampler
     with open_ledger(tmp_path, sampler) as ledger:
         go_on(ledger, 5)
         in_flight = ledger.ask("search")
-        ledger.folder(in_flight.number).write_launch(["x"], "y")
+        ledger.folder(in_flight.number).write_launch(["x"], "y", "config.yml")
     with open_ledger(tmp_path, sampler) as ledger:
         assert ledger.ask("search") == in_flight
         assert list(ledger.folder(in_flight.number).path.iterdir()) == []

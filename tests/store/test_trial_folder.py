@@ -21,7 +21,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     folder = TrialFolder(tmp_path, 7)
     folder.begin()
     assert folder.path == tmp_path / "trials" / "0007"
-    folder.write_launch(["trtllm-serve", "--port", "1"], "max_batch_size: 8\n")
+    folder.write_launch(["trtllm-serve", "--port", "1"], "max_batch_size: 8\n", "extra-llm-api-config.yml")
     folder.write_samples("4k1k_c256", {"ttft_ms": np.array([1.5, 2.5]), "n_output": [3, 4]})
     assert not has_trials(tmp_path)
     assert folder.read() is None
@@ -46,7 +46,7 @@ def test_evidence_of_a_crash_comes_back_exactly(tmp_path: Path) -> None:
 def test_beginning_again_removes_what_an_interrupted_attempt_left_but_never_a_finished_trial(tmp_path: Path) -> None:
     folder = TrialFolder(tmp_path, 7)
     folder.begin()
-    folder.write_launch(["a"], "b")
+    folder.write_launch(["a"], "b", "config.yml")
     folder.begin()
     assert list(folder.path.iterdir()) == []
     folder.commit(DONE)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from advisor.app.checks.facts import Facts
 from advisor.app.checks.finding import Finding, Way, counted, miss, note, ok, warning
-from advisor.engines.trtllm.checkpoint import LEFT_OUT
+from advisor.engines.checkpoint import LEFT_OUT
 from advisor.store.checkpoints import Checkpoint
 from advisor.store.hub import is_gated
 

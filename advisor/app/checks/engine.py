@@ -10,8 +10,8 @@ from advisor.app.checks import ways
 from advisor.app.checks.facts import Facts
 from advisor.app.checks.finding import Finding, Way, miss, note, ok, warning
 from advisor.domain.errors import BadInput
+from advisor.engines.installed import COMMAND
 from advisor.engines.trtllm.dialects import dialect
-from advisor.engines.trtllm.installed import COMMAND
 from advisor.engines.trtllm.packages import Packages
 from advisor.host.mpi import FAMILIES
 from advisor.host.runtimes import ContainerRuntime

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from advisor.domain.deployment import Deployment, Quantization
 from advisor.domain.strict import StrictModel
-from advisor.engines.trtllm.installed import Installation
+from advisor.engines.installed import Installation
 from advisor.engines.trtllm.packages import Packages
 from advisor.host.gpus import Gpu, GpuReading
 from advisor.host.machine import Host, Space

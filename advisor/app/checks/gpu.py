@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from advisor.app.checks.facts import Facts
 from advisor.app.checks.finding import Finding, Way, counted, miss, note, ok, warning
 from advisor.domain.deployment import LEAST_CAPABILITY
-from advisor.engines.trtllm.engine import CLEAN_GIB
+from advisor.engines.served import CLEAN_GIB
 from advisor.host.gpus import Gpu, GpuProcess
 
 MANY = 4  # processes that are named one by one

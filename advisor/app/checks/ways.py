@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from advisor.app.checks.finding import Way
 from advisor.domain.errors import BadInput
-from advisor.engines.trtllm.versions import version_key
+from advisor.engines.versions import version_key
 
 IMAGE = "nvcr.io/nvidia/tensorrt-llm/release"
 REPOSITORY = "https://github.com/NVIDIA/TensorRT-LLM.git"

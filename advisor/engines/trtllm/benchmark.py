@@ -9,7 +9,7 @@ from __future__ import annotations
 from advisor.domain.deployment import Deployment
 from advisor.domain.strict import StrictModel
 from advisor.domain.workload import Workload
-from advisor.engines.trtllm.command import model_argument
+from advisor.engines.words import model_argument
 
 MODULE = "tensorrt_llm.serve.scripts.benchmark_serving"
 PERCENTILES = (50, 90, 95, 99)

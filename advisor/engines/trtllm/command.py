@@ -6,15 +6,9 @@ can change it. Where a release ignores the size limits of the file, they stand o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-from pydantic import Field
-
 from advisor.domain.deployment import OPTION_FIELDS, Deployment
 from advisor.domain.errors import BadInput
-from advisor.domain.serving_config import OptionValue, ServingConfig
-from advisor.domain.strict import StrictModel
+from advisor.domain.serving_config import ServingConfig
 from advisor.engines.trtllm.dialects import (
     SILENT,
     Dialect,
@@ -25,28 +19,7 @@ from advisor.engines.trtllm.dialects import (
 )
 from advisor.engines.trtllm.documents import flatten
 from advisor.engines.trtllm.identify import objections
-
-YamlValue = OptionValue | None
-
-
-class YamlEntry(StrictModel):
-    """One line of the YAML: where it stands, its value, and the neutral name under which its origin is known."""
-
-    name: str
-    path: tuple[str, ...]
-    value: YamlValue
-    note: str | None = Field(default=None, description="What the release does with it, when that is not obvious")
-
-
-def model_argument(deployment: Deployment) -> str:
-    """The model as a command-line word.
-
-    Raises:
-        BadInput: a name that would be read as a flag.
-    """
-    if deployment.model.startswith("-"):
-        raise BadInput(f"Model {deployment.model!r} would be read as a flag; write ./{deployment.model} for a folder.")
-    return deployment.model
+from advisor.engines.words import YamlEntry, YamlValue, as_mapping, flag_words, model_argument
 
 
 def to_argv(
@@ -84,17 +57,6 @@ def to_argv(
         if spoken.option_paths[name].startswith("--"):
             typed[spoken.option_paths[name]] = option
     return ("trtllm-serve", model_argument(deployment), *flag_words(typed))
-
-
-def flag_words(typed: Mapping[str, object]) -> tuple[str, ...]:
-    """Flags and values as command-line words; True is a bare flag, False and None are left out."""
-    words: list[str] = []
-    for flag, value in typed.items():
-        if value is True:
-            words.append(flag)
-        elif value is not None and value is not False:
-            words += [flag, str(value)]
-    return tuple(words)
 
 
 def to_yaml(spoken: Dialect, deployment: Deployment, config: ServingConfig, max_seq_len: int) -> tuple[YamlEntry, ...]:
@@ -165,17 +127,6 @@ def not_in_release(spoken: Dialect, deployment: Deployment) -> tuple[str, ...]:
     asked = {name: getattr(deployment, OPTION_FIELDS[name]) for name in SILENT}
     said = (silence_is_not(spoken, name, value) for name, value in asked.items())
     return tuple(each for each in said if each is not None)
-
-
-def as_mapping(entries: Iterable[YamlEntry]) -> dict[str, Any]:
-    """The nested mapping that a YAML parser reads from the entries."""
-    document: dict[str, Any] = {}
-    for entry in entries:
-        inner = document
-        for part in entry.path[:-1]:
-            inner = inner.setdefault(part, {})
-        inner[entry.path[-1]] = entry.value
-    return document
 
 
 def _entry(spoken: Dialect, name: str, value: YamlValue, note: str | None = None) -> YamlEntry:

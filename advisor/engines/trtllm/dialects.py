@@ -20,7 +20,7 @@ from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, changed, did_you_mean, parse
 from advisor.engines.trtllm.options import Option, UnknownKeys, every_option, table
 from advisor.engines.trtllm.spellings import spelled, spellings, ways_to_say
-from advisor.engines.trtllm.versions import version_key
+from advisor.engines.versions import version_key
 from advisor.twin.graphs import LadderRule
 
 OptionType = Literal["bool", "int", "float", "str"]

@@ -8,7 +8,8 @@ from typing import Any
 from advisor.domain.deployment import OPTION_FIELDS, Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import ServingConfig
-from advisor.domain.strict import StrictModel, parse
+from advisor.domain.strict import parse
+from advisor.engines.dialect import ReadConfig
 from advisor.engines.trtllm.dialects import (
     COMMAND_LINE_ONLY,
     DEFAULT_LARGEST_GRAPH,
@@ -21,13 +22,6 @@ from advisor.engines.trtllm.precedence import Said, said_in_file, settled, switc
 from advisor.engines.trtllm.spellings import spellings, ways_to_say
 
 _FIXED = ("tp", "pp", "ep", "max_seq_len", "graph_padding", "trust_remote_code")
-
-
-class ReadConfig(StrictModel):
-    """What was read, and what was not plain about it."""
-
-    config: ServingConfig
-    notes: tuple[str, ...]
 
 
 def config_from_yaml(

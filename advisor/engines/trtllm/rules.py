@@ -5,25 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import Field
-
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import ServingConfig
-from advisor.domain.strict import StrictModel, did_you_mean
+from advisor.domain.strict import did_you_mean
 from advisor.domain.workload import Workload
+from advisor.engines.dialect import Violation
 from advisor.engines.trtllm.command import not_in_release, to_yaml
 from advisor.engines.trtllm.dialects import Dialect, kv_dtype_can_be_had, kv_dtype_refusal
 from advisor.twin.graphs import captured_sizes
-
-
-class Violation(StrictModel):
-    """A static rule that a configuration breaks. An error is never launched; a warning is only said."""
-
-    rule: str
-    message: str
-    severity: Literal["error", "warning"]
-    excess: float = Field(gt=0, description="How far beyond the limit, in units of it; 1 without a scale")
 
 
 def validate(

@@ -1,4 +1,4 @@
-"""What vLLM prints (0.5 to 0.24): stages of start-up, memory figures, failures, wrappers.
+"""What vLLM prints (0.5 to 0.32): stages of start-up, memory figures, failures, wrappers.
 
 Formats are those of vllm-project/vllm: `v1/worker/{gpu_worker,gpu_model_runner}.py`, `v1/core/kv_cache_utils.py`,
 `v1/engine/core.py`, their predecessors, and recorded logs.
@@ -37,9 +37,12 @@ MARKS: tuple[Rule, ...] = (
         ),
     ),
     mark(
-        "kv_budget", "kv_allocate", "kv_cache_alloc", ("Available KV cache memory:", "memory reserved for KV Cache is")
+        "kv_budget",
+        "kv_allocate",
+        "kv_cache_alloc",
+        ("Available KV cache memory:", "memory reserved for KV Cache is", "GiB for KV cache on node"),
     ),
-    mark("kv_size", "warm_up", "post_kv_resources", ("GPU KV cache size:", "# GPU blocks:")),
+    mark("kv_size", "warm_up", "post_kv_resources", ("GPU KV cache size:", "CPU KV cache size:", "# GPU blocks:")),
     mark(
         "graphs",
         "warm_up",
@@ -61,11 +64,24 @@ FACTS: tuple[Rule, ...] = (
         "non-default args",
         "non-default args: ",
         r"'gpu_memory_utilization': (?P<kv_fraction>[\d.]+)",
+        r"'kv_cache_memory_bytes': (?P<kv_bytes_given>\d+)",
         r"'max_num_seqs': (?P<max_batch_size>\d+)",
         r"'max_num_batched_tokens': (?P<max_num_tokens>\d+)",
         r"'max_model_len': (?P<max_seq_len>\d+)",
         r"'tensor_parallel_size': (?P<tp>\d+)",
         r"'max_cudagraph_capture_size': (?P<graph_size>\d+)",
+    ),
+    fact("vllm_graphs", "'cudagraph_capture_sizes':", r"'cudagraph_capture_sizes': (?P<graph_sizes>\[[\d, ]*\])"),
+    fact(
+        "vllm_graph_memory",
+        "Graph capturing finished",
+        r"Graph capturing finished in \S+ secs, took (?P<graphs>-?[\d.]+) (?P<graphs_unit>GiB)",
+    ),
+    fact(
+        "vllm_cpu_kv",
+        "GiB for KV cache on node",
+        r"set \((?P<kv_budget>[\d.]+)/[\d.]+\) (?P<kv_budget_unit>GiB) for KV cache on node",
+        r"set \([\d.]+/(?P<total>[\d.]+)\) (?P<total_unit>GiB) for KV cache on node",
     ),
     fact("vllm_seq_len", "Using max model len", r"Using max model len (?P<max_seq_len>\d+)"),
     fact(
@@ -79,21 +95,32 @@ FACTS: tuple[Rule, ...] = (
         "Available KV cache memory:",
         r"Available KV cache memory: (?P<kv_budget>-?[\d.]+) (?P<kv_budget_unit>GiB)",
     ),
-    fact("vllm_kv_tokens", "GPU KV cache size:", r"GPU KV cache size: (?P<kv_tokens>[\d,]+) tokens"),
+    fact("vllm_kv_tokens", "KV cache size:", r"[GC]PU KV cache size: (?P<kv_tokens>[\d,]+) tokens"),
 )
 
 FAILURES: tuple[Rule, ...] = (
     cause(
         "oom",
         "vllm_startup_memory",
-        "on startup is less than desired GPU memory",
+        ("on startup is less than desired GPU memory", "on startup is less than desired CPU memory"),
         r"\((?P<free>[\d.]+)(?:-[\d.]+)?/(?P<total>[\d.]+) (?P<free_unit>GiB)\) on startup is less than "
-        r"desired GPU memory utilization \((?P<kv_fraction>[\d.]+), (?P<tried>[\d.]+) "
+        r"desired [GC]PU memory utilization \((?P<kv_fraction>[\d.]+), (?P<tried>[\d.]+) "
         r"(?P<tried_unit>GiB)\)",
         stage="launch",
         detail="startup",
         component="memory of other processes",
         advice="others",
+        levels="EP",
+    ),
+    cause(
+        "oom",
+        "vllm_cpu_pool",
+        "is less than requested memory for kv",
+        r"\((?P<free>[\d.]+)/(?P<total>[\d.]+) (?P<free_unit>GiB)\) on kv cache allocation is less than requested "
+        r"memory for kv \((?P<tried>[\d.]+)(?:/[\d.]+)? (?P<tried_unit>GiB)\)",
+        stage="kv_allocate",
+        detail="kv_cache_alloc",
+        component="KV cache",
         levels="EP",
     ),
     cause(

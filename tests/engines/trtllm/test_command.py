@@ -12,8 +12,9 @@ from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import changed
-from advisor.engines.trtllm.command import as_mapping, to_argv, to_yaml
+from advisor.engines.trtllm.command import to_argv, to_yaml
 from advisor.engines.trtllm.dialects import dialect
+from advisor.engines.words import as_mapping
 from tests.engines.trtllm.builders import (
     FACTS,
     GUIDE,

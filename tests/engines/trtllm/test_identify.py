@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import ServingConfig
-from advisor.engines.trtllm.command import as_mapping, to_yaml
+from advisor.engines.trtllm.command import to_yaml
 from advisor.engines.trtllm.dialects import dialect
 from advisor.engines.trtllm.documents import flatten, nested
 from advisor.engines.trtllm.identify import identify, objections
+from advisor.engines.words import as_mapping
 from tests.engines.trtllm.builders import EVERY_RELEASE, configs, deployments, sayable
 
 FROM_1_0 = ("1.0.0", "1.1.0", "1.2.0", "1.3.0rc", "1.3.0rc24", "main")

@@ -13,7 +13,7 @@ from advisor.domain.deployment import OPTION_FIELDS, Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import FOUR_SETTINGS, ServingConfig
 from advisor.domain.strict import changed
-from advisor.engines.trtllm.command import as_mapping, flag_words, to_argv, to_yaml
+from advisor.engines.trtllm.command import to_argv, to_yaml
 from advisor.engines.trtllm.dialects import Dialect, dialect
 from advisor.engines.trtllm.documents import flatten
 from advisor.engines.trtllm.environment import asked_environment, to_environment, variables
@@ -21,6 +21,7 @@ from advisor.engines.trtllm.identify import objections
 from advisor.engines.trtllm.migrate import migrate
 from advisor.engines.trtllm.options import table
 from advisor.engines.trtllm.read_config import config_from_yaml
+from advisor.engines.words import as_mapping, flag_words
 from tests.engines.trtllm.builders import EVERY_RELEASE, GUIDE, MAVERICK, config, configs, deployments, sayable
 
 VALUES = {

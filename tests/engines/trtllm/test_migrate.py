@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from advisor.domain.deployment import Deployment
 from advisor.domain.serving_config import FOUR_SETTINGS, ServingConfig
 from advisor.domain.strict import changed
-from advisor.engines.trtllm.command import as_mapping, flag_words, to_argv, to_yaml
+from advisor.engines.trtllm.command import to_argv, to_yaml
 from advisor.engines.trtllm.dialects import dialect
 from advisor.engines.trtllm.documents import flatten, in_yaml, nested
 from advisor.engines.trtllm.identify import objections
@@ -20,6 +20,7 @@ from advisor.engines.trtllm.migrate import Migration, migrate
 from advisor.engines.trtllm.options import every_option, table
 from advisor.engines.trtllm.read_config import config_from_yaml
 from advisor.engines.trtllm.spellings import spellings
+from advisor.engines.words import as_mapping, flag_words
 from tests.engines.trtllm.builders import EVERY_RELEASE, MAVERICK, configs, deployments, sayable
 
 GUIDE = (

@@ -14,7 +14,8 @@ from advisor.domain.outcome import Phase
 from advisor.domain.strict import changed
 from advisor.domain.units import gib
 from advisor.engines.rule_book import RULES
-from advisor.engines.trtllm.probe import Probe, surprises
+from advisor.engines.surprises import surprises
+from advisor.engines.trtllm.probe import Probe
 from advisor.memory.law import available_kv_gib, kv_pool_tokens
 from advisor.memory.phases import PhaseTracker
 from tests.engines.trtllm.builders import GUIDE, MAVERICK

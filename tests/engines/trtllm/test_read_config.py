@@ -13,9 +13,10 @@ from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import FOUR_SETTINGS, ServingConfig
 from advisor.domain.strict import changed
-from advisor.engines.trtllm.command import as_mapping, to_argv, to_yaml
+from advisor.engines.trtllm.command import to_argv, to_yaml
 from advisor.engines.trtllm.dialects import default_config, dialect
 from advisor.engines.trtllm.read_config import config_from_yaml
+from advisor.engines.words import as_mapping
 from tests.engines.trtllm.builders import EVERY_RELEASE, MAVERICK, RELEASES, configs, deployments, sayable
 
 

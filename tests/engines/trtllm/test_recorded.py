@@ -10,7 +10,8 @@ import yaml
 
 from advisor.engines.trtllm.dialects import dialect
 from advisor.engines.trtllm.environment import to_environment
-from advisor.report.files import CONFIG_NAME, Story, config_text, serve_sh
+from advisor.engines.trtllm.spoken import TrtllmDialect, trtllm_dialect
+from advisor.report.files import Story, config_text, serve_sh
 from tests.engines.trtllm.builders import DATA, EVERY_RELEASE, GUIDE, MAVERICK, RELEASES, config, sayable
 
 STORY = Story(
@@ -30,9 +31,10 @@ def test_files_are_as_recorded(release: str) -> None:
     spoken, folder = dialect(release), DATA / release
     deployment, asked = sayable(release, MAVERICK, GUIDE)
     told = STORY.model_copy(update={"engine_version": release})
-    text = config_text(told, spoken, deployment, asked, 5120, {})
-    assert text == (folder / CONFIG_NAME).read_text(encoding="utf-8")
-    assert serve_sh(told, spoken, deployment, asked, 5120) == (folder / "serve.sh").read_text(encoding="utf-8")
+    text = config_text(told, TrtllmDialect(spoken), deployment, asked, 5120, {})
+    assert text == (folder / TrtllmDialect.config_name).read_text(encoding="utf-8")
+    served = serve_sh(told, TrtllmDialect(spoken), deployment, asked, 5120)
+    assert served == (folder / "serve.sh").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("release", EVERY_RELEASE)
@@ -50,5 +52,5 @@ def test_there_is_a_record_of_every_release() -> None:
 
 def test_comment_never_becomes_part_of_a_long_value() -> None:
     path = "/a/checkpoint/folder/with/a/name/that/is/longer/than/any/column/of/comments"
-    text = config_text(STORY, dialect("1.2.0"), MAVERICK, config(options={"tokenizer": path}), 5120, {})
+    text = config_text(STORY, trtllm_dialect("1.2.0"), MAVERICK, config(options={"tokenizer": path}), 5120, {})
     assert yaml.safe_load(text)["tokenizer"] == path

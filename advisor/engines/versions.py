@@ -1,4 +1,4 @@
-"""TensorRT-LLM version strings in the order in which they were published."""
+"""Version strings of engines in the order in which they were published."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def version_key(version: str) -> VersionKey:
     """
     match = _VERSION.fullmatch(version.strip())
     if not match:
-        raise BadInput(f"{version!r} is not a TensorRT-LLM version: write it like 1.2.0 or 1.3.0rc5.")
+        raise BadInput(f"{version!r} is not a version: write it like 1.2.0 or 1.3.0rc5.")
     numbers = [int(part) for part in match["release"].split(".")]
     while len(numbers) > 1 and numbers[-1] == 0:
         numbers.pop()

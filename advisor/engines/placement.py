@@ -15,7 +15,7 @@ from advisor.host.gpus import Gpu
 from advisor.host.ports import LOOPBACK
 
 # Variables that a server in a container needs of the environment it is launched in.
-_PASSED_ON = re.compile(r"(?:HF|HUGGING_?FACE|TLLM|TRTLLM|TRT_LLM|NCCL|PYTORCH|TORCH|OMP|UCX|NIM|DISABLE)_\w+")
+_PASSED_ON = re.compile(r"(?:HF|HUGGING_?FACE|TLLM|TRTLLM|TRT_LLM|VLLM|NCCL|PYTORCH|TORCH|OMP|UCX|NIM|DISABLE)_\w+")
 _HF_HOME = "HF_HOME"
 
 

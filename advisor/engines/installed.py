@@ -1,4 +1,4 @@
-"""The TensorRT-LLM that is installed here: the command, the interpreter behind it, its version."""
+"""The engine that is installed here: its command, the interpreter behind it, its version."""
 
 from __future__ import annotations
 
@@ -10,17 +10,27 @@ import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from advisor.domain.strict import StrictModel
 
-COMMAND = "trtllm-serve"
-PACKAGE = "tensorrt_llm"
+
+class Program(NamedTuple):
+    """What an engine is started with: a command on the PATH, and the package whose metadata tell its version."""
+
+    command: str
+    package: str
+
+
+TRTLLM_SERVE = Program("trtllm-serve", "tensorrt_llm")
+VLLM = Program("vllm", "vllm")
+COMMAND = TRTLLM_SERVE.command
 ASK_TIMEOUT_S = 30.0
 MAX_SHEBANG_BYTES = 512
 DECIDING = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "HOME", "LD_LIBRARY_PATH")
 """Variables that decide which packages an interpreter sees, and whether it starts."""
 
-_ASK_VERSION = f"from importlib.metadata import version; print(version({PACKAGE!r}))"
+_ASK_VERSION = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
 
 
 class Installation(StrictModel):
@@ -31,21 +41,21 @@ class Installation(StrictModel):
     version: str | None
 
 
-def installation(env: Mapping[str, str]) -> Installation | None:
-    """What `trtllm-serve` on the PATH of an environment is; None when there is none.
+def installation(env: Mapping[str, str], program: Program = TRTLLM_SERVE) -> Installation | None:
+    """What a program on the PATH of an environment is; None when there is none.
 
     The version comes from the package's metadata: importing tensorrt_llm takes many seconds and starts MPI.
     """
-    command = shutil.which(COMMAND, path=env.get("PATH"))
+    command = shutil.which(program.command, path=env.get("PATH"))
     deciding = tuple((name, env[name]) for name in DECIDING if name in env)
-    return None if command is None else _installation(command, deciding)
+    return None if command is None else _installation(command, program.package, deciding)
 
 
 @lru_cache(maxsize=8)
-def _installation(command: str, deciding: tuple[tuple[str, str], ...]) -> Installation:
+def _installation(command: str, package: str, deciding: tuple[tuple[str, str], ...]) -> Installation:
     env = dict(deciding)
     interpreter = _interpreter(_first_lines(Path(command)), env.get("PATH"))
-    return Installation(command=command, interpreter=interpreter, version=_version(interpreter, env))
+    return Installation(command=command, interpreter=interpreter, version=_version(interpreter, package, env))
 
 
 def _first_lines(command: Path) -> list[str]:
@@ -74,10 +84,10 @@ def _interpreter(lines: list[str], search: str | None) -> str:
     return words[0] if words and "python" in Path(words[0]).name else sys.executable
 
 
-def _version(interpreter: str, env: Mapping[str, str]) -> str | None:
+def _version(interpreter: str, package: str, env: Mapping[str, str]) -> str | None:
     try:
         done = subprocess.run(
-            [interpreter, "-c", _ASK_VERSION],
+            [interpreter, "-c", _ASK_VERSION, package],
             capture_output=True,
             text=True,
             errors="replace",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from advisor.engines.trtllm.installed import installation
+from advisor.engines.installed import installation
 from tests.standin.fake_install import VERSION, fake_install
 
 REST = "print('TEST EQUIPMENT: not started by these tests')\n"
