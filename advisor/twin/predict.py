@@ -30,7 +30,7 @@ from advisor.memory.law import (
 from advisor.metrics.definitions import compute
 from advisor.metrics.schedule import draw_requests
 from advisor.twin.constants import NOMINAL, TwinConstants
-from advisor.twin.graphs import LadderRule, captured_sizes
+from advisor.twin.graphs import LadderRule, captured_sizes, graph_rule
 from advisor.twin.scheduler import Progress, SchedulerSettings, simulate
 from advisor.twin.simulation import Simulation, gaps_ms, itl_ms
 from advisor.twin.step_tables import StepTables
@@ -73,7 +73,7 @@ class Twin:
         return captured_sizes(
             config.cuda_graph_max_batch_size,
             padding=deployment.graph_padding,
-            rule=self.ladder_rule,
+            rule=graph_rule(config.options, self.ladder_rule),
             max_batch_size=config.max_batch_size,
             max_num_tokens=config.max_num_tokens,
         )
