@@ -10,15 +10,15 @@ from typing import get_args
 from pydantic import Field
 
 from advisor.app.defaults import Defaults
-from advisor.domain.deployment import OPTION_FIELDS, Deployment, Quantization
+from advisor.domain.deployment import Deployment, Quantization
 from advisor.domain.errors import BadInput
 from advisor.domain.objective import Objective, Slo, check_objective, parse_objective, parse_slo
-from advisor.domain.serving_config import FOUR_SETTINGS
 from advisor.domain.strict import StrictModel, changed, parse, unknown_name
 from advisor.domain.study import Budget, SearchSpace, Study
 from advisor.domain.workload import MOST_WORKLOADS, Workload, crossed, parse_workload, too_many
 from advisor.engines.trtllm.command import check_deployment
-from advisor.engines.trtllm.dialects import Dialect, check_option, dialect
+from advisor.engines.trtllm.dialects import Dialect, canonical, dialect
+from advisor.engines.trtllm.dimensions import check_dimensions, spoken_space
 from advisor.search.space import restrict
 from advisor.store import catalog
 from advisor.store.checkpoints import declared_quantization
@@ -51,6 +51,8 @@ class Question(StrictModel):
     kv_cache_dtype: str | None = None
     engine_version: str | None = None
     search_space: str | None = None
+    vary: tuple[str, ...] = ()
+    max_answer_drift: float | None = Field(default=None, ge=0, le=1)
     max_launches: int | None = Field(default=None, ge=1)
     max_hours: float | None = Field(default=None, gt=0)
     gpu_hours: float | None = Field(default=None, gt=0)
@@ -67,6 +69,7 @@ class Resolved(StrictModel):
     slo: Slo
     budget: Budget
     defaults: Defaults
+    max_answer_drift: float
 
 
 def resolve(question: Question) -> Resolved:
@@ -86,11 +89,8 @@ def resolve(question: Question) -> Resolved:
     spoken = dialect(deployment.engine_version)
     check_deployment(spoken, deployment)
     whole = catalog.search_space(question.search_space or study.search_space)
-    vary = [name for name in study.vary if name != "enable_attention_dp" or question.attention_dp is None]
-    if question.search_space is not None:  # a space of one's own need not have every dimension that the study varies
-        vary = [name for name in vary if name in {dimension.name for dimension in whole.dimensions}]
-    space = restrict(whole, vary=tuple(vary))
-    _check_options(space, deployment, spoken)
+    space = _space(whole, question, study, deployment, spoken)
+    check_dimensions(space, spoken, deployment, facts)
     budget = Budget(
         max_launches=question.max_launches or study.budget.max_launches,
         max_hours=question.max_hours or study.budget.max_hours,
@@ -112,7 +112,22 @@ def resolve(question: Question) -> Resolved:
         slo=slo,
         budget=budget,
         defaults=_defaults(question, study, workloads, deployment, slo),
+        max_answer_drift=study.max_answer_drift if question.max_answer_drift is None else question.max_answer_drift,
     )
+
+
+def _space(
+    whole: SearchSpace, question: Question, study: Study, deployment: Deployment, spoken: Dialect
+) -> SearchSpace:
+    """What is searched: the enabled dimensions, those that the study varies, and those asked for."""
+    vary = [canonical(spoken, name) for name in study.vary]
+    if question.attention_dp is not None:
+        vary = [name for name in vary if name != "enable_attention_dp"]
+    if question.search_space is not None:  # a space of one's own need not have every dimension that the study varies
+        own = {canonical(spoken, dimension.name) for dimension in whole.dimensions}
+        vary = [name for name in vary if name in own]
+    vary += [canonical(spoken, name) for name in question.vary]
+    return restrict(spoken_space(whole, vary, spoken, deployment), vary=tuple(vary))
 
 
 def _defaults(
@@ -130,30 +145,6 @@ def _defaults(
         space=question.search_space is None and not own,
         max_seq_len=deployment.max_seq_len is None,
     )
-
-
-def _check_options(space: SearchSpace, deployment: Deployment, spoken: Dialect) -> None:
-    """Refuse a ladder step that the release or the deployment cannot have, and a dimension without a starting point.
-
-    Raises:
-        BadInput: naming the space, the dimension and the step.
-    """
-    for dimension in space.active:
-        if dimension.name in FOUR_SETTINGS:
-            continue
-        place = f"Search space {space.name!r}, dimension {dimension.name}"
-        for value in dimension.values:
-            try:
-                check_option(spoken, dimension.name, value)
-                deployment.with_options({dimension.name: value})
-            except BadInput as error:
-                raise BadInput(f"{place}: {error}") from None
-        if getattr(deployment, OPTION_FIELDS.get(dimension.name, ""), None) is None:
-            raise BadInput(
-                f"{place}: the study does not say where the baseline stands, so it cannot be varied. "
-                f"Dimensions beside the four settings: {', '.join(sorted(OPTION_FIELDS))}; each must be stated in the "
-                "study's deployment where it has no default."
-            )
 
 
 def announced(model: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
+from advisor.domain.answers import DEFAULT_MOST_DRIFT
 from advisor.domain.deadlines import Deadlines
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
@@ -258,6 +259,9 @@ class Study(StrictModel):
     baseline: str = Field(default="default", description="Baseline that trial 0 launches")
     budget: Budget = Budget()
     deadlines: Deadlines = Deadlines()
+    max_answer_drift: float = Field(
+        default=DEFAULT_MOST_DRIFT, ge=0, le=1, description="Share of prompts, beyond noise, answered otherwise"
+    )
     sources: tuple[str, ...] = Field(default=(), description="Where the fixed choices come from")
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from advisor.metrics.confidence import Interval
 from advisor.report.console import SHORT_NAMES, table, value_text
 from advisor.report.goal_view import goal_notes, pareto_view
 from advisor.report.metric_rows import METRICS, NONE
-from advisor.report.study_notes import miss_text, outlook_text, robust_view
+from advisor.report.study_notes import answer_notes, miss_text, outlook_text, robust_view
 
 LIMITS = {
     "gpu": "the GPUs: kernels are busy all the time",
@@ -109,6 +109,7 @@ def result_view(result: Result) -> list[RenderableType]:
         parts += map(Text, (*measured_notes(result), *goal_notes(result)))
     else:
         parts.append(Text(verdict(result), style="bold red"))
+    parts += map(Text, answer_notes(result.answers))
     if result.top:
         parts += [Text(), top_table(result)]
         parts += [Text(TOP_NOTE, style="dim")] if len(result.top) > 1 else []
