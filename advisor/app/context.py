@@ -47,6 +47,7 @@ class StudyContext:
     predict: Predict
     references: dict[str, float]
     defaults: Defaults
+    vary: tuple[str, ...] = ()
     max_answer_drift: float = DEFAULT_MOST_DRIFT
 
     @property

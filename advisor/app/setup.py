@@ -69,6 +69,7 @@ class Resolved(StrictModel):
     slo: Slo
     budget: Budget
     defaults: Defaults
+    vary: tuple[str, ...] = Field(default=(), description="Dimensions asked for besides those of the study")
     max_answer_drift: float
 
 
@@ -112,6 +113,7 @@ def resolve(question: Question) -> Resolved:
         slo=slo,
         budget=budget,
         defaults=_defaults(question, study, workloads, deployment, slo),
+        vary=question.vary,
         max_answer_drift=study.max_answer_drift if question.max_answer_drift is None else question.max_answer_drift,
     )
 

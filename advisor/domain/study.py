@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -88,6 +89,9 @@ class Condition(StrictModel):
     forbid: Choice | None = Field(default=None, description="Combinations of these values are left out")
     reason: str = Field(min_length=1)
 
+    def __hash__(self) -> int:
+        return hash(self.text)
+
     @field_validator("only_when", "unless", "forbid", mode="before")
     @classmethod
     def _one_value_or_several(cls, choice: Any) -> Any:
@@ -108,7 +112,7 @@ class Condition(StrictModel):
         _ = self.factors
         return self
 
-    @property
+    @functools.cached_property
     def factors(self) -> tuple[str | int | float, ...]:
         """Dimensions and numbers whose product is the limit.
 
@@ -199,7 +203,7 @@ class SearchSpace(StrictModel):
                 listed = ", ".join(map(str, steps))
                 raise ValueError(f"condition on {name} {wrong!r}, which is not on its ladder ({listed}).{hint}")
 
-    @property
+    @functools.cached_property
     def settling_order(self) -> tuple[str, ...]:
         """The dimensions that conditions move, each behind those that it depends on.
 
@@ -220,10 +224,28 @@ class SearchSpace(StrictModel):
         """A dimension that is there, by name."""
         return next(dimension for dimension in self.dimensions if dimension.name == name)
 
-    @property
+    @functools.cached_property
     def active(self) -> tuple[Dimension, ...]:
         """The dimensions that are searched."""
         return tuple(dimension for dimension in self.dimensions if dimension.enabled)
+
+    @functools.cached_property
+    def awake(self) -> tuple[Condition, ...]:
+        """The conditions whose setting is searched and whose partners are, or stand at a default that is known."""
+        searched = {dimension.name for dimension in self.active}
+        known = searched | {dimension.name for dimension in self.dimensions if dimension.default is not None}
+        return tuple(
+            condition
+            for condition in self.conditions
+            if (condition.setting is None or condition.setting in searched) and known.issuperset(condition.partners)
+        )
+
+    @functools.cached_property
+    def movers(self) -> tuple[tuple[str, tuple[Condition, ...]], ...]:
+        """The settings that conditions move, in the order in which they settle, each with its conditions."""
+        moving = [condition for condition in self.awake if condition.moves]
+        own = ((name, tuple(each for each in moving if each.setting == name)) for name in self.settling_order)
+        return tuple((name, conditions) for name, conditions in own if conditions)
 
 
 class Budget(StrictModel):

@@ -12,7 +12,7 @@ from advisor.app.results import BaselineEntry, PredictedRow, Result, ResultEntry
 from advisor.domain.measurement import Source
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
 from advisor.metrics.confidence import Interval
-from advisor.report.console import SHORT_NAMES, table, value_text
+from advisor.report.console import short_name, table, value_text
 from advisor.report.goal_view import goal_notes, pareto_view
 from advisor.report.metric_rows import METRICS, NONE
 from advisor.report.study_notes import answer_notes, miss_text, outlook_text, robust_view
@@ -233,7 +233,7 @@ def _metric_rows(best: ResultEntry, base: ResultEntry | None) -> list[tuple[str,
 def top_table(result: Result) -> RenderableType:
     """The best configurations that were launched."""
     names = list(dict.fromkeys(name for entry in result.top for name in entry.serving_config.flat()))
-    short = [SHORT_NAMES.get(name, name) for name in names]
+    short = [short_name(name) for name in names]
     grid = table("top", *short, "tok/s/GPU", "TTFT p99", "TPOT", "free GiB", "trials")
     for place, entry in enumerate(result.top, start=1):
         grid.add_row(

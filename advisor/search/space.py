@@ -90,9 +90,9 @@ def checked(space: SearchSpace) -> SearchSpace:
             f"{place} has {grid_size(space):,} combinations; at most {MOST_COMBINATIONS:,} are searched. Shorten the "
             f"longest ladders, or vary fewer dimensions."
         )
-    for condition in _awake(space):
+    for condition in space.awake:
         _check_condition(condition, space, place)
-    leave_out = any(not condition.moves or condition.at_least is not None for condition in _awake(space))
+    leave_out = any(not condition.moves or condition.at_least is not None for condition in space.awake)
     if leave_out and not len(_grid(space)):
         raise BadInput(f"{place}: its conditions leave no combination at all; loosen one of them.")
     return space
@@ -126,8 +126,14 @@ def grid_size(space: SearchSpace) -> int:
 
 def config_at(space: SearchSpace, indices: Mapping[str, int]) -> ServingConfig:
     """The configuration at one ladder index per active dimension, settled; it may be one that conditions leave out."""
+    return _at(space, indices)[0]
+
+
+def _at(space: SearchSpace, indices: Mapping[str, int]) -> tuple[ServingConfig, bool]:
+    """The configuration, and whether conditions keep it."""
     values = {dimension.name: dimension.values[indices[dimension.name]] for dimension in space.active}
-    return config_from_flat(_settled_one(space, values)[0])
+    settled, kept = _settled_one(space, values)
+    return config_from_flat(settled), kept
 
 
 def indices_of(space: SearchSpace, config: ServingConfig) -> dict[str, int]:
@@ -145,7 +151,7 @@ def indices_of(space: SearchSpace, config: ServingConfig) -> dict[str, int]:
             raise BadInput(f"The configuration leaves {dimension.name} open; search space {space.name!r} varies it.")
         indices[dimension.name] = _nearest_step(dimension, values[dimension.name])
     table = _table(space, {name: _column([value]) for name, value in values.items()})
-    for condition in _awake(space):
+    for condition in space.awake:
         name = condition.setting
         if name is None or (condition.at_most is None and condition.at_least is None):
             continue
@@ -163,7 +169,7 @@ def indices_of(space: SearchSpace, config: ServingConfig) -> dict[str, int]:
 def contains(space: SearchSpace, config: ServingConfig) -> bool:
     """True when the configuration is a point of the grid."""
     try:
-        return config_at(space, indices_of(space, config)) == config and is_kept(space, config)
+        return _at(space, indices_of(space, config)) == (config, True)
     except BadInput:
         return False
 
@@ -221,8 +227,8 @@ def neighbours(space: SearchSpace, config: ServingConfig) -> tuple[ServingConfig
     for dimension in space.active:
         start = here[dimension.name]
         for steps in (range(start - 1, -1, -1), range(start + 1, len(dimension.values))):
-            candidates = (config_at(space, {**here, dimension.name: index}) for index in steps)
-            nearest = next((each for each in candidates if each != config and is_kept(space, each)), None)
+            candidates = (_at(space, {**here, dimension.name: index}) for index in steps)
+            nearest = next((each for each, kept in candidates if kept and each != config), None)
             if nearest is not None:
                 found[nearest] = None
     return tuple(found)
@@ -283,25 +289,25 @@ def _settled(space: SearchSpace, columns: Mapping[str, Column]) -> tuple[dict[st
     Returns:
         The same columns, and a mask (n,).
     """
-    awake = _awake(space)
     table = _table(space, columns)
     kept = np.ones(len(next(iter(table.values()))), dtype=bool)
     asleep: dict[str, NDArray[np.bool_]] = {}
-    for name in space.settling_order:
-        own = [condition for condition in awake if condition.setting == name and condition.moves]
-        limits = [condition for condition in own if condition.factors]
-        asleep[name] = np.zeros_like(kept)
+    for name, conditions in space.movers:
+        limits = [condition for condition in conditions if condition.factors]
         for condition in limits:
             clip = np.minimum if condition.at_most is not None else np.maximum
             table[name] = clip(table[name], _limit(condition, table))
-        for condition in own:
-            if condition.choice is not None:
-                asleep[name] |= _holds(condition.choice, table) == (condition.unless is not None)
+        sleeps = [
+            _holds(condition.choice, table) == (condition.unless is not None)
+            for condition in conditions
+            if condition.choice is not None
+        ]
+        asleep[name] = np.any(sleeps, axis=0) if sleeps else np.zeros_like(kept)
         for condition in limits:
             kept &= asleep[name] | _keeps(condition, table)
         if asleep[name].any():
             table[name] = _replaced(table[name], asleep[name], space.dimension(name).default)
-    for condition in awake:
+    for condition in space.awake:
         if condition.forbid is not None:
             kept &= ~_holds(condition.forbid, table)
         elif condition.multiple_of is not None and condition.setting is not None:
@@ -348,17 +354,6 @@ def _column(values: Sequence[OptionValue | None]) -> Column:
     """Values of one kind as a typed array, mixed ones as objects, so that nothing is converted on the way."""
     one_kind = len({type(value) for value in values}) == 1
     return np.array(values, dtype=None if one_kind else object)
-
-
-def _awake(space: SearchSpace) -> list[Condition]:
-    """The conditions whose setting is searched and whose partners are, or stand at a default that is known."""
-    searched = {dimension.name for dimension in space.active}
-    known = searched | {dimension.name for dimension in space.dimensions if dimension.default is not None}
-    return [
-        condition
-        for condition in space.conditions
-        if (condition.setting is None or condition.setting in searched) and known.issuperset(condition.partners)
-    ]
 
 
 def _kinds(space: SearchSpace, name: str) -> set[type]:
