@@ -118,7 +118,8 @@ def _derived(release: str, names: dict[str, str]) -> dict[str, Any]:
     own = {path.partition(".")[0] for path in keys.values()} | set(COMMAND_LINE_ONLY)
     moe_backend = column.get(keys["moe_backend"])
     switch = [path for path in spellings().switches["cuda_graph_config"] if path in column]
-    further = {name: (path, column[path]) for name, path in _further(column, own | set(keys) | set(names.values()))}
+    own |= {*keys, *names.values(), *spellings().switches["cuda_graph_config"]}
+    further = {name: (path, column[path]) for name, path in _further(column, own)}
     apart = {path.partition(".")[0] for path, _ in further.values() if "." in path}
     return {
         "keys": keys,
