@@ -193,21 +193,35 @@ def completed(space: SearchSpace, config: ServingConfig, deployment: Deployment)
 def widened(space: SearchSpace, config: ServingConfig) -> SearchSpace:
     """The space with a configuration's own values as further ladder steps, so that it is a point of the grid.
 
+    Options that the space does not search stay as the configuration has them.
+
     Raises:
         BadInput: the configuration says nothing about one of the dimensions.
     """
     values = config.flat()
+    open_ones = [dimension.name for dimension in space.active if dimension.name not in values]
+    if open_ones:
+        raise BadInput(f"The configuration leaves {open_ones[0]} open; search space {space.name!r} varies it.")
     dimensions = []
     for dimension in space.dimensions:
-        steps = dimension.values
-        if dimension.enabled and dimension.name not in values:
-            raise BadInput(f"The configuration leaves {dimension.name} open; search space {space.name!r} varies it.")
-        if dimension.enabled and values[dimension.name] not in steps:
-            steps = (*steps, values[dimension.name])
-            ordered = all(isinstance(step, (int, float)) and not isinstance(step, bool) for step in steps)
-            steps = tuple(sorted(steps, key=_number)) if ordered else steps
-        dimensions.append(changed(dimension, values=steps))
+        if dimension.enabled:
+            dimensions.append(changed(dimension, values=_with_step(dimension.values, values[dimension.name])))
+        elif dimension.name not in values:
+            dimensions.append(dimension)
+    searched = {dimension.name for dimension in dimensions}
+    held = {name: value for name, value in values.items() if name not in searched}
+    dimensions += [
+        Dimension(name=name, values=(value,), default=value, reason="As the configuration has it.")
+        for name, value in held.items()
+    ]
     return checked(changed(space, dimensions=tuple(dimensions)))
+
+
+def _with_step(steps: tuple[OptionValue, ...], value: OptionValue) -> tuple[OptionValue, ...]:
+    if value in steps:
+        return steps
+    ordered = all(isinstance(step, (int, float)) and not isinstance(step, bool) for step in (*steps, value))
+    return tuple(sorted((*steps, value), key=_number)) if ordered else (*steps, value)
 
 
 def all_configs(space: SearchSpace) -> tuple[ServingConfig, ...]:
