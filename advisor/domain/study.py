@@ -196,6 +196,8 @@ class SearchSpace(StrictModel):
     def _check_choice(self, condition: Condition) -> None:
         for name, values in (condition.choice or {}).items():
             dimension = self.dimension(name)
+            if len(dimension.values) == 1:  # held fixed, maybe at a value that the condition does not speak of
+                continue
             steps = [*dimension.values, *([] if dimension.default is None else [dimension.default])]
             wrong = next((value for value in values if value not in steps), None)
             if wrong is not None:

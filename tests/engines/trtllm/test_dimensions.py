@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,6 +184,15 @@ def test_a_space_of_one_s_own_is_searched_in_advisor_s_words() -> None:
     assert document["scheduler_config"] == {"capacity_scheduler_policy": "GUARANTEED_NO_EVICT"}
     with pytest.raises(BadInput, match="These releases have it"):
         to_yaml(NEWEST, MAVERICK, config(options={"scheduler_config.waiting_queue_policy": "fcfs"}), 5120)
+
+
+def test_the_example_of_the_manual_can_be_searched() -> None:
+    manual = (Path(__file__).parents[3] / "docs" / "search-spaces.md").read_text(encoding="utf-8")
+    example = manual.partition("```yaml\n")[2].partition("```")[0]
+    space = parse(SearchSpace, yaml.safe_load(example), "search-spaces.md")
+    assert "moe_backend" not in all_configs(searched(space))[0].options
+    sizes = {config.options[GRAPH_SIZES] for config in all_configs(searched(space, "moe_backend"))}
+    assert sizes == {"auto", "powers_of_2", "every_64", "[1, 2, 4, 8, 16, 32, 64, 96, 128]"}
 
 
 @pytest.mark.parametrize(
