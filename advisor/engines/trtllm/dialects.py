@@ -230,7 +230,7 @@ def check_option(spoken: Dialect, name: str, value: OptionValue) -> None:
         BadInput: the release has no such key, or does not take the value.
     """
     if name in OPTION_FIELDS:
-        refused = silence_is_not(spoken, name, value)
+        refused = silence_is_not(spoken, name, value) or _word_refused(spoken, name, value)
         if refused is not None:
             raise BadInput(refused)
         return
@@ -254,6 +254,15 @@ def check_option(spoken: Dialect, name: str, value: OptionValue) -> None:
         raise BadInput(f"Option {name!r} of {release} takes a list, not {value!r}.") from None
     if refusal is not None:
         raise BadInput(f"Option {name!r} of {release}: {refusal}.")
+
+
+def _word_refused(spoken: Dialect, name: str, value: OptionValue) -> str | None:
+    """Why a release does not take a word of a field that is free text to the deployment."""
+    option = spoken.table.get(spoken.keys.get(name, ""))
+    if option is None or not option.choices or name == "kv_cache_dtype":  # its words are advisor's own
+        return None
+    refusal = option.refusal(value)
+    return None if refusal is None else f"Option {name!r} of TensorRT-LLM {spoken.release}: {refusal}."
 
 
 def as_written(spoken: Dialect, name: str, value: OptionValue) -> Any:
