@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from advisor.app.defaults import Defaults
+from advisor.domain.answers import DEFAULT_MOST_DRIFT
 from advisor.domain.deadlines import Deadlines
 from advisor.domain.deployment import Deployment, GpuFacts, ModelFacts
 from advisor.domain.objective import Objective, Slo
@@ -46,6 +47,8 @@ class StudyContext:
     predict: Predict
     references: dict[str, float]
     defaults: Defaults
+    vary: tuple[str, ...] = ()
+    max_answer_drift: float = DEFAULT_MOST_DRIFT
 
     @property
     def max_seq_len(self) -> int:

@@ -56,6 +56,8 @@ class Plan(StrictModel):
     workload_name: str
     objective: Objective
     slo: Slo
+    searched: dict[str, int] = Field(description="Dimensions of the space and the steps of each")
+    conditions: tuple[str, ...] = Field(description="Conditions between them, in words")
     n_configs: int = Field(description="Distinct configurations of the space")
     n_fit: int = Field(description="Of those, how many the memory law lets run and the workload can use")
     rows: tuple[PlanRow, ...]
@@ -151,6 +153,8 @@ def plan(resolved: Resolved, forecaster: Forecaster, baseline: ServingConfig, wo
         workload_name=workload.name,
         objective=resolved.objective,
         slo=resolved.slo,
+        searched={dimension.name: len(dimension.values) for dimension in resolved.space.active},
+        conditions=tuple(condition.text for condition in resolved.space.conditions),
         n_configs=len(configs),
         n_fit=len(order_found),
         rows=tuple(ranked[:top_n]),

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from advisor.app.answers import answer_check
 from advisor.app.context import StudyContext
 from advisor.app.decided import decided_by_default
 from advisor.app.pareto import ParetoPoint, alike, pareto_front
@@ -14,6 +15,7 @@ from advisor.app.rescue import RescueReport
 from advisor.app.robustness import RobustChoice, robust_choice
 from advisor.app.trial_maker import launches
 from advisor.app.tuner import comparison
+from advisor.domain.answers import AnswerCheck
 from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import LimitedBy, MemoryReport, Metrics, RefereeReport, Source
 from advisor.domain.objective import Objective, Slo
@@ -152,6 +154,9 @@ class Result(StrictModel):
     decided_by_default: tuple[str, ...] = Field(
         default=(), description="Sentences on defaults, nobody's choice, that limit the result"
     )
+    answers: AnswerCheck | None = Field(
+        default=None, description="Where dimensions that can change answers were searched: whether they did"
+    )
     counts: Counts
     stopped_by: str
     seed: int
@@ -275,6 +280,7 @@ def result(
         decided_by_default=()
         if best is None
         else decided_by_default(context, workload, best, base, others, stopped_by),
+        answers=answer_check(context, records, None if best is None else best.config),
         counts=count(records),
         stopped_by=stopped_by,
         seed=context.seed,

@@ -10,14 +10,14 @@ from typing import Any, get_args
 from pydantic import Field
 
 from advisor.app.defaults import Defaults
-from advisor.domain.deployment import OPTION_FIELDS, Deployment, Quantization
+from advisor.domain.deployment import Deployment, Quantization
 from advisor.domain.errors import BadInput
 from advisor.domain.objective import Objective, Slo, check_objective, parse_objective, parse_slo
-from advisor.domain.serving_config import FOUR_SETTINGS
 from advisor.domain.strict import StrictModel, changed, parse, unknown_name
 from advisor.domain.study import Budget, SearchSpace, Study
 from advisor.domain.workload import MOST_WORKLOADS, Workload, crossed, parse_workload, too_many
 from advisor.engines.dialect import EngineDialect
+from advisor.engines.dimensions import check_dimensions, spoken_space
 from advisor.engines.spoken import ENGINES_SPOKEN, NEWEST, spoken_by
 from advisor.search.space import restrict
 from advisor.store import catalog
@@ -53,6 +53,8 @@ class Question(StrictModel):
     engine_version: str | None = None
     load_format: str | None = None
     search_space: str | None = None
+    vary: tuple[str, ...] = ()
+    max_answer_drift: float | None = Field(default=None, ge=0, le=1)
     max_launches: int | None = Field(default=None, ge=1)
     max_hours: float | None = Field(default=None, gt=0)
     gpu_hours: float | None = Field(default=None, gt=0)
@@ -69,6 +71,8 @@ class Resolved(StrictModel):
     slo: Slo
     budget: Budget
     defaults: Defaults
+    vary: tuple[str, ...] = Field(default=(), description="Dimensions asked for besides those of the study")
+    max_answer_drift: float
 
 
 def resolve(question: Question) -> Resolved:
@@ -90,11 +94,9 @@ def resolve(question: Question) -> Resolved:
     switched = deployment.engine != study.deployment.engine
     own_space = SPACES[deployment.engine] if switched else study.search_space
     whole = catalog.search_space(question.search_space or own_space)
-    vary = [name for name in study.vary if name != "enable_attention_dp" or question.attention_dp is None]
-    if question.search_space is not None or switched:  # such a space need not have every dimension that is varied
-        vary = [name for name in vary if name in {dimension.name for dimension in whole.dimensions}]
-    space = restrict(whole, vary=tuple(vary))
-    _check_options(space, deployment, spoken)
+    optional = question.search_space is not None or switched
+    space = _space(whole, question, study, deployment, spoken, optional=optional)
+    check_dimensions(space, spoken, deployment, facts)
     budget = Budget(
         max_launches=question.max_launches or study.budget.max_launches,
         max_hours=question.max_hours or study.budget.max_hours,
@@ -116,7 +118,32 @@ def resolve(question: Question) -> Resolved:
         slo=slo,
         budget=budget,
         defaults=_defaults(question, study, workloads, deployment, slo),
+        vary=question.vary,
+        max_answer_drift=study.max_answer_drift if question.max_answer_drift is None else question.max_answer_drift,
     )
+
+
+def _space(
+    whole: SearchSpace,
+    question: Question,
+    study: Study,
+    deployment: Deployment,
+    spoken: EngineDialect,
+    *,
+    optional: bool,
+) -> SearchSpace:
+    """What is searched: the enabled dimensions, those that the study varies, and those asked for.
+
+    `optional`: another space than the study's own need not have every dimension that the study varies.
+    """
+    vary = [spoken.canonical(name) for name in study.vary]
+    if question.attention_dp is not None:
+        vary = [name for name in vary if name != "enable_attention_dp"]
+    if optional:
+        own = {spoken.canonical(dimension.name) for dimension in whole.dimensions}
+        vary = [name for name in vary if name in own]
+    vary += [spoken.canonical(name) for name in question.vary]
+    return restrict(spoken_space(whole, vary, spoken, deployment), vary=tuple(vary))
 
 
 def _defaults(
@@ -134,30 +161,6 @@ def _defaults(
         space=question.search_space is None and not own,
         max_seq_len=deployment.max_seq_len is None,
     )
-
-
-def _check_options(space: SearchSpace, deployment: Deployment, spoken: EngineDialect) -> None:
-    """Refuse a ladder step that the release or the deployment cannot have, and a dimension without a starting point.
-
-    Raises:
-        BadInput: naming the space, the dimension and the step.
-    """
-    for dimension in space.active:
-        if dimension.name in FOUR_SETTINGS:
-            continue
-        place = f"Search space {space.name!r}, dimension {dimension.name}"
-        for value in dimension.values:
-            try:
-                spoken.check_option(dimension.name, value)
-                deployment.with_options({dimension.name: value})
-            except BadInput as error:
-                raise BadInput(f"{place}: {error}") from None
-        if deployment.option(dimension.name) is None:
-            raise BadInput(
-                f"{place}: the study does not say where the baseline stands, so it cannot be varied. "
-                f"Dimensions beside the four settings: {', '.join(sorted(OPTION_FIELDS))}; each must be stated in the "
-                "study's deployment where it has no default, others of the engine under its engine_options."
-            )
 
 
 def announced(model: str) -> str:

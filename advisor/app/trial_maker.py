@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from advisor.app.answers import answer_question
 from advisor.app.context import StudyContext
 from advisor.app.trial_runner import run_trial
 from advisor.domain.outcome import Rejected
@@ -50,6 +51,7 @@ class TrialMaker:
             memory_predicted_gib=context.predict(asked.config, context.workloads[0]).memory_gib,
             max_attempts=min(MAX_ATTEMPTS, max(1, self.starts_left())),
             referee=referee,
+            answers=answer_question(context, self.ledger.records(), asked.config),
             expected_gain=asked.expected_gain,
             goal=context.objective,
         )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from advisor.app.engines import load_engine
+from advisor.domain.answers import AnswerQuestion, GreedyAnswers
 from advisor.domain.errors import BadInput, EngineFailed
 from advisor.domain.measurement import EffectiveSettings, LoadPoint, MemoryReport, ProfiledMemory, WorkloadOutcome
 from advisor.domain.outcome import RETRIED_ONCE, BadConfig, Evidence, Infrastructure, Measured, Outcome, Unhealthy
@@ -23,6 +24,7 @@ from advisor.domain.ports import (
 from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import PhaseTiming, TrialRecord
 from advisor.domain.workload import Workload
+from advisor.metrics.answers import drift_refusal
 from advisor.search.loads import at_load, best_load, next_load, worst_excess
 
 LOAD_SEED = 61  # more than a study has workloads; times the loads of one of them below the referee's
@@ -89,6 +91,7 @@ class _Launch(StrictModel):
     memory_measured_gib: MemoryReport | None = None
     profiled_gib: ProfiledMemory | None = None
     surprises: tuple[str, ...] = ()
+    answers: GreedyAnswers | None = None
 
     @property
     def is_worth_another(self) -> bool:
@@ -112,6 +115,9 @@ def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent
         outcome = server.failure() or unhealthy(server.effective(), spec)
         measured: tuple[WorkloadOutcome, ...] = ()
         loads: list[PhaseTiming] = []
+        answers: GreedyAnswers | None = None
+        if outcome is None and request.answers is not None and spec.fidelity == "full":  # dummy weights say nothing
+            answers, outcome = _answers(server, request.answers, engine)
         if outcome is None and spec.fidelity == "full":
             began_s = time.monotonic()
             measured, outcome = _measure(server, request, engine, stop, on_event, evidence)
@@ -125,7 +131,20 @@ def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent
             memory_measured_gib=server.memory(),
             profiled_gib=server.profiled(),
             surprises=server.surprises(),
+            answers=answers,
         )
+
+
+def _answers(
+    server: RunningServer, asked: AnswerQuestion, engine: Engine
+) -> tuple[GreedyAnswers | None, Outcome | None]:
+    """What the server answers, before anything is measured: what departs too far costs no benchmark."""
+    try:
+        answers = engine.measurer().answers(server, repeats=asked.reference is None)
+    except OUTSIDE as error:
+        return None, server.failure() or Infrastructure(reason=_text(error))
+    refusal = None if answers is None else drift_refusal(answers, asked)
+    return answers, None if refusal is None else Unhealthy(reason=refusal)
 
 
 def unhealthy(effective: EffectiveSettings | None, spec: LaunchSpec) -> Unhealthy | None:

@@ -229,6 +229,8 @@ def open_session(question: Question, how: How) -> Session:
         predict=forecaster.predict,
         references=forecaster.references(baselines, launched, resolved.objective, resolved.space),
         defaults=resolved.defaults,
+        vary=resolved.vary,
+        max_answer_drift=resolved.max_answer_drift,
     )
     gate = MemoryGate(context, forecaster)
     return Session(

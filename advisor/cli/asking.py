@@ -18,5 +18,6 @@ def question(**said: Any) -> Question:
     from advisor.domain.strict import parse
 
     plain = {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in said.items()}
-    plain["workloads"] = plain.get("workloads") or []
+    for repeatable in ("workloads", "vary"):
+        plain[repeatable] = plain.get(repeatable) or []
     return parse(Question, plain, "options")

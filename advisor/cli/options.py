@@ -121,6 +121,14 @@ SpaceName = Annotated[
         "--search-space", help="Search space by name or file: default, low_latency ...", rich_help_panel=STUDY
     ),
 ]
+Vary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vary",
+        help="Search this dimension of the space too; repeatable. The only way to search one that can change answers.",
+        rich_help_panel=STUDY,
+    ),
+]
 ObjectiveName = Annotated[
     str | None,
     typer.Option(

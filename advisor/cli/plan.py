@@ -27,6 +27,7 @@ def plan(
     engine_version: opt.EngineVersion = None,
     study: opt.StudyName = None,
     search_space: opt.SpaceName = None,
+    vary: opt.Vary = None,
     objective: opt.ObjectiveName = None,
     gpu_price: opt.GpuPrice = None,
     output: opt.Output = opt.OutputFormat.text,
@@ -57,6 +58,7 @@ def plan(
         kv_cache_dtype=kv_cache_dtype,
         engine_version=engine_version,
         search_space=search_space,
+        vary=vary,
     )
     documents = plan_question(asked, top_n)
     if output is opt.OutputFormat.json:

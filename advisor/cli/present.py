@@ -94,7 +94,7 @@ def run(session: Session, output: OutputFormat) -> int:
         NothingFeasible: no configuration serves any workload within its limits.
         EngineFailed: launches failed one after the other for reasons outside their configurations.
     """
-    from advisor.report import bundle, console
+    from advisor.report import bundle, console, plan_view
     from advisor.report.progress import reporter_for
     from advisor.report.summary import study_view
 
@@ -105,6 +105,8 @@ def run(session: Session, output: OutputFormat) -> int:
     screen.print(console.banner(identity.source, identity.label, session.why_twin))
     if session.forecaster.dialect.warning:
         screen.print(session.forecaster.dialect.warning, markup=False)
+    if said := plan_view.answers_text(session.context):
+        screen.print(said, markup=False)
     with session.open_ledger() as ledger:
         with reporter_for(screen)(session.context, screen, ledger.records()) as reporter:
             summary = session.run(ledger, reporter, cancel)

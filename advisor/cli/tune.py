@@ -37,6 +37,7 @@ def tune(
     load_format: opt.LoadFormat = None,
     study: opt.StudyName = None,
     search_space: opt.SpaceName = None,
+    vary: opt.Vary = None,
     objective: opt.ObjectiveName = None,
     gpu_price: opt.GpuPrice = None,
     sampler: Annotated[
@@ -53,6 +54,16 @@ def tune(
         str | None,
         typer.Option(
             help="A YAML file that crashes: find the nearest configuration that serves the workload, in few launches.",
+            rich_help_panel=opt.STUDY,
+        ),
+    ] = None,
+    max_answer_drift: Annotated[
+        float | None,
+        typer.Option(
+            help="With dimensions that can change answers: share of prompts, beyond noise, that may be answered "
+            "otherwise than by the baseline; 1 allows anything. [default: the study's, 0.25]",
+            min=0,
+            max=1,
             rich_help_panel=opt.STUDY,
         ),
     ] = None,
@@ -119,6 +130,8 @@ def tune(
         engine_version=engine_version,
         load_format=load_format,
         search_space=search_space,
+        vary=vary,
+        max_answer_drift=max_answer_drift,
         max_launches=max_launches,
         max_hours=max_hours,
         gpu_hours=gpu_hours,

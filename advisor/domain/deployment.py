@@ -36,7 +36,13 @@ OPTION_FIELDS: dict[str, str] = {
     "kv_cache_dtype": "kv_cache_dtype",
     "moe_backend": "moe_backend",
     "enable_block_reuse": "block_reuse",
+    "graph_padding": "graph_padding",
+    "disable_overlap_scheduler": "overlap_scheduler",
+    "tp": "tp",
+    "ep": "ep",
 }
+_NEGATED = ("disable_overlap_scheduler",)  # said the other way round
+GRAPH_SIZES = "cuda_graph_batch_sizes"  # the one dimension with a fixed meaning that is no field: `auto` for all
 
 
 class ModelFacts(StrictModel):
@@ -155,26 +161,31 @@ class Deployment(StrictModel):
     def with_options(self, options: Mapping[str, OptionValue]) -> Deployment:
         """This deployment as one trial runs it: options that name a fixed field override it, others join the engine's.
 
+        The GPUs stay: with another `tp` there are as many pipeline stages as use them all, and `ep` follows it.
+
         Raises:
             BadInput: a value that the field cannot have.
         """
         updates: dict[str, object] = {
-            OPTION_FIELDS[name]: value for name, value in options.items() if name in OPTION_FIELDS
+            OPTION_FIELDS[name]: _as_field(name, value) for name, value in options.items() if name in OPTION_FIELDS
         }
         further = {name: value for name, value in options.items() if name not in OPTION_FIELDS}
         if further:
             updates["engine_options"] = {**self.engine_options, **further}
+        tp = updates.get("tp", self.tp)
+        if isinstance(tp, int) and tp not in (0, self.tp):
+            updates = {"pp": max(1, self.gpus // tp), "ep": self.ep_at(tp), **updates}
         try:
             return changed(self, **updates) if updates else self
         except ValidationError as error:
             raise BadInput(f"options: {explain(error, Deployment)}") from None
 
     def option(self, name: str) -> OptionValue | None:
-        """What the study fixes of an option, None where it says nothing."""
-        if name in OPTION_FIELDS:
-            fixed: OptionValue | None = getattr(self, OPTION_FIELDS[name])
-            return fixed
-        return self.engine_options.get(name)
+        """What it fixes under the name of a dimension; None where it says nothing."""
+        if name not in OPTION_FIELDS:
+            return self.engine_options.get(name, "auto" if name == GRAPH_SIZES else None)
+        value: OptionValue | None = getattr(self, OPTION_FIELDS[name])
+        return None if value is None else _as_field(name, value)
 
     def check_model(self, facts: ModelFacts) -> None:
         """Refuse a layout that the model cannot be cut into.
@@ -216,6 +227,11 @@ class Deployment(StrictModel):
                 f"Workload {workload.name} needs {longest:,} tokens, but max_seq_len is fixed at {self.max_seq_len:,}; "
                 "raise it or leave it out."
             )
+
+
+def _as_field(name: str, value: OptionValue) -> OptionValue:
+    """The value of a field from that of its dimension, and back."""
+    return not value if name in _NEGATED and isinstance(value, bool) else value
 
 
 def divisors(n: int) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from numpy.typing import NDArray
 from pydantic import Field
 
+from advisor.domain.answers import AnswerQuestion, GreedyAnswers
 from advisor.domain.deadlines import Deadlines
 from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import (
@@ -160,6 +161,10 @@ class Measurer(Protocol):
         """The engine's own benchmark beside ours, never mixed in; None where there is none."""
         ...
 
+    def answers(self, server: RunningServer, repeats: bool) -> GreedyAnswers | None:
+        """What it answers greedily to fixed prompts, if asked to twice; None where nothing is answered (the twin)."""
+        ...
+
 
 @runtime_checkable
 class Engine(Protocol):
@@ -192,6 +197,7 @@ class TrialRequest(StrictModel):
     max_attempts: int = Field(default=2, ge=1, description="Process starts it may cost")
     referee: bool = Field(default=False, description="Run the engine's own benchmark after ours")
     expected_gain: float | None = None
+    answers: AnswerQuestion | None = Field(default=None, description="None: its answers are not asked for")
     goal: Objective = Field(default=Objective(), description="With goodput, the best load of each launch is searched")
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from advisor.domain.answers import GreedyAnswers
 from advisor.domain.measurement import EffectiveSettings, MemoryReport, ProfiledMemory, Source, WorkloadOutcome
 from advisor.domain.outcome import Infrastructure, Measured, Outcome, OutOfMemory, Rejected, summary
 from advisor.domain.serving_config import ServingConfig
@@ -40,6 +41,9 @@ class TrialRecord(StrictModel):
     memory_measured_gib: MemoryReport | None = None
     profiled_gib: ProfiledMemory | None = None
     surprises: tuple[str, ...] = Field(default=(), description="What the server really uses, other than asked")
+    answers: GreedyAnswers | None = Field(
+        default=None, description="To fixed prompts, where a dimension that can change answers is searched"
+    )
     expected_gain: float | None = Field(
         default=None, description="What its proposer expected of it, as a fraction of the incumbent; null if unsaid"
     )

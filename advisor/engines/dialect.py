@@ -104,6 +104,19 @@ class EngineDialect(Protocol):
         """
         ...
 
+    def canonical(self, name: str) -> str:
+        """The name under which advisor knows a dimension that may be spelled as in the engine's own file."""
+        ...
+
+    @property
+    def changes_answers(self) -> Sequence[str]:
+        """Dimensions that can change what the model says."""
+        ...
+
+    def silent_option(self, name: str) -> OptionValue | None:
+        """What the release does with an option that neither file nor deployment states, None where it is not known."""
+        ...
+
     def violations(
         self, deployment: Deployment, config: ServingConfig, workloads: Iterable[Workload], max_seq_len: int
     ) -> tuple[Violation, ...]:

@@ -11,6 +11,7 @@ import functools
 from types import TracebackType
 from typing import Any
 
+from advisor.domain.answers import GreedyAnswers
 from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import (
     EffectiveSettings,
@@ -278,4 +279,8 @@ class SimulatedMeasurer:
         self, server: RunningServer, workload: Workload, seed: int, evidence: EvidenceStore
     ) -> RefereeReport | None:
         """None: the twin has no benchmark of its own."""
+        return None
+
+    def answers(self, server: RunningServer, repeats: bool) -> GreedyAnswers | None:
+        """None: the twin has no words."""
         return None

@@ -12,7 +12,7 @@ from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import OptionValue
 from advisor.domain.strict import StrictModel
 
-YamlValue = OptionValue | None
+YamlValue = OptionValue | list[Any] | None
 
 
 class YamlEntry(StrictModel):

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from advisor.domain.answers import GreedyAnswers
 from advisor.domain.errors import EngineFailed
 from advisor.domain.measurement import LimitedBy, Metrics, RefereeReport, WarmUp, WorkloadOutcome
 from advisor.domain.ports import (
@@ -22,6 +23,7 @@ from advisor.domain.strict import changed
 from advisor.domain.workload import Workload
 from advisor.load.checks import expected_hit_rates, hit_rate_note, shortfall_note
 from advisor.load.client import run_load
+from advisor.load.greedy import greedy_answers
 from advisor.load.pulse import ClientLimits, judge_client
 from advisor.load.referee import compared
 from advisor.load.requests import Load, make_load
@@ -136,6 +138,15 @@ class HttpMeasurer:
         if self._referee is None:
             return None
         return compared(self._referee(server, workload, seed, evidence), self._measured.get(workload.name))
+
+    def answers(self, server: RunningServer, repeats: bool) -> GreedyAnswers | None:
+        """Its greedy answers to fixed prompts.
+
+        Raises:
+            EngineFailed: it does not answer.
+        """
+        assert isinstance(server, HttpServer)
+        return greedy_answers(server.target, repeats)
 
 
 def _ask_again(server: HttpServer, workload: Workload, run: LoadRun, number: int) -> None:

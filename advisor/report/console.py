@@ -23,7 +23,13 @@ SHORT_NAMES = {
     "enable_chunked_prefill": "chunked",
     "stream_interval": "stream",
     "kv_cache_dtype": "kv dtype",
+    "cuda_graph_batch_sizes": "graph sizes",
 }
+
+
+def short_name(name: str) -> str:
+    """A setting in the head of a column: by its usual short name, else by the last part of its key."""
+    return SHORT_NAMES.get(name, name.rpartition(".")[2].replace("_", " "))
 
 
 @functools.cache

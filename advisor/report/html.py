@@ -16,7 +16,7 @@ from advisor.report.markup import Html, copyable, join, tag
 from advisor.report.metric_rows import METRICS
 from advisor.report.page_style import CSS, SCRIPT
 from advisor.report.reproduce import reproduce
-from advisor.report.study_notes import ROBUST, outlook_text, robust_section
+from advisor.report.study_notes import ROBUST, answer_notes, outlook_text, robust_section
 from advisor.report.summary import (
     LIMITS,
     STOPPED,
@@ -200,7 +200,7 @@ def _comparison(result: Result, best: ResultEntry) -> Html:
         low, high = best.ci95
         of = f"95 % interval of the best's {charts.objective_title(result)}"
         said.insert(0, f"{of}: {low:,.1f} to {high:,.1f}, from {len(best.trials)} runs.")
-    said += [*measured_notes(result), *goal_notes(result)]
+    said += [*measured_notes(result), *answer_notes(result.answers), *goal_notes(result)]
     notes = tag("p", " ".join(said), class_="aside")
     return tag("div", tag("h3", "Best against baseline"), html_tables.comparison_table(result, best), limited, notes)
 

@@ -10,7 +10,7 @@ from advisor.domain.outcome import OutOfMemory, summary
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue
 from advisor.domain.trial import TrialRecord
 from advisor.report.charts import baseline_title, group_of, short_text
-from advisor.report.console import SHORT_NAMES, value_text
+from advisor.report.console import SHORT_NAMES, short_name, value_text
 from advisor.report.markup import Html, join, table, tag
 from advisor.report.metric_rows import METRICS, NONE
 from advisor.report.summary import setting_title
@@ -117,7 +117,7 @@ def _names(flats: Sequence[dict[str, OptionValue]]) -> list[str]:
 def trials_table(results: Sequence[Result], records: Sequence[TrialRecord]) -> Html:
     """Every trial in order; a group of columns a workload."""
     names = _names([record.config.flat() for record in records])
-    heads = ["trial", "role", "proposed by", *(SHORT_NAMES.get(name, name) for name in names), "outcome", "free, GiB"]
+    heads = ["trial", "role", "proposed by", *(short_name(name) for name in names), "outcome", "free, GiB"]
     words = {1, 2, len(heads) - 2}
     groups = [("", len(heads))]
     for result in results:

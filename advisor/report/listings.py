@@ -36,10 +36,13 @@ def study_details(study: Study, space: SearchSpace) -> RenderableType:
             fixed.add_row(name, value_text(value))
     varied = table("varies", "ladder", "why")
     varied.columns[1].justify = varied.columns[2].justify = "left"
+    more = []
     for dimension in space.dimensions:
+        name = dimension.name + (" (can change answers)" if dimension.changes_answers else "")
         if dimension.enabled or dimension.name in study.vary:
-            name = dimension.name + (" (changes answers)" if dimension.changes_answers else "")
             varied.add_row(name, " ".join(map(value_text, dimension.values)), dimension.reason)
+        else:
+            more.append(f"{name}: {' '.join(map(value_text, dimension.values))}")
     facts = table("", "")
     facts.columns[1].justify = "left"
     facts.add_row("workloads", ", ".join(study.workload_names))
@@ -48,7 +51,9 @@ def study_details(study: Study, space: SearchSpace) -> RenderableType:
     facts.add_row("baseline", study.baseline)
     facts.add_row("budget", f"{study.budget.max_launches} launches")
     for condition in space.conditions:
-        facts.add_row("condition", f"{condition.setting} at most {condition.at_most}: {condition.reason}")
+        facts.add_row("condition", f"{condition.text}: {condition.reason}")
+    for option in more:
+        facts.add_row("with --vary", option)
     for source in study.sources:
         facts.add_row("source", source)
     return Group(Text(study.title, style="bold"), Text(study.description), Text(), fixed, Text(), varied, Text(), facts)

@@ -10,11 +10,13 @@ from pydantic import BaseModel, Field
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from advisor.app.answers import answer_dimensions
+from advisor.app.context import StudyContext
 from advisor.app.estimating import Estimate, Plan, PlanRow
 from advisor.domain.measurement import MemoryReport
 from advisor.domain.outcome import summary
 from advisor.domain.strict import StrictModel
-from advisor.report.console import SHORT_NAMES, banner, table, value_text
+from advisor.report.console import banner, short_name, table, value_text
 from advisor.report.summary import LIMITS
 from advisor.search.stopping import confirmation_launches
 
@@ -31,6 +33,7 @@ class DryRun(StrictModel):
     workloads: tuple[str, ...]
     searched: dict[str, int]
     n_configs: int
+    answers_checked: tuple[str, ...] = Field(description="Dimensions that can change what the model says")
     max_launches: int
     confirmation_launches: int
     baselines: tuple[str, ...]
@@ -95,13 +98,22 @@ def memory_table(memory: MemoryReport) -> RenderableType:
 def plan_ranking(plan: Plan) -> RenderableType:
     """The best of the space, and the baseline under them."""
     names = list(plan.baseline.serving_config.flat())
-    short = [SHORT_NAMES.get(name, name) for name in names]
+    short = [short_name(name) for name in names]
     grid = table("rank", *short, "tok/s/GPU", "TTFT p99", "TPOT", "free GiB", "P(fits)", "limited by")
     for place, row in enumerate(plan.rows, start=1):
         grid.add_row(str(place), *_cells(row, names))
     grid.add_row("baseline", *_cells(plan.baseline, names), style="dim")
+    searched = ", ".join(f"{name} ({n})" for name, n in plan.searched.items())
+    where = f", where {'; '.join(plan.conditions)}" if plan.conditions else ""
     fits = f"{plan.n_fit:,} of {plan.n_configs:,} configurations fit and can serve {plan.workload_name}."
-    return Group(banner("predicted", "predicted by the twin"), Text(), Text(fits), Text(), grid)
+    return Group(
+        banner("predicted", "predicted by the twin"),
+        Text(),
+        Text(fits),
+        Text(),
+        grid,
+        Text(f"Searched: {searched}{where}.", "dim"),
+    )
 
 
 def _cells(row: PlanRow, names: Sequence[str]) -> list[str]:
@@ -134,6 +146,7 @@ def plan_document(session: Session) -> DryRun:
         workloads=tuple(workload.name for workload in context.workloads),
         searched={dimension.name: len(dimension.values) for dimension in context.space.active},
         n_configs=context.space_size,
+        answers_checked=answer_dimensions(context.space),
         max_launches=context.budget.max_launches,
         confirmation_launches=confirmation_launches(context.budget, len(context.workloads)),
         baselines=context.launched_baselines,
@@ -157,6 +170,10 @@ def plan_text(session: Session) -> RenderableType:
     )
     facts.add_row("searched", ", ".join(f"{name} ({n} steps)" for name, n in document.searched.items()))
     facts.add_row("", f"{document.n_configs:,} configurations")
+    for condition in context.space.conditions:
+        facts.add_row("where", condition.text)
+    if document.answers_checked:
+        facts.add_row("answers", answers_text(context))
     facts.add_row("measured on", ", ".join(document.workloads))
     facts.add_row(
         "launches",
@@ -173,6 +190,19 @@ def plan_text(session: Session) -> RenderableType:
     facts.add_row("expected", gain_text(document.predicted_gain, context.baseline.name))
     facts.add_row("results", document.run_folder)
     return Group(banner(context.identity.source, context.identity.label, session.why_twin), Text(), facts)
+
+
+def answers_text(context: StudyContext) -> str:
+    """What is searched that can change answers, and what watches over it; empty where nothing is."""
+    names = " and ".join(answer_dimensions(context.space))
+    if not names:
+        return ""
+    if context.identity.source == "simulated":
+        return f"{names} can change what the model says. The twin has no answers, so nothing is checked."
+    return (
+        f"{names} can change what the model says: each launch answers fixed prompts, and one that differs from the "
+        f"baseline in more than {100 * context.max_answer_drift:.0f} % of them, beyond the noise, is not considered."
+    )
 
 
 def gain_text(gain: float | None, baseline: str) -> str:

@@ -15,13 +15,13 @@ from advisor.domain.outcome import summary
 from advisor.domain.ports import Asked, TrialEvent
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
 from advisor.domain.trial import TrialRecord
-from advisor.report.console import SHORT_NAMES, value_text
+from advisor.report.console import short_name, value_text
 
 
 def config_text(config: ServingConfig) -> str:
     """The four settings and the options in one short clause."""
     batch, tokens, graphs, fraction = (value_text(getattr(config, name)) for name in FOUR_SETTINGS)
-    options = "".join(_option_text(SHORT_NAMES.get(name, name), value) for name, value in config.options.items())
+    options = "".join(_option_text(short_name(name), value) for name, value in config.options.items())
     return f"batch {batch} tokens {tokens} graphs {graphs} kv {fraction}{options}"
 
 

@@ -28,6 +28,10 @@ def tune_argv(context: StudyContext, study: Study, shipped: Collection[str]) -> 
     argv += _deployment(context, study, named)
     if context.space.name != study.search_space:
         argv += ["--search-space", context.space.name]
+    for name in context.vary:
+        argv += ["--vary", name]
+    if context.max_answer_drift != study.max_answer_drift:
+        argv += ["--max-answer-drift", f"{context.max_answer_drift:g}"]
     if context.objective.metric != study.objective.metric:
         argv += ["--objective", context.objective.metric]
     price = context.objective.gpu_price_usd_per_hour

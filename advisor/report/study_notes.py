@@ -7,6 +7,7 @@ from rich.text import Text
 
 from advisor.app.results import StudySummary
 from advisor.app.robustness import RobustChoice
+from advisor.domain.answers import AnswerCheck
 from advisor.domain.measurement import MemoryReport, Source
 from advisor.report.console import table
 from advisor.report.markup import Html, tag
@@ -68,6 +69,29 @@ def outlook_text(summary: StudySummary) -> str:
     pace, gain = summary.outlook.launches_per_hour, 100 * summary.outlook.expected_gain
     hour = "One more hour (simulated)" if summary.source == "simulated" else "One more hour"
     return f"{hour} is about {pace:.0f} launches, of which the sampler expects {gain:.1f} % more at most."
+
+
+def answer_notes(check: AnswerCheck | None) -> list[str]:
+    """Whether the best answers as the baseline does; nothing where no searched dimension can change answers."""
+    if check is None:
+        return []
+    names = " and ".join(check.dimensions)
+    if check.floor is None:
+        return [f"{names} can change what the model says, and nothing was checked: no launch here answers prompts."]
+    notes = []
+    if check.best is not None:
+        notes.append(
+            f"{names} can change what the model says: the answers of the best differ from the baseline's in "
+            f"{100 * check.best.differing:.0f} % of {check.best.n_prompts} prompts (equal for "
+            f"{100 * check.best.common_prefix:.0f} % of their length), the baseline's from its own in "
+            f"{100 * check.floor:.0f} %."
+        )
+    if check.departed:
+        trials = ", ".join(f"#{each.trial} ({100 * each.differing:.0f} %)" for each in check.departed)
+        notes.append(
+            f"Not considered, because more than {100 * check.limit:.0f} % of the answers differ beyond that: {trials}."
+        )
+    return notes
 
 
 def miss_text(miss: NearestMiss) -> str:

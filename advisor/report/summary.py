@@ -12,10 +12,10 @@ from advisor.app.results import BaselineEntry, PredictedRow, Result, ResultEntry
 from advisor.domain.measurement import Source
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
 from advisor.metrics.confidence import Interval
-from advisor.report.console import SHORT_NAMES, table, value_text
+from advisor.report.console import short_name, table, value_text
 from advisor.report.goal_view import goal_notes, pareto_view
 from advisor.report.metric_rows import METRICS, NONE
-from advisor.report.study_notes import miss_text, outlook_text, robust_view
+from advisor.report.study_notes import answer_notes, miss_text, outlook_text, robust_view
 
 LIMITS = {
     "gpu": "the GPUs: kernels are busy all the time",
@@ -122,6 +122,7 @@ def result_view(result: Result) -> list[RenderableType]:
         parts += map(Text, (*measured_notes(result), *goal_notes(result)))
     else:
         parts.append(Text(verdict(result), style="bold red"))
+    parts += map(Text, answer_notes(result.answers))
     if result.top:
         parts += [Text(), top_table(result)]
         parts += [Text(TOP_NOTE, style="dim")] if len(result.top) > 1 else []
@@ -245,7 +246,7 @@ def _metric_rows(best: ResultEntry, base: ResultEntry | None) -> list[tuple[str,
 def top_table(result: Result) -> RenderableType:
     """The best configurations that were launched."""
     names = list(dict.fromkeys(name for entry in result.top for name in entry.serving_config.flat()))
-    short = [SHORT_NAMES.get(name, name) for name in names]
+    short = [short_name(name) for name in names]
     grid = table("top", *short, "tok/s/GPU", "TTFT p99", "TPOT", "free GiB", "trials")
     for place, entry in enumerate(result.top, start=1):
         grid.add_row(

@@ -85,25 +85,48 @@ def log_output(name: str, metrics: Metrics, objective: Objective) -> float | Non
 
 
 def grid_places(space: SearchSpace) -> Array:
-    """Where every configuration of the grid stands on the ladders that are searched, 0 to 1 each, shape (N, d)."""
+    """Where every configuration of the grid stands on the ladders that are searched, 0 to 1 each, shape (N, d).
+
+    A ladder of names has no order: each of three or more names is a coordinate of its own, 0 or 1.
+    """
     table = columns(space)
-    return np.stack([_along(dimension, table[dimension.name].tolist()) for dimension in space.active], axis=1)
+    return np.concatenate([_along(dimension, table[dimension.name].tolist()) for dimension in space.active], axis=1)
 
 
 def places_of(space: SearchSpace, configs: Sequence[ServingConfig]) -> Array:
     """The same of some configurations, on the grid or not, shape (n, d)."""
     flat = [config.flat() for config in configs]
     along = [_along(dimension, [values[dimension.name] for values in flat]) for dimension in space.active]
-    return np.stack(along, axis=1)
+    return np.concatenate(along, axis=1)
+
+
+def steps_along(space: SearchSpace) -> Array:
+    """Ladder steps that one coordinate of a place spans, shape (d,); from any name to another is one step."""
+    return np.concatenate([_spans(dimension) for dimension in space.active])
+
+
+def _spans(dimension: Dimension) -> Array:
+    n = len(dimension.values)
+    return np.full(n, 0.5) if _is_of_names(dimension) and n > 2 else np.array([n - 1.0])
+
+
+def _is_of_names(dimension: Dimension) -> bool:
+    return not all(isinstance(step, (int, float)) and not isinstance(step, bool) for step in dimension.values)
 
 
 def _along(dimension: Dimension, values: Sequence[OptionValue]) -> Array:
-    """Steps of a ladder as a share of its length; values between two steps by their ratio."""
+    """Steps of a ladder as a share of its length, shape (n, 1); values between two steps by their ratio.
+
+    Of names the coordinates of each, shape (n, number of names); of two they need only one.
+    """
     steps = dimension.values
     top = max(1, len(steps) - 1)
-    if not all(isinstance(step, (int, float)) and not isinstance(step, bool) for step in steps):
-        return np.array([steps.index(value) if value in steps else 0 for value in values], float) / top
+    if _is_of_names(dimension):
+        index = np.array([steps.index(value) if value in steps else -1 for value in values])
+        if len(steps) > 2:
+            return np.asarray(index[:, None] == np.arange(len(steps)), dtype=float)
+        return np.asarray(np.maximum(index, 0)[:, None] / top)
     ladder, asked = np.array(steps, float), np.array(values, float)
     lowest = ladder[ladder > 0].min(initial=1.0) / 2  # so that 0, graphs off, has a ratio
     along = np.interp(np.log(np.maximum(asked, lowest)), np.log(np.maximum(ladder, lowest)), np.arange(len(steps)))
-    return np.asarray(along / top)
+    return np.asarray(along[:, None] / top)

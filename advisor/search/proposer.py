@@ -22,7 +22,7 @@ from advisor.domain.trial import TrialRecord
 from advisor.memory.frontier import Frontier
 from advisor.search.admission import LEAST_P_FITS
 from advisor.search.expectation import Sought, expectations
-from advisor.search.prior import OBJECTIVE, places_of
+from advisor.search.prior import OBJECTIVE, places_of, steps_along
 from advisor.search.space import all_configs
 
 Array = NDArray[np.float64]
@@ -107,7 +107,7 @@ class OwnProposer:
         """Ladders between every configuration of the grid and the baseline, in steps, shape (N,)."""
         if self.sought.home is None:
             return np.zeros(len(self.sought.ladders.places))
-        steps = np.array([len(dimension.values) - 1 for dimension in self.sought.space.active], float)
+        steps = steps_along(self.sought.space)
         return np.asarray(np.abs(self.sought.ladders.places - places_of(self.sought.space, [self.sought.home])) @ steps)
 
     @functools.cached_property

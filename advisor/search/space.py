@@ -1,7 +1,9 @@
 """The search space as a grid of configurations: every combination of ladder steps, conditions applied, without repeats.
 
-A condition lowers a setting to its partner's value. That value may lie between two ladder steps (graphs up to 512 with
-a batch of 384 become 384, as the engine makes them with padding): "graphs up to the batch size" is always on the grid.
+Conditions that move a setting come first, each behind those that it depends on: a limit lowers or raises it, and where
+it sleeps it has its default. The value may lie between two ladder steps (graphs up to 512 with a batch of 384 become
+384, as the engine makes them with padding): "graphs up to the batch size" is always on the grid. Combinations that then
+break a condition are left out. What ends as the same configuration is one point of the grid.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig, config_from_flat
 from advisor.domain.strict import changed, explain, unknown_name
-from advisor.domain.study import Condition, Dimension, SearchSpace
+from advisor.domain.study import Choice, Condition, Dimension, SearchSpace
 
 Column = NDArray[Any]
+MOST_COMBINATIONS = 500_000  # a ranking of more takes minutes and gigabytes
 _LEGAL: dict[str, OptionValue] = dict(zip(FOUR_SETTINGS, (1, 1, 0, 0.5), strict=True))
 
 
@@ -44,6 +47,12 @@ def restrict(
     for name in [*vary, *pinned]:
         if name not in names:
             raise unknown_name(f"dimension of search space {space.name!r}", name, names)
+    loud = [each.name for each in space.active if each.changes_answers and each.name not in [*vary, *pinned]]
+    if loud:
+        raise BadInput(
+            f"Search space {space.name!r}: {loud[0]} can change what the model says, so a space does not switch it on "
+            f"by itself. Write enabled: false there and ask for it with --vary {loud[0]}, or under `vary` in the study."
+        )
     dimensions = []
     for dimension in space.dimensions:
         if dimension.name in pinned:
@@ -58,13 +67,15 @@ def checked(space: SearchSpace) -> SearchSpace:
     """The space itself when it can be searched.
 
     Raises:
-        BadInput: one of the four settings missing, an illegal ladder value, a condition between things without order.
+        BadInput: one of the four settings missing, an illegal ladder value, too many combinations, a condition between
+            things without order or without a default, conditions that leave nothing.
     """
+    place = f"Search space {space.name!r}"
     active = {dimension.name: dimension for dimension in space.active}
     missing = [name for name in FOUR_SETTINGS if name not in active]
     if missing:
         raise BadInput(
-            f"Search space {space.name!r} leaves out {', '.join(missing)}: all four settings must be enabled "
+            f"{place} leaves out {', '.join(missing)}: all four settings must be enabled "
             "dimensions. To hold one fixed, give it a ladder of one value."
         )
     for name in FOUR_SETTINGS:
@@ -73,31 +84,56 @@ def checked(space: SearchSpace) -> SearchSpace:
                 config_from_flat({**_LEGAL, name: value})
             except ValidationError as error:
                 mistakes = explain(error, ServingConfig)
-                raise BadInput(f"Search space {space.name!r}, ladder of {name}: {mistakes}") from None
-    for condition in _conditions(space):
-        kinds = {type(value) for name in (condition.setting, condition.at_most) for value in active[name].values}
-        if len(kinds) != 1 or not kinds <= {int, float}:
-            raise BadInput(
-                f"Search space {space.name!r}: the condition that keeps {condition.setting} at most "
-                f"{condition.at_most} needs two ladders of numbers of the same kind."
-            )
+                raise BadInput(f"{place}, ladder of {name}: {mistakes}") from None
+    if grid_size(space) > MOST_COMBINATIONS:
+        raise BadInput(
+            f"{place} has {grid_size(space):,} combinations; at most {MOST_COMBINATIONS:,} are searched. Shorten the "
+            f"longest ladders, or vary fewer dimensions."
+        )
+    for condition in space.awake:
+        _check_condition(condition, space, place)
+    leave_out = any(not condition.moves or condition.at_least is not None for condition in space.awake)
+    if leave_out and not len(_grid(space)):
+        raise BadInput(f"{place}: its conditions leave no combination at all; loosen one of them.")
     return space
 
 
+def _check_condition(condition: Condition, space: SearchSpace, place: str) -> None:
+    """Refuse a limit between things without order, and sleep without a default.
+
+    Raises:
+        BadInput: with the condition in words.
+    """
+    if condition.setting is not None and condition.factors:
+        factors = [_kinds(space, factor) if isinstance(factor, str) else {type(factor)} for factor in condition.factors]
+        setting, limit = _kinds(space, condition.setting), set().union(*factors)
+        if not (setting | limit) <= {int, float} or len(setting) != 1 or (setting == {int} and limit != {int}):
+            raise BadInput(
+                f"{place}: the condition {condition.text!r} needs ladders of numbers of the same kind: whole numbers "
+                "for a whole number."
+            )
+    elif condition.setting is not None and space.dimension(condition.setting).default is None:
+        raise BadInput(
+            f"{place}: the condition {condition.text!r} needs to know what {condition.setting} is elsewhere: "
+            "state its `default`."
+        )
+
+
 def grid_size(space: SearchSpace) -> int:
-    """Combinations of ladder steps, before conditions make some of them equal."""
+    """Combinations of ladder steps, before conditions make some of them equal and leave some out."""
     return math.prod(len(dimension.values) for dimension in space.active)
 
 
 def config_at(space: SearchSpace, indices: Mapping[str, int]) -> ServingConfig:
-    """The configuration at one ladder index per active dimension, conditions applied."""
+    """The configuration at one ladder index per active dimension, settled; it may be one that conditions leave out."""
+    return _at(space, indices)[0]
+
+
+def _at(space: SearchSpace, indices: Mapping[str, int]) -> tuple[ServingConfig, bool]:
+    """The configuration, and whether conditions keep it."""
     values = {dimension.name: dimension.values[indices[dimension.name]] for dimension in space.active}
-    # Values only fall, so as many passes as conditions settle any chain of them.
-    for condition in _conditions(space) * len(space.conditions):
-        setting, partner = values[condition.setting], values[condition.at_most]
-        if _number(setting) > _number(partner):
-            values[condition.setting] = partner
-    return config_from_flat(values)
+    settled, kept = _settled_one(space, values)
+    return config_from_flat(settled), kept
 
 
 def indices_of(space: SearchSpace, config: ServingConfig) -> dict[str, int]:
@@ -114,31 +150,42 @@ def indices_of(space: SearchSpace, config: ServingConfig) -> dict[str, int]:
         if dimension.name not in values:
             raise BadInput(f"The configuration leaves {dimension.name} open; search space {space.name!r} varies it.")
         indices[dimension.name] = _nearest_step(dimension, values[dimension.name])
-    for condition in _conditions(space):
-        steps = _dimension(space, condition.setting).values
-        value = values[condition.setting]
-        if value == values[condition.at_most] and value not in steps:
-            # Lowered to its partner, so it came from a step above; the first of them stands for all.
-            above = [index for index, step in enumerate(steps) if _number(step) > _number(value)]
-            indices[condition.setting] = above[0] if above else indices[condition.setting]
+    table = _table(space, {name: _column([value]) for name, value in values.items()})
+    for condition in space.awake:
+        name = condition.setting
+        if name is None or (condition.at_most is None and condition.at_least is None):
+            continue
+        steps, value = space.dimension(name).values, values[name]
+        if value in steps or value != _limit(condition, table).tolist()[0]:
+            continue
+        # Moved to its limit, so it came from a step beyond; the nearest of them stands for all.
+        above = [index for index, step in enumerate(steps) if _number(step) > _number(value)]
+        below = [index for index, step in enumerate(steps) if _number(step) < _number(value)]
+        beyond = above[:1] if condition.at_most is not None else below[-1:]
+        indices[name] = beyond[0] if beyond else indices[name]
     return indices
 
 
 def contains(space: SearchSpace, config: ServingConfig) -> bool:
     """True when the configuration is a point of the grid."""
     try:
-        return config_at(space, indices_of(space, config)) == config
+        return _at(space, indices_of(space, config)) == (config, True)
     except BadInput:
         return False
 
 
+def is_kept(space: SearchSpace, config: ServingConfig) -> bool:
+    """False for a configuration that conditions leave out."""
+    return _settled_one(space, config.flat())[1]
+
+
 def completed(space: SearchSpace, config: ServingConfig, deployment: Deployment) -> ServingConfig:
-    """The configuration with every option that the space varies stated: open ones as the deployment fixes them."""
-    stated = {
-        dimension.name: deployment.option(dimension.name)
-        for dimension in space.active
-        if dimension.name not in FOUR_SETTINGS and dimension.name not in config.options
-    }
+    """The configuration with every option that the space varies stated.
+
+    Open ones are where the space says that the baseline stands, else as the deployment fixes them.
+    """
+    open_ones = {each.name: each.default for each in space.active if each.name not in config.flat()}
+    stated = {name: deployment.option(name) if value is None else value for name, value in open_ones.items()}
     known = {name: value for name, value in stated.items() if value is not None}
     return changed(config, options={**config.options, **known}) if known else config
 
@@ -146,21 +193,35 @@ def completed(space: SearchSpace, config: ServingConfig, deployment: Deployment)
 def widened(space: SearchSpace, config: ServingConfig) -> SearchSpace:
     """The space with a configuration's own values as further ladder steps, so that it is a point of the grid.
 
+    Options that the space does not search stay as the configuration has them.
+
     Raises:
         BadInput: the configuration says nothing about one of the dimensions.
     """
     values = config.flat()
+    open_ones = [dimension.name for dimension in space.active if dimension.name not in values]
+    if open_ones:
+        raise BadInput(f"The configuration leaves {open_ones[0]} open; search space {space.name!r} varies it.")
     dimensions = []
     for dimension in space.dimensions:
-        steps = dimension.values
-        if dimension.enabled and dimension.name not in values:
-            raise BadInput(f"The configuration leaves {dimension.name} open; search space {space.name!r} varies it.")
-        if dimension.enabled and values[dimension.name] not in steps:
-            steps = (*steps, values[dimension.name])
-            ordered = all(isinstance(step, (int, float)) and not isinstance(step, bool) for step in steps)
-            steps = tuple(sorted(steps, key=_number)) if ordered else steps
-        dimensions.append(changed(dimension, values=steps))
+        if dimension.enabled:
+            dimensions.append(changed(dimension, values=_with_step(dimension.values, values[dimension.name])))
+        elif dimension.name not in values:
+            dimensions.append(dimension)
+    searched = {dimension.name for dimension in dimensions}
+    held = {name: value for name, value in values.items() if name not in searched}
+    dimensions += [
+        Dimension(name=name, values=(value,), default=value, reason="As the configuration has it.")
+        for name, value in held.items()
+    ]
     return checked(changed(space, dimensions=tuple(dimensions)))
+
+
+def _with_step(steps: tuple[OptionValue, ...], value: OptionValue) -> tuple[OptionValue, ...]:
+    if value in steps:
+        return steps
+    ordered = all(isinstance(step, (int, float)) and not isinstance(step, bool) for step in (*steps, value))
+    return tuple(sorted((*steps, value), key=_number)) if ordered else (*steps, value)
 
 
 def all_configs(space: SearchSpace) -> tuple[ServingConfig, ...]:
@@ -180,8 +241,8 @@ def neighbours(space: SearchSpace, config: ServingConfig) -> tuple[ServingConfig
     for dimension in space.active:
         start = here[dimension.name]
         for steps in (range(start - 1, -1, -1), range(start + 1, len(dimension.values))):
-            candidates = (config_at(space, {**here, dimension.name: index}) for index in steps)
-            nearest = next((candidate for candidate in candidates if candidate != config), None)
+            candidates = (_at(space, {**here, dimension.name: index}) for index in steps)
+            nearest = next((each for each, kept in candidates if kept and each != config), None)
             if nearest is not None:
                 found[nearest] = None
     return tuple(found)
@@ -190,6 +251,9 @@ def neighbours(space: SearchSpace, config: ServingConfig) -> tuple[ServingConfig
 @dataclass(frozen=True)
 class _Grid:
     columns: Mapping[str, Column]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
 
     @functools.cached_property
     def configs(self) -> tuple[ServingConfig, ...]:
@@ -200,34 +264,116 @@ class _Grid:
 
 @functools.lru_cache(maxsize=8)
 def _grid(space: SearchSpace) -> _Grid:
-    """All combinations, conditions applied, the first of equal rows kept."""
+    """All combinations, settled, those that are left out gone, the first of equal rows kept."""
     active = space.active
     steps = np.indices([len(dimension.values) for dimension in active]).reshape(len(active), -1)
-    table = {dimension.name: _column(dimension.values)[index] for dimension, index in zip(active, steps, strict=True)}
-    for condition in _conditions(space) * len(space.conditions):
-        table[condition.setting] = np.minimum(table[condition.setting], table[condition.at_most])
+    table, kept = _settled(
+        space,
+        {dimension.name: _column(dimension.values)[index] for dimension, index in zip(active, steps, strict=True)},
+    )
     codes = np.zeros(steps.shape[1], dtype=np.int64)
-    for name, index in zip(table, steps, strict=True):
-        ordered = table[name].dtype != object
-        rank = np.unique(table[name], return_inverse=True)[1].reshape(-1) if ordered else index
+    for column in table.values():
+        rank = _ranks(column)
         codes = codes * (int(rank.max()) + 1) + rank
-    kept = np.sort(np.unique(codes, return_index=True)[1])
-    return _Grid({name: column[kept] for name, column in table.items()})
+    first = np.zeros(len(codes), dtype=bool)
+    first[np.unique(codes, return_index=True)[1]] = True
+    return _Grid({name: column[first & kept] for name, column in table.items()})
 
 
-def _column(values: Sequence[OptionValue]) -> Column:
+def _ranks(column: Column) -> NDArray[np.int64]:
+    """A number for each distinct value."""
+    if column.dtype != object:
+        return np.unique(column, return_inverse=True)[1].reshape(-1)
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in column.tolist()], dtype=np.int64)
+
+
+def _settled_one(space: SearchSpace, values: Mapping[str, OptionValue]) -> tuple[dict[str, OptionValue], bool]:
+    table, kept = _settled(space, {name: _column([value]) for name, value in values.items()})
+    return {name: column.tolist()[0] for name, column in table.items()}, bool(kept[0])
+
+
+def _settled(space: SearchSpace, columns: Mapping[str, Column]) -> tuple[dict[str, Column], NDArray[np.bool_]]:
+    """Rows after every condition that moves a setting, and which of them no condition leaves out.
+
+    Args:
+        space: Says the conditions.
+        columns: One array per active dimension, all of one length n.
+
+    Returns:
+        The same columns, and a mask (n,).
+    """
+    table = _table(space, columns)
+    kept = np.ones(len(next(iter(table.values()))), dtype=bool)
+    asleep: dict[str, NDArray[np.bool_]] = {}
+    for name, conditions in space.movers:
+        limits = [condition for condition in conditions if condition.factors]
+        for condition in limits:
+            clip = np.minimum if condition.at_most is not None else np.maximum
+            table[name] = clip(table[name], _limit(condition, table))
+        sleeps = [
+            _holds(condition.choice, table) == (condition.unless is not None)
+            for condition in conditions
+            if condition.choice is not None
+        ]
+        asleep[name] = np.any(sleeps, axis=0) if sleeps else np.zeros_like(kept)
+        for condition in limits:
+            kept &= asleep[name] | _keeps(condition, table)
+        if asleep[name].any():
+            table[name] = _replaced(table[name], asleep[name], space.dimension(name).default)
+    for condition in space.awake:
+        if condition.forbid is not None:
+            kept &= ~_holds(condition.forbid, table)
+        elif condition.multiple_of is not None and condition.setting is not None:
+            kept &= asleep.get(condition.setting, np.zeros_like(kept)) | _keeps(condition, table)
+    return {name: table[name] for name in columns}, kept
+
+
+def _table(space: SearchSpace, columns: Mapping[str, Column]) -> dict[str, Column]:
+    """The columns, and those dimensions that are not searched at their defaults."""
+    n = len(next(iter(columns.values())))
+    fixed = {each.name: each.default for each in space.dimensions if each.name not in columns}
+    constant = {name: _column([value] * n) for name, value in fixed.items() if value is not None}
+    return {**constant, **columns}
+
+
+def _limit(condition: Condition, table: Mapping[str, Column]) -> Column:
+    """The product that a limit says, for every row."""
+    return np.asarray(math.prod(table[each] if isinstance(each, str) else each for each in condition.factors))
+
+
+def _keeps(condition: Condition, table: Mapping[str, Column]) -> NDArray[np.bool_]:
+    assert condition.setting is not None
+    value, limit = table[condition.setting], _limit(condition, table)
+    if condition.multiple_of is not None:
+        return np.asarray(value % limit == 0)
+    return np.asarray(value <= limit if condition.at_most is not None else value >= limit)
+
+
+def _holds(choice: Choice, table: Mapping[str, Column]) -> NDArray[np.bool_]:
+    """Where each dimension has one of its values."""
+    each = [np.any([table[name] == value for value in values], axis=0) for name, values in choice.items()]
+    return np.asarray(np.all(each, axis=0))
+
+
+def _replaced(column: Column, where: NDArray[np.bool_], value: OptionValue | None) -> Column:
+    """A column with one value where the mask says so; of values of several kinds, as objects."""
+    new = _column([value])
+    if new.dtype.kind != column.dtype.kind:
+        column, new = column.astype(object), new.astype(object)
+    return np.where(where, new, column)
+
+
+def _column(values: Sequence[OptionValue | None]) -> Column:
     """Values of one kind as a typed array, mixed ones as objects, so that nothing is converted on the way."""
     one_kind = len({type(value) for value in values}) == 1
     return np.array(values, dtype=None if one_kind else object)
 
 
-def _conditions(space: SearchSpace) -> list[Condition]:
-    active = {dimension.name for dimension in space.active}
-    return [condition for condition in space.conditions if {condition.setting, condition.at_most} <= active]
-
-
-def _dimension(space: SearchSpace, name: str) -> Dimension:
-    return next(dimension for dimension in space.active if dimension.name == name)
+def _kinds(space: SearchSpace, name: str) -> set[type]:
+    """Kinds of value that a dimension can have."""
+    dimension = space.dimension(name)
+    return {type(value) for value in dimension.values}
 
 
 def _nearest_step(dimension: Dimension, value: OptionValue) -> int:

@@ -20,7 +20,7 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import unknown_name
 from advisor.domain.study import SearchSpace
 from advisor.domain.trial import TrialRecord
-from advisor.search.space import all_configs, config_at, indices_of, neighbours
+from advisor.search.space import all_configs, config_at, indices_of, is_kept, neighbours
 from advisor.store.quiet import quiet_optuna
 from advisor.store.telling import Told, ValueOf, told
 
@@ -145,7 +145,7 @@ class OptunaProposer:
             # Asked trials stay open in the shadow, so a sampler that knows of running trials moves away from them.
             for _ in range(MAX_ASKS):
                 config = config_at(self.space, study.ask(distributions(self.space)).params)
-                if config not in tried:
+                if config not in tried and is_kept(self.space, config):
                     return Proposal(config=config, origin=self.name)
         return Proposal(config=nearest_untried(self.space, config, tried), origin=f"{self.name}, nearest untried")
 
@@ -226,6 +226,10 @@ def nearest_untried(space: SearchSpace, config: ServingConfig, tried: set[Servin
         untried = next((near for near in ring if near not in tried), None)
         if untried is not None:
             return untried
+    # Conditions that leave combinations out may cut the grid into parts without a way between them.
+    untried = next((each for each in all_configs(space) if each not in tried), None)
+    if untried is not None:
+        return untried
     raise BadInput(
         f"All {len(all_configs(space)):,} configurations of search space {space.name!r} were tried: "
         "widen a ladder or vary a further dimension to search on."

@@ -31,7 +31,7 @@ from advisor.memory.law import (
 from advisor.metrics.definitions import compute
 from advisor.metrics.schedule import draw_requests
 from advisor.twin.constants import NOMINAL, TwinConstants
-from advisor.twin.graphs import LadderRule, captured_sizes
+from advisor.twin.graphs import LadderRule, captured_sizes, graph_rule
 from advisor.twin.scheduler import Progress, SchedulerSettings, simulate
 from advisor.twin.simulation import Simulation, gaps_ms, itl_ms
 from advisor.twin.step_tables import StepTables
@@ -77,7 +77,7 @@ class Twin:
         return captured_sizes(
             config.cuda_graph_max_batch_size,
             padding=deployment.graph_padding,
-            rule=self.ladder_rule,
+            rule=graph_rule(config.options, self.ladder_rule),
             max_batch_size=config.max_batch_size,
             max_num_tokens=config.max_num_tokens,
         )
@@ -236,6 +236,9 @@ class Served:
     run: Simulation | None
 
 
+KV_POOL_BYTES = "kv_cache_memory_bytes"  # vLLM's option of that name
+
+
 def memory_load(deployment: Deployment, workload: Workload, peak_running: int | None = None) -> MemoryLoad | None:
     """Most requests of one rank at once: by concurrency, else as many as were seen; None where nothing bounds them."""
     most = workload.concurrency or peak_running
@@ -248,8 +251,8 @@ def memory_load(deployment: Deployment, workload: Workload, peak_running: int | 
 
 
 def kv_pool_gib(deployment: Deployment) -> float | None:
-    """Size of a KV pool that is given outright (vLLM's `--kv-cache-memory-bytes`), None where a fraction decides."""
-    given = deployment.engine_options.get("kv_cache_memory_bytes")
+    """Size of a KV pool that is given outright (`KV_POOL_BYTES`), None where a fraction decides."""
+    given = deployment.engine_options.get(KV_POOL_BYTES)
     return gib(given) if isinstance(given, int) else None
 
 

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.domain.deployment import KV_BLOCK_TOKENS, Deployment
+from advisor.domain.deployment import GRAPH_SIZES, KV_BLOCK_TOKENS, OPTION_FIELDS, Deployment
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.workload import Workload
 from advisor.memory.law import MemorySettings, memory_budget, p_fits
-from advisor.twin.predict import PREDICTION_WAVES, Twin, kv_pool_gib, memory_load
+from advisor.twin.graphs import graph_rule
+from advisor.twin.predict import KV_POOL_BYTES, PREDICTION_WAVES, Twin, kv_pool_gib, memory_load
 from advisor.twin.steady_state import SteadyLoad, SteadySettings, steady_state
 
 Array = NDArray[np.float64]
+_KNOWN_OPTIONS = frozenset({*OPTION_FIELDS, GRAPH_SIZES, KV_POOL_BYTES})
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +45,27 @@ class Ranking:
 
 @dataclass(frozen=True, eq=False)
 class Alike:
-    """Configurations that differ in the four settings alone, as arrays: `places` are theirs among all asked, (m,)."""
+    """Configurations that the twin tells apart by the four settings alone, as arrays.
+
+    `places` are theirs among all asked, (m,).
+    """
 
     places: NDArray[np.int64]
     deployed: Deployment
+    graph_rule: str
     graph_max: Array
     memory: MemorySettings
 
 
 def grouped(twin: Twin, deployment: Deployment, configs: Sequence[ServingConfig]) -> tuple[Alike, ...]:
-    """Any number of configurations, those with equal options together. It does not depend on the twin's constants."""
+    """Any number of configurations, those with equal options together. It does not depend on the twin's constants.
+
+    Options that the twin does not know change nothing for it.
+    """
     members: dict[tuple[tuple[str, object], ...], list[int]] = {}
     for place, config in enumerate(configs):
-        members.setdefault(tuple(sorted(config.options.items())), []).append(place)
+        known = sorted((name, value) for name, value in config.options.items() if name in _KNOWN_OPTIONS)
+        members.setdefault(tuple(known), []).append(place)
     return tuple(
         _alike(twin, deployment.with_options(configs[places[0]].options), places, [configs[place] for place in places])
         for places in members.values()
@@ -69,6 +79,7 @@ def _alike(twin: Twin, deployed: Deployment, places: list[int], configs: list[Se
     return Alike(
         places=np.array(places),
         deployed=deployed,
+        graph_rule=graph_rule(configs[0].options, twin.ladder_rule),
         graph_max=np.array([config.cuda_graph_max_batch_size for config in configs], np.float64),
         memory=MemorySettings(
             max_batch_size=np.array([config.max_batch_size for config in configs], np.float64),
@@ -144,7 +155,7 @@ def _rank_alike(
             kv_tokens=budget.kv_tokens,
             chunked_prefill=deployed.chunked_prefill,
             graph_padding=deployed.graph_padding,
-            ladder_rule=twin.ladder_rule,
+            ladder_rule=group.graph_rule,
             overlap=deployed.overlap_scheduler,
             n_ranks=deployed.ranks_with_own_queue,
             tokens_per_block=KV_BLOCK_TOKENS,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advisor.twin.graphs import LadderRule, ladder
+from advisor.twin.graphs import ladder
 from advisor.twin.step_tables import interp
 from advisor.twin.step_times import StepTimes
 
@@ -34,7 +34,7 @@ class SteadySettings:
     kv_tokens: ArrayLike
     chunked_prefill: ArrayLike = False
     graph_padding: bool = True
-    ladder_rule: LadderRule = "ceil"
+    ladder_rule: str = "ceil"
     overlap: bool = True
     n_ranks: int = 1
     tokens_per_block: int = 32

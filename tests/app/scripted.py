@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from advisor.domain.answers import GreedyAnswers
 from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import (
     EffectiveSettings,
@@ -191,4 +192,7 @@ class ScriptedMeasurer:
     def referee(
         self, server: RunningServer, workload: Workload, seed: int, evidence: EvidenceStore
     ) -> RefereeReport | None:
+        return None
+
+    def answers(self, server: RunningServer, repeats: bool) -> GreedyAnswers | None:
         return None

@@ -126,17 +126,23 @@ def test_study_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edit: Edit
             "no option 'strem_interval'.*Did you mean 'stream_interval'",
         ),
         (
-            lambda text: replaced("name: stream_interval", "name: moe_backend")(
-                replaced("values: [1, 2, 4, 8, 10, 16, 20]", "values: [CUTLASS]")(enabled(text))
+            lambda text: replaced("name: stream_interval", "name: scheduler_config.capacity_scheduler_policy")(
+                replaced("values: [1, 2, 4, 8, 10, 16, 20]", "values: [MAX_UTILIZATION]")(enabled(text))
             ),
-            "dimension moe_backend: the study does not say where the baseline stands",
+            "dimension scheduler_config.capacity_scheduler_policy: nobody says where the baseline stands",
         ),
         (replaced("values: [auto, fp8]", "values: [auto, fp3]"), None),
         (
-            lambda text: replaced("values: [auto, fp8]\n", "values: [auto, fp3]\n")(
-                replaced("bf16.\n    enabled: false", "bf16.")(text)
-            ),
-            "dimension kv_cache_dtype:.*'auto', 'bf16' or 'fp8'.*fp3",
+            replaced("bf16.\n    enabled: false", "bf16."),
+            "kv_cache_dtype can change what the model says.*--vary kv_cache_dtype",
+        ),
+        (
+            replaced("at_most: max_batch_size", "at_mots: max_batch_size"),
+            "unknown key 'conditions.0.at_mots'. Did you mean 'at_most'",
+        ),
+        (
+            replaced("at_most: max_num_tokens", "at_most: cuda_graph_max_batch_size"),
+            "conditions go round in a circle",
         ),
     ],
 )
@@ -148,6 +154,20 @@ def test_search_space_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edi
         assert CliRunner().invoke(app, [*argv, "--dry-run"]).exit_code == 0
     else:
         assert_says(paragraph(refused(argv, 2, tmp_path, monkeypatch)), words)
+
+
+@pytest.mark.parametrize(
+    ("edit", "vary", "words"),
+    [
+        (replaced("values: [auto, fp8]", "values: [auto, fp3]"), "kv_cache_config.dtype", "'fp8'.*fp3"),
+        (replaced("[CUTLASS, TRTLLM]", "[CUTLASS, TRTLM]"), "moe_backend", "no MoE backend|Did you mean 'TRTLLM'"),
+        (lambda text: text, "moe_backnd", "Did you mean 'moe_backend'"),
+    ],
+)
+def test_what_is_varied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edit: Edit, vary: str, words: str) -> None:
+    (tmp_path / "space.yaml").write_text(edit(SPACE))
+    argv = ["plan", *ONE, "--search-space", "./space.yaml", "--vary", vary]
+    assert_says(paragraph(refused(argv, 2, tmp_path, monkeypatch)), words)
 
 
 def enabled(text: str) -> str:

@@ -16,12 +16,12 @@ from advisor.domain.outcome import Crashed, Infrastructure
 from advisor.domain.ports import Asked
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import changed
-from advisor.domain.study import SearchSpace
+from advisor.domain.study import Dimension, SearchSpace
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import parse_workload
 from advisor.memory.frontier import Frontier
 from advisor.search.expectation import Expectation, Sought, expectations
-from advisor.search.prior import OBJECTIVE, Prior, grid_places, joined, outputs, places_of
+from advisor.search.prior import OBJECTIVE, Prior, grid_places, joined, outputs, places_of, steps_along
 from advisor.search.proposer import OwnProposer
 from advisor.search.space import all_configs
 from tests.store.servers import CAPACITY_GIB, SLO, SPACE, launch, needed_gib, record
@@ -190,6 +190,17 @@ def test_places_on_the_ladders() -> None:
     between = changed(configs[0], max_batch_size=300)
     at = places_of(SPACE, [changed(between, max_batch_size=256), between, changed(between, max_batch_size=384)])[:, 0]
     assert at[0] < at[1] < at[2]
+
+
+def test_names_have_no_order() -> None:
+    """Any two of them are as far apart as any other two, and one step."""
+    names = Dimension(name="moe_backend", values=("CUTLASS", "DEEPGEMM", "TRTLLM"), reason="test")
+    space = changed(SPACE, dimensions=(*SPACE.dimensions, names))
+    config = all_configs(SPACE)[0]
+    at = places_of(space, [changed(config, options={**config.options, "moe_backend": name}) for name in names.values])
+    steps = np.abs(at[:, None, :] - at[None, :, :]) @ steps_along(space)
+    assert np.array_equal(steps, 1 - np.eye(3))
+    assert grid_places(space).shape[1] == len(steps_along(space)) == len(space.active) + 2
 
 
 def test_limits_in_text_are_outputs() -> None:

@@ -26,6 +26,7 @@ from advisor.search.space import (
     indices_of,
     neighbours,
     restrict,
+    widened,
 )
 
 SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
@@ -104,7 +105,8 @@ def test_shipped_spaces(path: Path) -> None:
         assert config_at(searched, indices_of(searched, config)) == config
         assert config.max_batch_size <= config.max_num_tokens
         values = config.flat()
-        assert all(values[each.setting] <= values[each.at_most] for each in space.conditions)  # type: ignore[operator]
+        for each in space.conditions:
+            assert values[str(each.setting)] <= values[str(each.at_most)]  # type: ignore[operator]
 
 
 def test_graphs_up_to_the_batch_size_are_on_the_grid_between_ladder_steps() -> None:
@@ -225,3 +227,13 @@ def test_columns_keep_their_kind() -> None:
     assert [kinds[name] for name in FOUR_SETTINGS] == ["i", "i", "i", "f"]
     assert kinds["kv_cache_dtype"] == "U"
     assert all(type(value) is int for value in (all_configs(searched)[0].max_batch_size,))
+
+
+def test_a_space_widened_by_a_configuration_has_it_on_the_grid_with_all_it_says() -> None:
+    own = changed(all_configs(SPACE)[0], max_num_tokens=777, options={"stream_interval": 3, "attn_backend": "TRTLLM"})
+    assert not contains(SPACE, own)
+    space = widened(SPACE, own)
+    assert contains(space, own)
+    assert {config.options["attn_backend"] for config in all_configs(space)} == {"TRTLLM"}
+    with pytest.raises(BadInput, match="leaves stream_interval open"):
+        widened(SPACE, changed(own, options={}))

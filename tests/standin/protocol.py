@@ -11,7 +11,14 @@ from typing import Any, TypeAlias
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 WORD = " token"
-"""The text of every token: what a model would say is not played."""
+"""The text of every token: what a model would say is not played, unless it is asked to be greedy."""
+
+
+def greedy_text(prompt: Sequence[int], n_output: int, kv_dtype: str) -> str:
+    """The same for the same prompt; with an FP8 cache every third prompt is answered otherwise from somewhere on."""
+    drawn = zlib.crc32(repr(list(prompt)).encode())
+    parts_at = drawn % n_output if kv_dtype == "fp8" and drawn % 3 == 0 else n_output
+    return "".join(f" w{zlib.crc32(f'{drawn}/{i}/{i >= parts_at}'.encode()) % 1000}" for i in range(n_output))
 
 
 Prompt: TypeAlias = str | list[int]

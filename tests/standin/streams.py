@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from tests.standin.dial import Fault
 from tests.standin.http import Exchange
-from tests.standin.protocol import DONE, WORD, ChatCompletionRequest, CompletionRequest, dump, error_body, event, usage
+from tests.standin.protocol import (
+    DONE,
+    WORD,
+    ChatCompletionRequest,
+    CompletionRequest,
+    dump,
+    error_body,
+    event,
+    greedy_text,
+    usage,
+)
 from tests.standin.scheduler import Request
 
 if TYPE_CHECKING:
@@ -182,8 +192,14 @@ class CompletionAnswer(Answer):
         return event({**head, "choices": [], "usage": self.counts()})
 
     def whole(self) -> dict[str, Any]:
+        kv_dtype = self.api.settings.kv_dtype
+        greedy = self.asked.temperature == 0
         choices = [
-            self._choice(index, WORD * request.n_output, self.finish[index])
+            self._choice(
+                index,
+                greedy_text(request.prompt, request.n_output, kv_dtype) if greedy else WORD * request.n_output,
+                self.finish[index],
+            )
             for index, request in enumerate(self.requests)
         ]
         return {**self.head(), "choices": choices, "usage": self.counts(), "prompt_token_ids": None}

@@ -6,12 +6,13 @@ can change it. Where a release ignores the size limits of the file, they stand o
 
 from __future__ import annotations
 
-from advisor.domain.deployment import OPTION_FIELDS, Deployment
+from advisor.domain.deployment import GRAPH_SIZES, Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import ServingConfig
 from advisor.engines.trtllm.dialects import (
     SILENT,
     Dialect,
+    as_written,
     extra_options,
     kv_dtype_can_be_had,
     kv_dtype_refusal,
@@ -20,6 +21,7 @@ from advisor.engines.trtllm.dialects import (
 from advisor.engines.trtllm.documents import flatten
 from advisor.engines.trtllm.identify import objections
 from advisor.engines.words import YamlEntry, YamlValue, as_mapping, flag_words, model_argument
+from advisor.twin.graphs import ladder
 
 
 def to_argv(
@@ -103,8 +105,10 @@ def to_yaml(spoken: Dialect, deployment: Deployment, config: ServingConfig, max_
     note = "without it /metrics stays empty; costs a little, and advisor measures with it on"
     entries.append(_entry(spoken, "enable_iter_perf_stats", True, note))
     for name, option in extra_options(spoken, config).items():
-        if not spoken.option_paths[name].startswith(("--", "$")):
-            entries.append(_written(spoken, name, spoken.option_paths[name], option))
+        path = spoken.option_paths[name]
+        off = any(entry.value is None and path.startswith(f"{'.'.join(entry.path)}.") for entry in entries)
+        if not path.startswith(("--", "$")) and not off:
+            entries.append(_written(spoken, name, path, as_written(spoken, name, option)))
     illegal = [each.why for each in objections(spoken, flatten(as_mapping(entries))) if each.kind == "illegal"]
     if illegal:
         raise BadInput(" ".join(illegal))
@@ -124,8 +128,8 @@ def check_deployment(spoken: Dialect, deployment: Deployment) -> None:
 
 def not_in_release(spoken: Dialect, deployment: Deployment) -> tuple[str, ...]:
     """What the deployment asks for and the release has no word for, each with the way out."""
-    asked = {name: getattr(deployment, OPTION_FIELDS[name]) for name in SILENT}
-    said = (silence_is_not(spoken, name, value) for name, value in asked.items())
+    asked = {name: deployment.option(name) for name in SILENT}
+    said = (silence_is_not(spoken, name, value) for name, value in asked.items() if value is not None)
     return tuple(each for each in said if each is not None)
 
 
@@ -140,6 +144,15 @@ def _written(spoken: Dialect, name: str, path: str, value: YamlValue, note: str 
     return YamlEntry(name=name, path=tuple(path.split(".")), value=value, note=note)
 
 
+def _graph_sizes(spoken: Dialect, deployment: Deployment, config: ServingConfig) -> YamlEntry:
+    """The largest size, or all of them where the configuration has a list of its own: no release wants both."""
+    largest, rule = config.cuda_graph_max_batch_size, config.options.get(GRAPH_SIZES, "auto")
+    if rule == "auto":
+        return _entry(spoken, "cuda_graph_max_batch_size", largest)
+    sizes = ladder(largest, padding=deployment.graph_padding, rule=str(rule))
+    return _entry(spoken, GRAPH_SIZES, list(sizes), f"{rule} up to {largest:,}")
+
+
 def _graph_entries(spoken: Dialect, deployment: Deployment, config: ServingConfig) -> list[YamlEntry]:
     if config.cuda_graph_max_batch_size == 0:
         switch, note = spoken.graphs_off, "CUDA graphs off"
@@ -148,5 +161,5 @@ def _graph_entries(spoken: Dialect, deployment: Deployment, config: ServingConfi
     entries = [_written(spoken, "cuda_graph_max_batch_size", path, value, note) for path, value in switch.items()]
     if config.cuda_graph_max_batch_size:
         entries.append(_entry(spoken, "graph_padding", deployment.graph_padding))
-        entries.append(_entry(spoken, "cuda_graph_max_batch_size", config.cuda_graph_max_batch_size))
+        entries.append(_graph_sizes(spoken, deployment, config))
     return entries

@@ -6,6 +6,7 @@ Everything that differs between releases stands in those tables; no code asks fo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
@@ -14,18 +15,19 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from advisor.domain.deployment import OPTION_FIELDS, Deployment
+from advisor.domain.deployment import GRAPH_SIZES, OPTION_FIELDS, Deployment
 from advisor.domain.errors import BadInput
-from advisor.domain.serving_config import OptionValue, ServingConfig
+from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, changed, did_you_mean, parse
 from advisor.engines.trtllm.options import Option, UnknownKeys, every_option, table
-from advisor.engines.trtllm.spellings import spelled, spellings, ways_to_say
+from advisor.engines.trtllm.spellings import BUILD_CONFIG, spelled, spellings, ways_to_say
 from advisor.engines.versions import version_key
-from advisor.twin.graphs import LadderRule
+from advisor.twin.graphs import NAMED_SIZES, LadderRule, explicit_sizes
 
-OptionType = Literal["bool", "int", "float", "str"]
+OptionType = Literal["bool", "int", "float", "str", "list"]
 
 DEFAULT_LARGEST_GRAPH = 128  # of every release, once graphs are on
+_EXAMPLES = ("stream_interval", "moe_config.backend", "scheduler_config.capacity_scheduler_policy")
 COMMAND_LINE_ONLY = ("model", "backend")  # keys of the argument class that trtllm-serve fills itself
 
 # What the server does where the file is silent.
@@ -37,7 +39,13 @@ SILENT: dict[str, OptionValue] = {
     "kv_cache_dtype": "auto",
 }
 
-_TYPES: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (float, int), "str": (str,)}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (float, int),
+    "str": (str,),
+    "list": (str,),  # of a configuration: JSON text
+}
 
 
 class Defaults(StrictModel):
@@ -69,16 +77,17 @@ class Dialect(StrictModel):
     moe_backend_default: str
     defaults: Defaults
     names: dict[str, str] = Field(description="Neutral name to path in the newest release")
+    changes_answers: tuple[str, ...] = Field(description="Dimensions that can change what the model says")
     flags: dict[str, str] = Field(description="Neutral name to command-line flag")
     keys: dict[str, str] = Field(description="Neutral name to path in the YAML; a missing one cannot be said there")
     graphs_on: dict[str, bool | None] = Field(description="Further YAML entries that switch CUDA graphs on")
     graphs_off: dict[str, bool | None] = Field(description="YAML entries that switch CUDA graphs off")
     moe_backends: tuple[str, ...] = Field(description="Empty: any word is accepted until the model is loaded")
-    options: dict[str, OptionType] = Field(description="Further options of one value, usable as dimensions")
+    options: dict[str, OptionType] = Field(description="Further options of one value or a list, usable as dimensions")
     option_paths: dict[str, str] = Field(
         description="Where each of them stands: in the YAML, as a `--flag` or `$VARIABLE`"
     )
-    structured: tuple[str, ...] = Field(description="Further top-level keys of more than one value")
+    structured: tuple[str, ...] = Field(description="Further top-level keys that are not taken apart")
 
     @property
     def table(self) -> dict[str, Option]:
@@ -91,7 +100,7 @@ def dialects() -> tuple[Dialect, ...]:
     """All known releases, oldest first."""
     text = files("advisor.engines.trtllm").joinpath("releases.yaml").read_text(encoding="utf-8")
     document = yaml.safe_load(text)
-    common = {"names": document["names"], "flags": document["flags"]}
+    common = {name: document[name] for name in ("names", "flags", "changes_answers")}
     rows: list[Dialect] = []
     row: dict[str, Any] = {}
     for own in document["releases"]:
@@ -109,7 +118,9 @@ def _derived(release: str, names: dict[str, str]) -> dict[str, Any]:
     own = {path.partition(".")[0] for path in keys.values()} | set(COMMAND_LINE_ONLY)
     moe_backend = column.get(keys["moe_backend"])
     switch = [path for path in spellings().switches["cuda_graph_config"] if path in column]
-    further = {name: (path, column[path]) for name, path in _further(column, own | set(keys) | set(names.values()))}
+    own |= {*keys, *names.values(), *spellings().switches["cuda_graph_config"]}
+    further = {name: (path, column[path]) for name, path in _further(column, own)}
+    apart = {path.partition(".")[0] for path, _ in further.values() if "." in path}
     return {
         "keys": keys,
         "graphs_on": dict.fromkeys(switch, True),
@@ -123,6 +134,7 @@ def _derived(release: str, names: dict[str, str]) -> dict[str, Any]:
             if path[0] not in "-_$"
             and "." not in path
             and path not in own
+            and path not in apart
             and not option.ignored
             and not _is_single(option)
         ),
@@ -130,20 +142,25 @@ def _derived(release: str, names: dict[str, str]) -> dict[str, Any]:
 
 
 def _further(column: dict[str, Option], own: set[str]) -> Iterator[tuple[str, str]]:
-    """(name, path) of every single value that can be set, named as at the top level of this release or of others.
+    """(name, path) of every single value or list that can be set, named as in this release or in others.
 
-    Environment variables are named as they are.
+    Environment variables are named as they are. What stands below a mapping of several kinds means nothing by itself.
     """
     yield from ((path.removeprefix("$"), path) for path in column if path.startswith("$"))
     translated = {path for row in spellings().equal for path, _ in row}
     for name in sorted(every_option()):
-        if "." in name or name.startswith(("-", "_", "$")) or name in own:
+        if name.startswith(("-", "_", "$", BUILD_CONFIG)) or name in own or _has_kinds(name):
             continue
-        path = name if name in column and not column[name].ignored else None
-        if path is None and name not in translated and name == ways_to_say(name)[0]:
+        first = name == ways_to_say(name)[0]
+        path = name if name in column and not column[name].ignored and (first or "." not in name) else None
+        if path is None and name not in translated and first:
             path = spelled(column, name)
         if path is not None and path not in own and _is_single(column[path]):
             yield name, path
+
+
+def _has_kinds(path: str) -> bool:
+    return path.partition(".")[0].partition("[")[0] in spellings().kinds
 
 
 def _is_single(option: Option) -> bool:
@@ -203,7 +220,7 @@ def extra_options(spoken: Dialect, config: ServingConfig) -> dict[str, OptionVal
     extra = {name: value for name, value in config.options.items() if name not in OPTION_FIELDS}
     for name, value in extra.items():
         check_option(spoken, name, value)
-    return extra
+    return {name: value for name, value in extra.items() if name != GRAPH_SIZES}
 
 
 def check_option(spoken: Dialect, name: str, value: OptionValue) -> None:
@@ -213,22 +230,71 @@ def check_option(spoken: Dialect, name: str, value: OptionValue) -> None:
         BadInput: the release has no such key, or does not take the value.
     """
     if name in OPTION_FIELDS:
-        refused = silence_is_not(spoken, name, value)
+        refused = silence_is_not(spoken, name, value) or _word_refused(spoken, name, value)
         if refused is not None:
             raise BadInput(refused)
         return
-    wanted = spoken.options.get(name)
-    if wanted is None:
-        known = [*spoken.options, *OPTION_FIELDS]
-        raise BadInput(
-            f"TensorRT-LLM {spoken.release} has no option {name!r} that can be set here."
-            f"{did_you_mean(name, known)} Known: {', '.join(sorted(known))}."
-        )
+    release = f"TensorRT-LLM {spoken.release}"
+    if name == GRAPH_SIZES:
+        if value != "auto" and value not in NAMED_SIZES and explicit_sizes(str(value)) is None:
+            known = ", ".join(("auto", *NAMED_SIZES))
+            raise BadInput(
+                f"Option {name!r}: {value!r} is no list of graph sizes.{did_you_mean(str(value), NAMED_SIZES)} "
+                f"Write one of {known}, or sizes such as [1, 2, 4, 8]."
+            )
+        return
+    if name not in spoken.options:
+        raise BadInput(_no_option(spoken, name))
+    wanted = spoken.options[name]
     if not isinstance(value, _TYPES[wanted]) or (isinstance(value, bool) and wanted != "bool"):
-        raise BadInput(f"Option {name!r} of TensorRT-LLM {spoken.release} takes a {wanted}, not {value!r}.")
-    refusal = spoken.table[spoken.option_paths[name]].refusal(value)
+        raise BadInput(f"Option {name!r} of {release} takes a {wanted}, not {value!r}.")
+    try:
+        refusal = spoken.table[spoken.option_paths[name]].refusal(as_written(spoken, name, value))
+    except ValueError:
+        raise BadInput(f"Option {name!r} of {release} takes a list, not {value!r}.") from None
     if refusal is not None:
-        raise BadInput(f"Option {name!r} of TensorRT-LLM {spoken.release}: {refusal}.")
+        raise BadInput(f"Option {name!r} of {release}: {refusal}.")
+
+
+def _word_refused(spoken: Dialect, name: str, value: OptionValue) -> str | None:
+    """Why a release does not take a word of a field that is free text to the deployment."""
+    option = spoken.table.get(spoken.keys.get(name, ""))
+    if option is None or not option.choices or name == "kv_cache_dtype":  # its words are advisor's own
+        return None
+    refusal = option.refusal(value)
+    return None if refusal is None else f"Option {name!r} of TensorRT-LLM {spoken.release}: {refusal}."
+
+
+def as_written(spoken: Dialect, name: str, value: OptionValue) -> Any:
+    """The value of a further option as it stands in the YAML: a list where the configuration has its text.
+
+    Raises:
+        ValueError: no text of a list.
+    """
+    return json.loads(str(value)) if spoken.options[name] == "list" else value
+
+
+def canonical(spoken: Dialect, name: str) -> str:
+    """The name under which advisor knows a dimension: `moe_backend` for `moe_config.backend`, `tp` for its YAML key."""
+    neutral = next((own for own, path in spoken.names.items() if name in ways_to_say(path)), name)
+    if neutral in (*OPTION_FIELDS, GRAPH_SIZES, *FOUR_SETTINGS) or name in spoken.options:
+        return name if name in spoken.options else neutral
+    bare, first = name.removeprefix("$"), ways_to_say(name)[0]
+    return next((other for other in (bare, first) if other in spoken.options), name)
+
+
+def _no_option(spoken: Dialect, name: str) -> str:
+    """Why a release cannot be told an option, with what may have been meant."""
+    said = f"TensorRT-LLM {spoken.release} has no option {name!r} that can be set here."
+    if name in spoken.names:
+        return f"{said} advisor sets it itself."
+    if name in spoken.table or _has_kinds(name):
+        return f"{said} It is a mapping, or one of several kinds: name a key below it that has one value."
+    elsewhere = [row.release for row in dialects() if name in row.options]
+    if elsewhere:
+        return f"{said} These releases have it: {', '.join(elsewhere)}."
+    hint = did_you_mean(name, [*spoken.options, *OPTION_FIELDS, *spoken.names.values(), GRAPH_SIZES])
+    return f"{said}{hint} Any key of its YAML with one value can be, such as {', '.join(_EXAMPLES)}."
 
 
 def silence_is_not(spoken: Dialect, name: str, value: OptionValue) -> str | None:

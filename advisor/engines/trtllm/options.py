@@ -22,7 +22,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from advisor.domain.strict import StrictModel, parse
+from advisor.domain.strict import StrictModel, did_you_mean, parse
 
 UnknownKeys = Literal["forbid", "ignore", "open"]
 Status = Literal["beta", "prototype"]
@@ -64,7 +64,9 @@ class Option(StrictModel):
             return f"it takes {', '.join(self.choices)}, not {value!r}"
         if isinstance(value, str) and self.choices and value not in self.choices:
             same = next((choice for choice in self.choices if choice.lower() == value.lower()), None)
-            return f"it takes {', '.join(self.choices)}, not {value!r}" + (f": write {same}" if same else "")
+            near = did_you_mean(value, self.choices).strip()
+            hint = f": write {same}" if same else f" ({near})" if near else ""
+            return f"it takes {', '.join(self.choices)}, not {value!r}{hint}"
         if isinstance(value, (int, float)) and not self._in_range(value):
             return f"it takes {self.said}, not {value!r}"
         return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from advisor.domain.deployment import OPTION_FIELDS, Deployment
+from advisor.domain.deployment import GRAPH_SIZES, OPTION_FIELDS, Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import parse
@@ -20,8 +21,9 @@ from advisor.engines.trtllm.dialects import (
 from advisor.engines.trtllm.identify import hint
 from advisor.engines.trtllm.precedence import Said, said_in_file, settled, switched, typed_flags
 from advisor.engines.trtllm.spellings import spellings, ways_to_say
+from advisor.twin.graphs import NAMED_SIZES, ladder
 
-_FIXED = ("tp", "pp", "ep", "max_seq_len", "graph_padding", "trust_remote_code")
+_FIXED = ("tp", "pp", "ep", "max_seq_len", "trust_remote_code")  # never taken over from a file
 
 
 def config_from_yaml(
@@ -55,7 +57,7 @@ def config_from_yaml(
     settings: dict[str, Any] = spoken.defaults.model_dump()
     settings |= {name: said[name].value for name in settings if name in said}
     settings["cuda_graph_max_batch_size"] = _graph_max(leaves, said, spoken, notes)
-    options = _options(said, deployment, notes)
+    options = _options(said, deployment, notes) | _graph_sizes(said, spoken, deployment, settings)
     _note_fixed(said, deployment, notes)
     options |= _further(leaves, typed, spoken, notes)
     config = parse(ServingConfig, {**settings, "options": options}, "settings")
@@ -97,18 +99,32 @@ def _graph_max(leaves: Mapping[str, Any], said: Mapping[str, Said], spoken: Dial
         listed = sizes.value
         if not isinstance(listed, list) or not listed or not all(isinstance(size, int) for size in listed):
             raise BadInput(f"CUDA graph batch sizes must be a list of whole numbers, not {listed!r}.")
-        notes.append(f"The file lists {len(listed)} CUDA graph sizes; they stand here for all up to {max(listed)}.")
         return max(listed)
     return (largest.value if largest else None) or DEFAULT_LARGEST_GRAPH  # 0 means the default to the server
+
+
+def _graph_sizes(
+    said: Mapping[str, Said], spoken: Dialect, deployment: Deployment, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The file's own list of graph sizes, by its name where it has one; nothing where the release would choose it."""
+    largest = settings["cuda_graph_max_batch_size"]
+    if GRAPH_SIZES not in said or not largest:
+        return {}
+    sizes = tuple(sorted(set(said[GRAPH_SIZES].value)))
+    padding = bool(said["graph_padding"].value) if "graph_padding" in said else deployment.graph_padding
+    rules = {spoken.graph_ladder: "auto", **{name: name for name in NAMED_SIZES}}
+    names = (name for rule, name in rules.items() if ladder(largest, padding=padding, rule=rule) == sizes)
+    name = next(names, json.dumps(sizes))
+    return {} if name == "auto" else {GRAPH_SIZES: name}
 
 
 def _options(said: Mapping[str, Said], deployment: Deployment, notes: list[str]) -> dict[str, Any]:
     """Options of the deployment that this file sets otherwise than the study, by saying so or by silence."""
     options: dict[str, Any] = {}
-    for name, field in OPTION_FIELDS.items():
-        fixed = getattr(deployment, field)
+    for name in OPTION_FIELDS:
+        fixed = deployment.option(name)
         value = said[name].value if name in said else SILENT.get(name, fixed)
-        if value == fixed:
+        if value == fixed or name in _FIXED:
             continue
         if name not in said:
             notes.append(f"The file does not say {name}, so it is {value} (the study has {fixed}).")
@@ -118,7 +134,6 @@ def _options(said: Mapping[str, Said], deployment: Deployment, notes: list[str])
 
 def _note_fixed(said: Mapping[str, Said], deployment: Deployment, notes: list[str]) -> None:
     fixed = {name: getattr(deployment, name) for name in _FIXED}
-    fixed["disable_overlap_scheduler"] = not deployment.overlap_scheduler
     for name, value in fixed.items():
         if name in said and value is not None and said[name].value != value:
             notes.append(f"{said[name].where} {said[name].value} was not taken over: the study fixes it at {value}.")
@@ -134,8 +149,11 @@ def _further(leaves: Mapping[str, Any], typed: Mapping[str, Said], spoken: Diale
         top = path.partition(".")[0]
         if path in understood:
             continue
-        if path in named and value is not None:
-            further[named[path]] = value
+        refusal = spoken.table[path].refusal(value) if path in named and "." in path else None
+        if refusal is not None:
+            notes.append(f"{path} was not taken over: {refusal}.")
+        elif path in named and value is not None:
+            further[named[path]] = json.dumps(value) if isinstance(value, list) else value
         elif path in spoken.table or top in spoken.structured:
             notes.append(f"{path} was not taken over: it is no dimension of a study.")
         else:

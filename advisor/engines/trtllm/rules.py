@@ -13,7 +13,7 @@ from advisor.domain.workload import Workload
 from advisor.engines.dialect import Violation
 from advisor.engines.trtllm.command import not_in_release, to_yaml
 from advisor.engines.trtllm.dialects import Dialect, kv_dtype_can_be_had, kv_dtype_refusal
-from advisor.twin.graphs import captured_sizes
+from advisor.twin.graphs import captured_sizes, graph_rule
 
 
 def validate(
@@ -92,7 +92,7 @@ def graph_sizes(spoken: Dialect, deployment: Deployment, config: ServingConfig) 
     return captured_sizes(
         config.cuda_graph_max_batch_size,
         padding=deployment.graph_padding,
-        rule=spoken.graph_ladder,
+        rule=graph_rule(config.options, spoken.graph_ladder),
         max_batch_size=config.max_batch_size,
         max_num_tokens=config.max_num_tokens,
     )

@@ -12,7 +12,7 @@ from advisor.domain.workload import Workload
 from advisor.engines.dialect import BenchmarkLengths, ReadConfig, Violation, stated
 from advisor.engines.trtllm.benchmark import benchmark_argv, random_lengths
 from advisor.engines.trtllm.command import check_deployment, to_argv, to_yaml
-from advisor.engines.trtllm.dialects import Dialect, check_option, default_config, dialect
+from advisor.engines.trtllm.dialects import Dialect, canonical, check_option, default_config, dialect
 from advisor.engines.trtllm.environment import asked_environment
 from advisor.engines.trtllm.read_config import config_from_yaml
 from advisor.engines.trtllm.rules import validate
@@ -65,6 +65,19 @@ class TrtllmDialect:
     def check_option(self, name: str, value: OptionValue) -> None:
         """Raises BadInput for an option that the release does not have or does not take."""
         check_option(self.row, name, value)
+
+    def canonical(self, name: str) -> str:
+        """`moe_backend` for `moe_config.backend`, `tp` for its YAML key."""
+        return canonical(self.row, name)
+
+    @property
+    def changes_answers(self) -> Sequence[str]:
+        """The row's."""
+        return self.row.changes_answers
+
+    def silent_option(self, name: str) -> OptionValue | None:
+        """The MoE backend's own default; other silences stand in the deployment."""
+        return self.row.moe_backend_default if name == "moe_backend" else None
 
     def violations(
         self, deployment: Deployment, config: ServingConfig, workloads: Iterable[Workload], max_seq_len: int

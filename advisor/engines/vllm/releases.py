@@ -14,7 +14,7 @@ from pydantic import Field
 
 from advisor.domain.deployment import OPTION_FIELDS, GpuFacts
 from advisor.domain.errors import BadInput
-from advisor.domain.serving_config import OptionValue, ServingConfig
+from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, changed, did_you_mean, parse
 from advisor.domain.units import gib
 from advisor.engines.versions import version_key
@@ -54,6 +54,7 @@ class Release(StrictModel):
     kv_cache_dtypes: dict[str, str]
     options: dict[str, OptionType]
     keys: dict[str, str]
+    changes_answers: tuple[str, ...]
 
 
 @cache
@@ -62,7 +63,7 @@ def releases() -> tuple[Release, ...]:
     text = files("advisor.engines.vllm").joinpath("releases.yaml").read_text(encoding="utf-8")
     document = yaml.safe_load(text)
     rows: list[Release] = []
-    row: dict[str, Any] = {"keys": document["keys"], "options": {}}
+    row: dict[str, Any] = {**{name: document[name] for name in ("keys", "changes_answers")}, "options": {}}
     for own in document["releases"]:
         options = {**row["options"], **own["options"]}
         row = {**row, **own, "options": {name: kind for name, kind in options.items() if kind is not None}}
@@ -102,6 +103,15 @@ def default_config(row: Release, gpu: GpuFacts) -> ServingConfig:
         cuda_graph_max_batch_size=min(2 * sizes.max_num_seqs, largest),
         kv_cache_free_gpu_memory_fraction=row.gpu_memory_utilization,
     )
+
+
+def canonical(row: Release, name: str) -> str:
+    """The name under which advisor knows a dimension: its own, however vLLM's key is spelled."""
+    plain = name.removeprefix("--").replace("_", "-")
+    neutral = next((own for own, key in row.keys.items() if key == plain), name)
+    if neutral in (*OPTION_FIELDS, *FOUR_SETTINGS):
+        return neutral
+    return plain.replace("-", "_") if plain.replace("-", "_") in row.options else name
 
 
 def check_option(row: Release, name: str, value: OptionValue) -> None:

@@ -14,7 +14,7 @@ from advisor.engines.dialect import BenchmarkLengths, ReadConfig, Violation
 from advisor.engines.vllm.benchmark import benchmark_argv
 from advisor.engines.vllm.command import FLAGS, not_in_release, to_argv, to_environment, to_yaml
 from advisor.engines.vllm.read_config import config_from_yaml
-from advisor.engines.vllm.releases import Release, check_option, default_config, release_of
+from advisor.engines.vllm.releases import Release, canonical, check_option, default_config, release_of
 from advisor.engines.vllm.rules import validate
 from advisor.engines.words import YamlEntry
 from advisor.memory.constants import VLLM_MEMORY, EngineMemory
@@ -64,6 +64,19 @@ class VllmDialect:
     def check_option(self, name: str, value: OptionValue) -> None:
         """Raises BadInput for an option that the release does not have or does not take."""
         check_option(self.row, name, value)
+
+    def canonical(self, name: str) -> str:
+        """`max_batch_size` for `max-num-seqs`."""
+        return canonical(self.row, name)
+
+    @property
+    def changes_answers(self) -> Sequence[str]:
+        """The row's."""
+        return self.row.changes_answers
+
+    def silent_option(self, name: str) -> OptionValue | None:
+        """None: silences stand in the deployment, or differ from GPU to GPU."""
+        return None
 
     def violations(
         self, deployment: Deployment, config: ServingConfig, workloads: Iterable[Workload], max_seq_len: int

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.domain.deployment import OPTION_FIELDS, Deployment
+from advisor.domain.deployment import GRAPH_SIZES, OPTION_FIELDS, Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import FOUR_SETTINGS, ServingConfig
 from advisor.domain.strict import changed
@@ -29,6 +29,8 @@ VALUES = {
     "int": st.integers(-3, 70),
     "float": st.sampled_from([-0.5, 0.0, 0.5, 1.0, 1.5]),
     "str": st.sampled_from(["", "x", "auto", "AUTO", "pytorch", "TRTLLM", "1"]),
+    "list": st.sampled_from(["[]", "[1, 2]", "[0.5, 0.5]", '["cutlass"]', "x", "{}"]),
+    "sizes": st.sampled_from(["auto", "powers_of_2", "every_8", "[1, 2, 64]", "[0]", "x"]),
 }
 
 
@@ -39,7 +41,7 @@ def argv_of(spoken: Dialect, deployment: Deployment, asked: ServingConfig) -> tu
 @st.composite
 def with_any_options(draw: st.DrawFn, release: str) -> ServingConfig:
     """A configuration with further options of the release, sensible or not."""
-    known = dialect(release).options
+    known = {**dialect(release).options, GRAPH_SIZES: "sizes"}
     names = draw(st.lists(st.sampled_from(sorted(known)), max_size=4, unique=True))
     return changed(draw(configs), options={name: draw(VALUES[known[name]]) for name in names})
 
