@@ -9,6 +9,7 @@ import pytest
 
 from advisor.app.setup import Question, resolve
 from advisor.domain.errors import BadInput
+from advisor.domain.strict import changed
 from advisor.engines.spoken import spoken_by
 from advisor.engines.vllm.releases import releases
 from advisor.engines.words import as_mapping
@@ -97,9 +98,9 @@ def test_a_study_of_one_engine_can_be_run_on_another_with_that_engines_space_and
 
 
 def test_the_engine_picks_among_shipped_studies_of_one_model() -> None:
-    asked = {"model": "meta-llama/Llama-3.1-8B-Instruct", "gpu": "h100_sxm"}
-    assert resolve(Question(**asked)).study.name == "llama3.1-8b-h100"
-    assert resolve(Question(**asked, engine="vllm")).study.name == "llama3.1-8b-h100-vllm"
+    asked = Question(model="meta-llama/Llama-3.1-8B-Instruct", gpu="h100_sxm")
+    assert resolve(asked).study.name == "llama3.1-8b-h100"
+    assert resolve(changed(asked, engine="vllm")).study.name == "llama3.1-8b-h100-vllm"
 
 
 def test_options_of_the_engine_are_checked_against_its_release_and_stated_in_every_launch() -> None:

@@ -11,25 +11,24 @@ from advisor.memory.diagnosis import diagnose
 from advisor.memory.outcomes import Death, outcome_of
 
 CORE = "(EngineCore pid=7) ERROR 11-28 15:14:10 [core.py:1231] "
-LAST = (
-    "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
-)
+LAST = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
 POOL = (
-    "ValueError: Available memory on node 0 (8.14/9.84 GiB) on kv cache allocation is less than requested memory for kv "
-    "(64.0 GiB). Decrease --kv-cache-memory-bytes, VLLM_CPU_KVCACHE_SPACE, or reduce CPU memory used by other processes."
+    "ValueError: Available memory on node 0 (8.14/9.84 GiB) on kv cache allocation is less than requested memory for "
+    "kv (64.0 GiB). Decrease --kv-cache-memory-bytes, VLLM_CPU_KVCACHE_SPACE, or reduce CPU memory used by other "
+    "processes."
 )
 STARTUP = (
     "ValueError: Available memory on node 0 (8.3/9.84 GiB) on startup is less than desired CPU memory utilization "
     "(0.95, 9.35 GiB). Decrease --gpu-memory-utilization or reduce CPU memory used by other processes."
 )
 ALLOCATOR = (
-    "RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
-    "allocate 3221225472 bytes. Error code 12 (Cannot allocate memory)"
+    "RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+    "to allocate 3221225472 bytes. Error code 12 (Cannot allocate memory)"
 )
 ONE_REQUEST = (
-    "ValueError: To serve at least one request with the model's max seq len (512), (0.25 GiB KV cache is needed, which is "
-    "larger than the available KV cache memory (0.01 GiB). Based on the available memory, the estimated maximum model "
-    "length is 480. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`."
+    "ValueError: To serve at least one request with the model's max seq len (512), (0.25 GiB KV cache is needed, which "
+    "is larger than the available KV cache memory (0.01 GiB). Based on the available memory, the estimated maximum "
+    "model length is 480. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`."
 )
 
 
@@ -48,7 +47,8 @@ def ended(text: str, *, on_host: bool, exit_code: int = 1) -> Outcome:
 def test_memory_that_vllm_itself_misses_names_phase_and_shortfall(text: str, phase: str, short_gib: float) -> None:
     outcome = ended(text, on_host=True)
     assert isinstance(outcome, OutOfMemory)
-    assert (outcome.phase, outcome.short_gib) == (phase, pytest.approx(short_gib))
+    assert outcome.phase == phase
+    assert outcome.short_gib == pytest.approx(short_gib)
 
 
 def test_a_refused_host_allocation_is_out_of_memory_only_where_the_server_works_in_host_memory() -> None:
