@@ -15,6 +15,7 @@ from advisor.engines.spoken import ENGINES_SPOKEN, spoken
 from advisor.host.gpus import find_gpus, visible
 
 TWIN = "twin"
+_SAYS_MORE = {"trtllm": "`advisor check-env` says more; "}
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def choose(
     why = chosen.engine.missing(chosen.resolved.deployment)
     if why is not None:
         raise EngineMissing(
-            f"Engine {name!r} cannot run here: {why}. `advisor check-env` says more; --engine {TWIN} simulates instead."
+            f"Engine {name!r} cannot run here: {why}. {_SAYS_MORE.get(name, '')}--engine {TWIN} simulates instead."
         )
     return chosen
 

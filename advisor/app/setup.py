@@ -24,6 +24,7 @@ from advisor.store import catalog
 from advisor.store.checkpoints import declared_quantization
 
 SPACES = {"trtllm": "default", "vllm": "vllm"}  # what a study of an engine searches unless it says otherwise
+CHUNKED_BY_DEFAULT = {"trtllm": False, "vllm": True}
 DEFAULT_STUDY = "llama4-maverick-fp8-b200"
 _QUANT_IN_NAME = (("nvfp4", "nvfp4"), ("fp4", "nvfp4"), ("fp8", "fp8"), ("gpt-oss", "mxfp4"))
 
@@ -290,12 +291,8 @@ def for_engine(fixed: Deployment, engine: str) -> Deployment:
     if engine == fixed.engine:
         return fixed
     kept = fixed.model_dump(mode="json", exclude={"engine_options", "moe_backend"})
-    chunked = True if engine == "vllm" else fixed.chunked_prefill  # vLLM's own default
-    return parse(
-        Deployment,
-        {**kept, "engine": engine, "engine_version": NEWEST[engine], "chunked_prefill": chunked},
-        "deployment",
-    )
+    own = {"engine": engine, "engine_version": NEWEST[engine], "chunked_prefill": CHUNKED_BY_DEFAULT[engine]}
+    return parse(Deployment, {**kept, **own}, "deployment")
 
 
 def _workloads(question: Question, study: Study) -> tuple[Workload, ...]:

@@ -9,6 +9,11 @@ import pytest
 
 from advisor.app.setup import Question, resolve
 from advisor.domain.errors import BadInput
+from advisor.domain.strict import changed
+from advisor.engines.spoken import spoken_by
+from advisor.engines.vllm.releases import releases
+from advisor.engines.words import as_mapping
+from advisor.store import catalog
 from tests.store.checkpoint_folders import LLAMA_8B, MODELOPT_FP8, checkpoint
 
 
@@ -80,3 +85,28 @@ def test_loads_go_to_names_without_one() -> None:
 def test_more_ranks_of_a_dense_model_have_no_experts_to_spread() -> None:
     deployment = resolve(Question(study="llama3.1-8b-h100", tp=2)).deployment
     assert (deployment.tp, deployment.gpus, deployment.ep) == (2, 2, 1)
+
+
+def test_a_study_of_one_engine_can_be_run_on_another_with_that_engines_space_and_newest_release() -> None:
+    moved = resolve(Question(study="llama3.1-8b-h100", engine="vllm"))
+    assert (moved.deployment.engine, moved.deployment.engine_version) == ("vllm", releases()[-1].release)
+    assert moved.deployment.chunked_prefill, "vLLM's own default"
+    assert moved.space.name == "vllm"
+    back = resolve(Question(study="llama3.1-8b-h100-vllm", engine="trtllm"))
+    assert (back.deployment.engine, back.space.name) == ("trtllm", "default")
+    assert "stream_interval" in {dimension.name for dimension in back.space.active}, "both spaces have it"
+
+
+def test_the_engine_picks_among_shipped_studies_of_one_model() -> None:
+    asked = Question(model="meta-llama/Llama-3.1-8B-Instruct", gpu="h100_sxm")
+    assert resolve(asked).study.name == "llama3.1-8b-h100"
+    assert resolve(changed(asked, engine="vllm")).study.name == "llama3.1-8b-h100-vllm"
+
+
+def test_options_of_the_engine_are_checked_against_its_release_and_stated_in_every_launch() -> None:
+    dummy = resolve(Question(study="llama3.1-8b-h100-vllm", load_format="dummy")).deployment
+    assert dummy.engine_options == {"load_format": "dummy"}
+    config = spoken_by(dummy).default_config(catalog.gpu_facts(dummy.gpu))
+    assert as_mapping(spoken_by(dummy).entries(dummy, config, 1280))["load-format"] == "dummy"
+    trtllm = resolve(Question(study="llama3.1-8b-h100", load_format="dummy")).deployment
+    assert as_mapping(spoken_by(trtllm).entries(trtllm, config, 1280))["load_format"] == "dummy"

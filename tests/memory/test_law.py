@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import advisor
-from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
+from advisor.memory.constants import MEMORY_ERROR, MemoryConstants, MemoryFraction
 from advisor.memory.law import (
     STAGES,
     MemoryBudget,
@@ -259,3 +259,34 @@ def test_p_fits_follows_the_stated_errors() -> None:
     assert float(p_fits(terms, tight, NOMINAL)) == pytest.approx(float(np.mean(outcomes)), abs=0.08)
     assert float(p_fits(terms, settings(batch=8, fraction=0.5), NOMINAL)) > 0.999
     assert float(p_fits(terms, settings(batch=4096, fraction=0.99), NOMINAL)) < 0.01
+
+
+@given(
+    tokens=st.integers(512, 65536),
+    fraction=st.floats(0.3, 0.99),
+    n_graphs=st.integers(0, 60),
+    largest=st.integers(1, 1024),
+)
+def test_a_fraction_of_the_whole_holds_weights_activations_and_pool_and_leaves_graphs_outside(
+    tokens: int, fraction: float, n_graphs: int, largest: int
+) -> None:
+    terms = replace(TERMS, fraction="of_total")
+    budget = memory_budget(terms, settings(64, tokens, fraction, n_graphs, largest), ROUND)
+    inside = budget.weights_gib + budget.runtime_gib + budget.comm_gib + budget.activations_gib
+    assert float(budget.kv_pool_gib) == pytest.approx(max(0.0, fraction * 80.0 - float(inside)))
+    without = memory_budget(terms, settings(64, tokens, fraction, 0, 1), ROUND)
+    assert float(without.kv_pool_gib) == float(budget.kv_pool_gib), "graphs are captured later"
+    assert float(without.margin_gib[-1] - budget.margin_gib[-1]) == pytest.approx(float(budget.graphs_gib))
+
+
+@pytest.mark.parametrize("kind", ["of_free", "of_total"])
+def test_a_pool_that_is_given_outright_takes_that_and_the_fraction_decides_nothing(kind: MemoryFraction) -> None:
+    terms = replace(TERMS, fraction=kind, vocab_size=0)
+    first, second = (
+        memory_budget(terms, replace(settings(fraction=fraction), kv_pool_gib=8.0), ROUND) for fraction in (0.3, 0.9)
+    )
+    assert float(first.kv_pool_gib) == float(second.kv_pool_gib) == 8.0
+    assert first.kv_tokens == second.kv_tokens == 8192
+    assert float(first.margin_gib[-1]) == float(second.margin_gib[-1])
+    larger = memory_budget(terms, replace(settings(), kv_pool_gib=40.0), ROUND)
+    assert STAGES[int(larger.failing_stage)].component == "KV cache"
