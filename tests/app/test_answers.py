@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from advisor.app.results import Result
 from advisor.app.setup import Question
 from advisor.app.tuning import How, Session, open_session
 from advisor.domain.ports import LaunchSpec
+from advisor.domain.trial import TrialRecord
+from advisor.report.bundle import trials_csv
 from advisor.report.study_notes import answer_notes
 from tests.app.scripted import Act, ScriptedEngine
 from tests.app.studies import play
@@ -50,15 +54,18 @@ def fp8_is_faster(spec: LaunchSpec, n: int) -> Act:
     return Act(tok_per_s=(2000.0 if fp8 else 1000.0) + n % 2, texts=(OTHER, OTHER) if fp8 else (SAME, NOISY))
 
 
-def only(session: Session) -> tuple[Result, list[str]]:
+def only(session: Session) -> tuple[Result, tuple[TrialRecord, ...]]:
     summary, records = play(session)
     (result,) = summary.results
-    return result, [record.ending for record in records if record.config.options["kv_cache_dtype"] == "fp8"]
+    return result, records
 
 
 def test_a_faster_server_that_says_something_else_is_not_benchmarked(tmp_path: Path) -> None:
     session = opened(tmp_path, fp8_is_faster, vary=("kv_cache_dtype",))
-    result, endings = only(session)
+    result, records = only(session)
+    endings = [record.ending for record in records if record.config.options["kv_cache_dtype"] == "fp8"]
+    rows = list(csv.DictReader(io.StringIO(trials_csv(session, records))))
+    assert {(row["kv_cache_dtype"], row["answers_differing"]) for row in rows} == {("auto", "0.000"), ("fp8", "0.750")}
     assert endings and all("75 % of 4 prompts" in ending for ending in endings)
     assert result.best is not None and result.best.serving_config.options["kv_cache_dtype"] == "auto"
     check = result.answers
