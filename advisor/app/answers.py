@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.app.context import StudyContext
-from advisor.domain.answers import AnswerCheck, AnswerQuestion, Departure, GreedyAnswers
+from advisor.domain.answers import Agreement, AnswerCheck, AnswerQuestion, Departure, GreedyAnswers
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.study import SearchSpace
 from advisor.domain.trial import TrialRecord
-from advisor.metrics.answers import agreement, drift_refusal, noise_floor
+from advisor.metrics.answers import agreement, noise_floor
 
 
 def answer_dimensions(space: SearchSpace) -> tuple[str, ...]:
@@ -41,23 +41,29 @@ def answer_check(
     known = _answers(_of_baseline(records))
     if not known:
         return AnswerCheck(dimensions=dimensions, limit=context.max_answer_drift)
-    reference, floor = known[0], noise_floor(known)
-    limited = AnswerQuestion(reference=reference, floor=floor, limit=context.max_answer_drift)
-    told = [(record, record.answers) for record in records if record.answers is not None]
-    found = [(record, answers, agreement(answers.texts, reference.texts)) for record, answers in told]
-    of_best = [each for record, _, each in found if record.config == best]
+    floor, found = noise_floor(known), agreements(records)
+    of_best = [found[record.number] for record in records if record.config == best and record.number in found]
+    most = floor + context.max_answer_drift
     return AnswerCheck(
         dimensions=dimensions,
-        n_tokens=reference.n_tokens,
+        n_tokens=known[0].n_tokens,
         floor=floor,
         limit=context.max_answer_drift,
         best=max(of_best, key=lambda each: each.differing, default=None),
         departed=tuple(
-            Departure(trial=record.number, differing=each.differing)
-            for record, answers, each in found
-            if drift_refusal(answers, limited) is not None
+            Departure(trial=number, differing=each.differing) for number, each in found.items() if each.differing > most
         ),
     )
+
+
+def agreements(records: Sequence[TrialRecord]) -> dict[int, Agreement]:
+    """The answers of each trial, by its number, against the first of the baseline; empty where nothing was asked."""
+    known = _answers(_of_baseline(records))
+    return {
+        record.number: agreement(record.answers.texts, known[0].texts)
+        for record in records
+        if known and record.answers is not None
+    }
 
 
 def _of_baseline(records: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -53,6 +53,8 @@ def check_dimensions(space: SearchSpace, spoken: EngineDialect, deployment: Depl
         if dimension.name in FOUR_SETTINGS:
             continue
         place = f"Search space {space.name!r}, dimension {dimension.name}"
+        if dimension.name == "moe_backend" and not facts.is_moe:
+            raise BadInput(f"{place}: {facts.name} has no experts, so there is no backend of them to choose.")
         default = () if dimension.default is None else (dimension.default,)
         for value in (*dimension.values, *default):
             try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from advisor.app.answers import agreements
 from advisor.app.results import Result, StudySummary
 from advisor.app.tuning import Session
 from advisor.domain.objective import Objective, latency_ms
@@ -136,7 +137,9 @@ def trials_csv(session: Session, records: Sequence[TrialRecord]) -> str:
         "workload", "output_tok_per_s", "output_tok_per_s_per_gpu", "output_tok_per_s_per_user", "ttft_p99_ms",
         "tpot_mean_ms", "limited_by", "objective",
     ]  # fmt: skip
-    writer.writerow([*head, *measured, *(f"{name}_gib" for name in MEMORY), "short_gib"])
+    answers = agreements(records)
+    last = ["short_gib", *(["answers_differing"] if answers else [])]
+    writer.writerow([*head, *measured, *(f"{name}_gib" for name in MEMORY), *last])
     for record in records:
         flat = record.config.flat()
         left = [
@@ -147,6 +150,8 @@ def trials_csv(session: Session, records: Sequence[TrialRecord]) -> str:
         sizes_gib = [None if memory is None else getattr(memory, name) for name in MEMORY]
         right = ["" if size_gib is None else f"{size_gib:.3f}" for size_gib in sizes_gib]
         right.append(f"{record.outcome.short_gib:.3f}" if isinstance(record.outcome, OutOfMemory) else "")
+        if answers:
+            right.append(f"{answers[record.number].differing:.3f}" if record.number in answers else "")
         for workload in session.context.workloads:
             writer.writerow(
                 [*left, workload.name, *_metric_cells(record, workload.name, session.context.objective), *right]

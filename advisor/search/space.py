@@ -25,7 +25,7 @@ from advisor.domain.strict import changed, explain, unknown_name
 from advisor.domain.study import Choice, Condition, Dimension, SearchSpace
 
 Column = NDArray[Any]
-MOST_COMBINATIONS = 500_000  # a ranking of more takes minutes and gigabytes
+MOST_COMBINATIONS = 1_000_000  # a ranking of more takes minutes and gigabytes
 _LEGAL: dict[str, OptionValue] = dict(zip(FOUR_SETTINGS, (1, 1, 0, 0.5), strict=True))
 
 

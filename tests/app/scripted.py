@@ -58,6 +58,7 @@ class Act:
         headroom_gib: GPU memory left.
         limited_by: What limits every workload that is measured.
         loaded: From a workload to its metrics, instead of the two above.
+        texts: What it answers to the fixed prompts, and to each second time.
     """
 
     at_start: Outcome | Exception | None = None
@@ -68,6 +69,7 @@ class Act:
     headroom_gib: float = 10.0
     limited_by: LimitedBy | None = None
     loaded: Callable[[Workload], Metrics] | None = None
+    texts: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
 Script = Callable[[LaunchSpec, int], Act]
@@ -195,4 +197,7 @@ class ScriptedMeasurer:
         return None
 
     def answers(self, server: RunningServer, repeats: bool) -> GreedyAnswers | None:
-        return None
+        assert isinstance(server, ScriptedServer)
+        self.engine.story.append("answers")
+        texts, again = server.act.texts
+        return GreedyAnswers(n_tokens=16, texts=texts, again=again if repeats else ()) if texts else None

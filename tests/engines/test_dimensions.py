@@ -214,6 +214,13 @@ def test_a_dimension_that_cannot_be_had_is_named_with_the_way_out(dimension: dic
         searched(space_of(dimension))
 
 
+def test_a_dense_model_has_no_backend_of_experts() -> None:
+    dense = catalog.model_facts("meta-llama/Llama-3.1-8B-Instruct")
+    space = restrict(spoken_space(space_of(BACKEND), ("moe_backend",), NEWEST, MAVERICK), ("moe_backend",))
+    with pytest.raises(BadInput, match="has no experts"):
+        check_dimensions(space, NEWEST, changed(MAVERICK, ep=1), dense)
+
+
 def test_layouts_with_the_gpus_fixed() -> None:
     both = ({"name": "tp", "values": [4, 8]}, {"name": "ep", "values": [1, 8]})
     with pytest.raises(BadInput, match=r"tp 4 with ep 8: .*multiple_of: ep"):

@@ -276,11 +276,13 @@ def as_written(spoken: Dialect, name: str, value: OptionValue) -> Any:
 
 def canonical(spoken: Dialect, name: str) -> str:
     """The name under which advisor knows a dimension: `moe_backend` for `moe_config.backend`, `tp` for its YAML key."""
+    if name in spoken.options:
+        return name
     neutral = next((own for own, path in spoken.names.items() if name in ways_to_say(path)), name)
-    if neutral in (*OPTION_FIELDS, GRAPH_SIZES, *FOUR_SETTINGS) or name in spoken.options:
-        return name if name in spoken.options else neutral
-    bare, first = name.removeprefix("$"), ways_to_say(name)[0]
-    return next((other for other in (bare, first) if other in spoken.options), name)
+    if neutral in (*FOUR_SETTINGS, *OPTION_FIELDS, GRAPH_SIZES):
+        return neutral
+    others = (name.removeprefix("$"), ways_to_say(name)[0])
+    return next((other for other in others if other in spoken.options), name)
 
 
 def _no_option(spoken: Dialect, name: str) -> str:
