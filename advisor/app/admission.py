@@ -14,7 +14,7 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.rules import validate
-from advisor.memory.frontier import Frontier, fit, observed
+from advisor.memory.frontier import Frontier, fit, observations
 from advisor.search.admission import MEMORY_RULE, Forecast, admit
 from advisor.search.space import all_configs, indices_of
 from advisor.twin.constants import NOMINAL
@@ -33,8 +33,8 @@ class LearntFrontier:
         """After some records; as many as last time are the same."""
         launched = [record for record in records if record.launched]
         if self._fitted[0] != len(launched):
-            found = [observed(record, self.forecaster.law(record.config), NOMINAL) for record in launched]
-            self._fitted = len(launched), fit([observation for observation in found if observation is not None])
+            found = [observations(record, self.forecaster.law(record.config), NOMINAL) for record in launched]
+            self._fitted = len(launched), fit([each for said in found for each in said], len(launched))
         return self._fitted[1]
 
 

@@ -1,9 +1,15 @@
 """The memory frontier: what launches teach about the memory law, and with it the probability that a launch fits.
 
-The law is taken as linear in the errors of its own constants: margin(x) = law(x) + J(x) d, in GiB. Column k of J is how
-far the margin moves when constant k is off by one standard deviation, so a priori d ~ N(0, 1) each: a Bayesian linear
-regression whose prior widths are `MEMORY_ERROR`. One further column is a misfit that no constant explains. Shapes, with
-D columns: d (D,), J (..., D). The margin is free minus tried at the tightest moment; below zero memory runs out.
+The law is taken as linear in the errors of its own constants: what it says of x is q(x) + J(x) d, in GiB, for a margin
+as for a component. Column k of J is how far q moves when constant k is off by one standard deviation, so that a priori
+d_k is of the order of one: a Bayesian linear regression whose prior widths are `MEMORY_ERROR`. One further column is a
+misfit that no constant explains, of margins only. Shapes, with D columns: d (D,), J (..., D). The margin is free minus
+tried at the tightest moment; below zero memory runs out.
+
+Two things that a plain regression lacks. Each d_k has a Student t prior: a constant that is twelve deviations off, such
+as weights that are larger than their type says, is believed from its readings, widens its own prior and nobody else's.
+And no constant may become negative: what costs memory never gives any back, so more of a setting never fits better.
+Source of the t as a scale mixture fitted by EM: Lange, Little and Taylor, J. Am. Stat. Assoc. 84 (1989) 881.
 """
 
 from __future__ import annotations
@@ -16,27 +22,37 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from advisor.domain.measurement import ProfiledMemory
 from advisor.domain.normal import normal_cdf, normal_pdf
-from advisor.domain.outcome import Measured, OutOfMemory, Unhealthy
+from advisor.domain.outcome import Measured, OutOfMemory, Started, Unhealthy
 from advisor.domain.trial import TrialRecord
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
 from advisor.memory.law import STAGES, MemoryBudget
+from advisor.memory.profiled import beside_torch
+from advisor.memory.stages import UNDER_LOAD
 
 Array = NDArray[np.float64]
 Law = Callable[[MemoryConstants], MemoryBudget]
 """The memory law of one configuration, or of a grid, as a function of its constants alone."""
 
+Quantity = Callable[[MemoryBudget], Array]
+"""Something of a budget in GiB, such as a margin or a component."""
+
 MISFIT_GIB = 0.3  # assumed: what a launch needs beside every term of the law, one standard deviation
 READING_GIB = 0.1  # assumed: a reading of used memory repeats to about this
 N_FEATURES = len(MEMORY_ERROR) + 1
-SERVE = len(STAGES) - 1
+TAIL_DOF = 4.0  # of the t prior: a surprise of a few deviations widens, the usual ones do not
+WIDENINGS = 50  # rounds of EM at most; a dozen are usual
+SETTLED = 1e-3
+LEAST_SHARE = 0.1  # of its nominal value that a constant keeps
 
 Kind = Literal["exact", "at_most", "at_least"]
+_SIDE: dict[Kind, int] = {"exact": 0, "at_most": 1, "at_least": -1}
 
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """The margin of one launch: predicted by the law, and observed exactly or as a bound. `features` is a row of J."""
+    """A quantity of one launch: predicted by the law, and observed exactly or as a bound. `features` is a row of J."""
 
     features: Array
     predicted_gib: float
@@ -46,18 +62,22 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """Posterior of d: `mean` (D,), `covariance` (D, D)."""
+    """Posterior of d: `mean` (D,), `covariance` (D, D), from `n_launches` launches."""
 
     mean: Array
     covariance: Array
+    n_launches: int = 0
 
-    def margin_gib(self, features: ArrayLike, predicted_gib: ArrayLike) -> tuple[Array, Array]:
-        """Expected margin and its standard deviation, GiB, for J (..., D) and the law's own margin (...)."""
+    def expected(self, features: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:
+        """A quantity and its standard deviation, for J (..., D) and what the law alone says of it (...)."""
         J = np.asarray(features, np.float64)
         variance = ((J @ self.covariance) * J).sum(axis=-1)
-        return np.asarray(predicted_gib, np.float64) + J @ self.mean, np.sqrt(
-            np.maximum(variance, 0.0) + READING_GIB**2
-        )
+        return np.asarray(predicted, np.float64) + J @ self.mean, np.sqrt(np.maximum(variance, 0.0))
+
+    def margin_gib(self, features: ArrayLike, predicted_gib: ArrayLike) -> tuple[Array, Array]:
+        """Expected margin and its standard deviation, GiB, as a launch would show it."""
+        mean, sd = self.expected(features, predicted_gib)
+        return mean, np.hypot(sd, READING_GIB)
 
     def p_fits(self, features: ArrayLike, predicted_gib: ArrayLike) -> Array:
         """Probability that the margin is not negative."""
@@ -73,77 +93,142 @@ class Frontier:
 
 PRIOR = Frontier(np.zeros(N_FEATURES), np.eye(N_FEATURES))
 
+_SIGMAS = np.array([*MEMORY_ERROR.values()])
+_KEPT = [
+    Observation(np.eye(N_FEATURES)[k], 0.0, -(1.0 - LEAST_SHARE) / math.sinh(sigma), "at_least")
+    for k, sigma in enumerate(_SIGMAS)
+]
+"""That no constant falls below its least share, as bounds on d."""
 
-def fit(observations: Sequence[Observation], prior: Frontier = PRIOR) -> Frontier:
-    """The frontier after these launches.
 
-    A bound that the fit keeps by itself teaches nothing; one that it breaks enters as a reading at the bound.
+def fit(observations: Sequence[Observation], n_launches: int = 0) -> Frontier:
+    """The frontier after these observations of so many launches.
+
+    A bound that the fit keeps by itself teaches nothing; one that it breaks enters as a reading at the bound. Prior
+    variances start at one and grow to the fixed point of EM, v = (dof + E[d^2]) / (dof + 1); they never shrink, since
+    few launches prove nothing about the spread of a constant.
     """
     if not observations:
-        return prior
-    J = np.stack([observation.features for observation in observations])
-    residual = np.array([observation.observed_gib - observation.predicted_gib for observation in observations])
-    # +1: the residual is at most this; -1: at least; 0: exactly.
-    side = np.array([{"exact": 0, "at_most": 1, "at_least": -1}[observation.kind] for observation in observations])
-    active = side == 0
-    frontier = _posterior(J[active], residual[active], prior)
-    for _ in observations:
-        broken = ~active & (side * (J @ frontier.mean - residual) > 0)
-        if not broken.any():
+        return PRIOR
+    rows = [*observations, *_KEPT]
+    J = np.stack([row.features for row in rows])
+    residual = np.array([row.observed_gib - row.predicted_gib for row in rows])
+    side = np.array([_SIDE[row.kind] for row in rows])
+    variance = np.ones(N_FEATURES)
+    for _ in range(WIDENINGS):
+        mean, covariance = _bounded(J, residual, side, variance)
+        wider = np.maximum(1.0, (TAIL_DOF + mean**2 + np.diag(covariance)) / (TAIL_DOF + 1.0))
+        if np.abs(wider - variance).max() < SETTLED * variance.max():
             break
+        variance = wider
+    return Frontier(mean, covariance, n_launches)
+
+
+def _bounded(J: Array, residual: Array, side: NDArray[np.int64], variance: Array) -> tuple[Array, Array]:
+    """Mean and covariance of d, with the bounds that they break as readings; `side` is +1 of an upper bound."""
+    active = side == 0
+    while True:
+        mean, covariance = _posterior(J[active], residual[active], variance)
+        broken = ~active & (side * (J @ mean - residual) > 0)
+        if not broken.any():
+            return mean, covariance
         active |= broken
-        frontier = _posterior(J[active], residual[active], prior)
-    return frontier
 
 
-def _posterior(J: Array, residual: Array, prior: Frontier) -> Frontier:
-    """Conjugate update with known reading noise, in the form that inverts a matrix of n_observations only."""
-    gain = prior.covariance @ J.T @ np.linalg.inv(J @ prior.covariance @ J.T + READING_GIB**2 * np.eye(len(J)))
-    return Frontier(prior.mean + gain @ (residual - J @ prior.mean), prior.covariance - gain @ J @ prior.covariance)
+def _posterior(J: Array, residual: Array, variance: Array) -> tuple[Array, Array]:
+    """Conjugate update of N(0, diag(variance)) with known reading noise."""
+    covariance = np.linalg.inv(np.diag(1.0 / variance) + J.T @ J / READING_GIB**2)
+    return covariance @ (J.T @ residual) / READING_GIB**2, covariance
 
 
-def sensitivities(law: Law, constants: MemoryConstants, stage: int | None = None) -> tuple[Array, Array]:
-    """The law's margin (...) and J (..., D) for what `law` describes.
+def headroom(budget: MemoryBudget) -> Array:
+    """Least margin of all stages."""
+    return budget.headroom_gib
+
+
+def startup_headroom(budget: MemoryBudget) -> Array:
+    """Least margin of the stages before any load."""
+    return np.asarray(budget.margin_gib[:UNDER_LOAD].min(axis=0))
+
+
+def margin_at(stage: int) -> Quantity:
+    """Margin of one of `STAGES`."""
+    return lambda budget: np.asarray(budget.margin_gib[stage])
+
+
+def slopes(law: Law, constants: MemoryConstants, quantity: Quantity) -> tuple[Array, Array]:
+    """What the law says of a quantity (...), and J (..., D) of it, the misfit being none of a component.
 
     Args:
         law: One configuration or a grid.
         constants: Nominal ones.
-        stage: Index into `STAGES`; none for the tightest of all.
+        quantity: Of the budget.
     """
-
-    def margin(with_constants: MemoryConstants) -> Array:
-        budget = law(with_constants)
-        return budget.headroom_gib if stage is None else np.asarray(budget.margin_gib[stage])
-
-    nominal = margin(constants)
+    nominal = quantity(law(constants))
     values = {field.name: getattr(constants, field.name) for field in fields(MemoryConstants)}
     columns = []
     for name, sigma in MEMORY_ERROR.items():
         up, down = (MemoryConstants(**{**values, name: values[name] * math.exp(sign * sigma)}) for sign in (1, -1))
-        columns.append((margin(up) - margin(down)) / 2)
-    return nominal, np.stack([*columns, np.full_like(nominal, MISFIT_GIB)], axis=-1)
+        columns.append((quantity(law(up)) - quantity(law(down))) / 2)
+    return nominal, np.stack([*columns, np.zeros_like(nominal)], axis=-1)
 
 
-def observed(record: TrialRecord, law: Law, constants: MemoryConstants) -> Observation | None:
-    """What one trial says about the margin, or None when it was not launched or died of something else.
+def sensitivities(law: Law, constants: MemoryConstants, margin: Quantity = headroom) -> tuple[Array, Array]:
+    """The same of a margin, by default the tightest: the misfit counts in full."""
+    nominal, J = slopes(law, constants, margin)
+    J[..., -1] = MISFIT_GIB
+    return nominal, J
+
+
+def observations(record: TrialRecord, law: Law, constants: MemoryConstants) -> list[Observation]:
+    """What one trial says: every component that its log profiled, and its margin; nothing where it was not launched."""
+    if not record.launched:
+        return []
+    margin = _margin(record, law, constants)
+    profiled = [] if record.profiled_gib is None else _profiled(record.profiled_gib, law, constants)
+    return [*profiled, *([] if margin is None else [margin])]
+
+
+def _profiled(said: ProfiledMemory, law: Law, constants: MemoryConstants) -> list[Observation]:
+    """Readings of the phases that passed: weights after loading, activations and what stays beside PyTorch (runtime,
+    communicators, graphs) after profiling. The KV pool is what those leave, so it tells more only where one is unsaid.
+    """
+    parts: list[tuple[float | None, Quantity]] = [
+        (said.weights, lambda budget: budget.weights_gib),
+        (said.activations, lambda budget: budget.activations_gib),
+        (beside_torch(said), lambda budget: budget.runtime_gib + budget.comm_gib + budget.graphs_gib),
+    ]
+    if any(size is None for size, _ in parts):
+        parts.append((said.kv_pool, lambda budget: budget.kv_pool_gib))
+    found = []
+    for size, quantity in parts:
+        if size is not None:
+            predicted, J = slopes(law, constants, quantity)
+            found.append(Observation(J, float(predicted), size, "exact"))
+    return found
+
+
+def _margin(record: TrialRecord, law: Law, constants: MemoryConstants) -> Observation | None:
+    """What one launch says about the margin, or None when it died of something else.
 
     Out of memory in a stage of the law: its shortfall there, which a real log states only of the allocation that failed
     first; the stage lacked at least that. Elsewhere: at most that margin. Memory simulated under load: the headroom it
     left; measured: at least that, since a driver counts as used what PyTorch keeps in its cache and would give back. A
-    server that ran without such a reading: at least zero.
+    server that ran without such a reading: at least zero; one that only started: at least zero before any load.
     """
     outcome = record.outcome
     if isinstance(outcome, OutOfMemory):
         stage = next((i for i, s in enumerate(STAGES) if s == (outcome.phase, outcome.component)), None)
-        predicted, J = sensitivities(law, constants, stage)
         whole = stage is not None and record.source == "simulated"
+        margin = headroom if stage is None else margin_at(stage)
+        predicted, J = sensitivities(law, constants, margin)
         return Observation(J, float(predicted), -outcome.short_gib, "exact" if whole else "at_most")
-    if not isinstance(outcome, (Measured, Unhealthy)):
+    if not isinstance(outcome, (Measured, Started, Unhealthy)):
         return None
     report = record.memory_measured_gib
     if report is not None and isinstance(outcome, Measured):
-        predicted, J = sensitivities(law, constants, SERVE)
+        predicted, J = sensitivities(law, constants, margin_at(UNDER_LOAD))
         seen: Kind = "exact" if record.source == "simulated" else "at_least"
         return Observation(J, float(predicted), report.headroom, seen)
-    predicted, J = sensitivities(law, constants)
+    predicted, J = sensitivities(law, constants, startup_headroom if isinstance(outcome, Started) else headroom)
     return Observation(J, float(predicted), 0.0, "at_least")

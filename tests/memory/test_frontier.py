@@ -21,15 +21,16 @@ from advisor.memory.frontier import (
     N_FEATURES,
     PRIOR,
     READING_GIB,
-    SERVE,
     Frontier,
     Kind,
     Observation,
     fit,
-    observed,
+    margin_at,
+    observations,
     sensitivities,
 )
 from advisor.memory.law import STAGES, MemoryBudget, MemorySettings, MemoryTerms, memory_budget
+from advisor.memory.stages import UNDER_LOAD
 
 Array = NDArray[np.float64]
 NOMINAL = MemoryConstants()
@@ -79,7 +80,7 @@ def reading(x: Array, predicted: float, margin: float, kind: Kind = "exact") -> 
 
 def test_recovers_a_linear_truth_as_least_squares_with_the_prior_as_extra_rows() -> None:
     rng = np.random.default_rng(0)
-    X, truth = rng.normal(size=(40, N_FEATURES)), rng.normal(size=N_FEATURES)
+    X, truth = rng.normal(size=(40, N_FEATURES)), rng.uniform(-0.9, 0.9, size=N_FEATURES)
     predicted = rng.normal(size=40)
     noisy = predicted + X @ truth + READING_GIB * rng.normal(size=40)
     frontier = fit([reading(X[i], predicted[i], noisy[i]) for i in range(40)])
@@ -143,7 +144,7 @@ def test_sensitivities_are_the_law_shifted_by_one_standard_deviation() -> None:
     column = list(MEMORY_ERROR).index(name)
     base = NOMINAL.fragmentation_base_gib
     # Held outside the pool at the last stage, GiB for GiB.
-    served = sensitivities(grid, NOMINAL, SERVE)[1]
+    served = sensitivities(grid, NOMINAL, margin_at(UNDER_LOAD))[1]
     assert served[row, column] == pytest.approx(-base * math.sinh(sigma))
     assert J.shape == (len(MARGIN), N_FEATURES)
 
@@ -155,12 +156,12 @@ def launches(constants: MemoryConstants, n: int, seed: int) -> list[Observation]
         score = np.log(BATCH) + 0.3 * np.log(TOKENS) + 3 * FRACTION + rng.normal(0, 0.5, len(BATCH))
         row = int(np.argmax(np.where(fit(seen).p_fits(J, MARGIN) > 0.5, score, -np.inf)))
         stage = int(truth.failing_stage[row])
-        stage = SERVE if stage < 0 else stage
+        stage = UNDER_LOAD if stage < 0 else stage
 
         def law(c: MemoryConstants, row: int = row) -> MemoryBudget:
             return memory_budget(TERMS, settings(row), c)
 
-        predicted, x = sensitivities(law, NOMINAL, stage)
+        predicted, x = sensitivities(law, NOMINAL, margin_at(stage))
         seen.append(reading(x, float(predicted), float(truth.margin_gib[stage, row])))
     return seen
 
@@ -209,6 +210,11 @@ def record(outcome: Outcome, headroom_gib: float | None = None, source: Source =
     )
 
 
+def said(known: TrialRecord) -> Observation | None:
+    """What a trial without a profile says."""
+    return next(iter(observations(known, one, NOMINAL)), None)
+
+
 def one(constants: MemoryConstants) -> MemoryBudget:
     return memory_budget(TERMS, settings(133), constants)
 
@@ -216,27 +222,27 @@ def one(constants: MemoryConstants) -> MemoryBudget:
 def test_what_a_trial_says() -> None:
     stage = STAGES[4]
     oom = OutOfMemory(phase=stage.phase, component=stage.component, short_gib=1.5)
-    known = observed(record(oom), one, NOMINAL)
+    known = said(record(oom))
     assert known is not None
     assert (known.kind, known.observed_gib) == ("exact", -1.5)
     assert known.predicted_gib == pytest.approx(float(one(NOMINAL).margin_gib[4]))
-    real = observed(record(oom, source="measured"), one, NOMINAL)
+    real = said(record(oom, source="measured"))
     assert real is not None
     assert (real.kind, real.observed_gib, real.predicted_gib) == ("at_most", -1.5, known.predicted_gib)
-    elsewhere = observed(record(OutOfMemory(phase="serve", component="?", short_gib=0.5)), one, NOMINAL)
+    elsewhere = said(record(OutOfMemory(phase="serve", component="?", short_gib=0.5)))
     assert elsewhere is not None
     assert (elsewhere.kind, elsewhere.observed_gib) == ("at_most", -0.5)
     assert elsewhere.predicted_gib == pytest.approx(float(one(NOMINAL).headroom_gib))
-    served = observed(record(Measured(), headroom_gib=2.0), one, NOMINAL)
+    served = said(record(Measured(), headroom_gib=2.0))
     assert served is not None
     assert served.kind == "exact"
     assert served.observed_gib == pytest.approx(2.0)
-    assert served.predicted_gib == pytest.approx(float(one(NOMINAL).margin_gib[SERVE]))
-    seen = observed(record(Measured(), headroom_gib=2.0, source="measured"), one, NOMINAL)
+    assert served.predicted_gib == pytest.approx(float(one(NOMINAL).margin_gib[UNDER_LOAD]))
+    seen = said(record(Measured(), headroom_gib=2.0, source="measured"))
     assert seen is not None
     assert seen.kind == "at_least", "PyTorch's cache counts as used and would be given back"
     for blind in (record(Measured()), record(Unhealthy(reason="small pool"))):
-        bound = observed(blind, one, NOMINAL)
+        bound = said(blind)
         assert bound is not None
         assert (bound.kind, bound.observed_gib) == ("at_least", 0.0)
     for silent in (
@@ -244,7 +250,7 @@ def test_what_a_trial_says() -> None:
         Infrastructure(reason="port"),
         Crashed(phase="serve", reason="r"),
     ):
-        assert observed(record(silent), one, NOMINAL) is None
+        assert said(record(silent)) is None
 
 
 def test_one_oom_closes_the_door_behind_it() -> None:
