@@ -14,6 +14,7 @@ from advisor.app.admission import MemoryGate
 from advisor.app.baseline_choice import choose_baselines
 from advisor.app.choosing import choose
 from advisor.app.context import StudyContext
+from advisor.app.earlier import Asking, EarlierRuns, earlier_runs, note_earlier
 from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster
 from advisor.app.misses import with_nearest_misses
@@ -37,6 +38,7 @@ from advisor.search.proposer import OwnProposer
 from advisor.search.space import widened
 from advisor.search.stopping import search_launches
 from advisor.store.ledger import OptunaLedger
+from advisor.store.run_card import RunCard, write_card
 from advisor.store.stock_samplers import STOCK_SAMPLERS, make_proposer
 from advisor.store.trial_folder import has_trials
 from advisor.twin.constants import STARTUP
@@ -62,6 +64,7 @@ class How(StrictModel):
     out: Path = Path("results")
     storage: str | None = None
     resume: bool = False
+    transfer: bool = Field(default=True, description="Learn from earlier studies below `out`")
     top_n: int = Field(default=5, ge=1)
 
     @property
@@ -90,6 +93,7 @@ class Session:
     gate: MemoryGate
     starts: TwinStarts
     proposer: Proposer
+    earlier: EarlierRuns
     why_twin: str | None
 
     @property
@@ -100,7 +104,7 @@ class Session:
     @property
     def run_folder(self) -> Path:
         """`results/<study>/<run>/`."""
-        return self.study_folder / self.context.run_name
+        return _run_folder(self.how, self.context)
 
     def is_begun(self) -> bool:
         """True when the run folder already holds finished trials."""
@@ -146,7 +150,7 @@ class Session:
             BadInput: results exist and `resume` was not said, another process is at it, or another study lies there.
         """
         context = self.context
-        return OptunaLedger(
+        ledger = OptunaLedger(
             self.run_folder,
             name=f"{context.name}/{context.run_name}",
             space=context.space,
@@ -164,6 +168,13 @@ class Session:
             storage=self.how.storage,
             resume=self.how.resume,
         )
+        try:
+            note_earlier(self.run_folder, self.earlier)
+            write_card(self.run_folder, _card(context))
+        except BadInput:
+            ledger.close()
+            raise
+        return ledger
 
     def run(self, ledger: OptunaLedger, reporter: Reporter, cancel: CancelToken) -> StudySummary:
         """Run to the end and say what came out. Files are the caller's business.
@@ -230,6 +241,8 @@ def open_session(question: Question, how: How) -> Session:
         defaults=resolved.defaults,
     )
     gate = MemoryGate(context, forecaster)
+    asking = Asking(_run_folder(how, context), _card(context))
+    earlier = earlier_runs(how.out, asking) if how.transfer else EarlierRuns()
     return Session(
         resolved=resolved,
         how=how,
@@ -239,7 +252,24 @@ def open_session(question: Question, how: How) -> Session:
         gate=gate,
         starts=TwinStarts(context, forecaster, gate),
         proposer=_proposer(how.sampler, context, forecaster, gate),
+        earlier=earlier,
         why_twin=chosen.why_twin,
+    )
+
+
+def _run_folder(how: How, context: StudyContext) -> Path:
+    return how.out / context.name / context.run_name
+
+
+def _card(context: StudyContext) -> RunCard:
+    return RunCard(
+        study=context.name,
+        source=context.identity.source,
+        engine_label=context.identity.label,
+        deployment=context.deployment,
+        workloads=context.workloads,
+        objective=context.objective,
+        slo=context.slo,
     )
 
 

@@ -71,6 +71,14 @@ def tune(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this run where it stopped.", rich_help_panel=opt.BUDGET)
     ] = False,
+    transfer: Annotated[
+        bool,
+        typer.Option(
+            "--transfer/--no-transfer",
+            help="Learn from earlier studies of this model below --out; a resumed run keeps what it began with.",
+            rich_help_panel=opt.STUDY,
+        ),
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, launch nothing.", rich_help_panel=opt.BUDGET)
     ] = False,
@@ -134,6 +142,7 @@ def tune(
         out=out,
         storage=storage,
         resume=resume,
+        transfer=transfer,
         top_n=top_n,
     )
     session = tuning.open_session(asked, how)
