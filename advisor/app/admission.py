@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from advisor.app.calibration import UNTAUGHT, Taught, said_of
 from advisor.app.context import StudyContext
 from advisor.app.forecast import Forecaster
 from advisor.domain.deployment import Deployment
@@ -14,36 +15,36 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.rules import validate
-from advisor.memory.frontier import Frontier, fit, observations
+from advisor.memory.frontier import Frontier, fit
 from advisor.search.admission import MEMORY_RULE, Forecast, admit
 from advisor.search.space import all_configs, indices_of
-from advisor.twin.constants import NOMINAL
 
 SAFE_P_FITS = 0.8  # for a stand-in baseline, which should run at the first try
 
 
 class LearntFrontier:
-    """The memory law of a deployment, fitted to every peak and every OOM of a study."""
+    """The memory law of a deployment, fitted to all that launches of earlier studies and of this one said."""
 
-    def __init__(self, forecaster: Forecaster) -> None:
-        self.forecaster = forecaster
-        self._fitted: tuple[int, Frontier] = (0, fit([]))
+    def __init__(self, forecaster: Forecaster, earlier: Taught = UNTAUGHT) -> None:
+        self.forecaster, self.earlier = forecaster, earlier
+        self._fitted: tuple[int, Frontier] = (0, earlier.frontier)
 
     def __call__(self, records: Sequence[TrialRecord]) -> Frontier:
         """After some records; as many as last time are the same."""
         launched = [record for record in records if record.launched]
         if self._fitted[0] != len(launched):
-            found = [observations(record, self.forecaster.law(record.config), NOMINAL) for record in launched]
-            self._fitted = len(launched), fit([each for said in found for each in said], len(launched))
+            said = [each for record in launched for each in said_of(record, self.forecaster)]
+            n_launches = self.earlier.n_launches + len(launched)
+            self._fitted = len(launched), fit([*self.earlier.said, *said], n_launches)
         return self._fitted[1]
 
 
 class MemoryGate:
     """Implements the tuner's `Admission` for one study."""
 
-    def __init__(self, context: StudyContext, forecaster: Forecaster) -> None:
+    def __init__(self, context: StudyContext, forecaster: Forecaster, earlier: Taught = UNTAUGHT) -> None:
         self.context, self.forecaster = context, forecaster
-        self.frontier = LearntFrontier(forecaster)
+        self.frontier = LearntFrontier(forecaster, earlier)
 
     def admit(self, config: ServingConfig, records: Sequence[TrialRecord]) -> Rejected | None:
         """Why a proposal should not be launched, or None."""

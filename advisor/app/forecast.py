@@ -19,13 +19,16 @@ from advisor.domain.study import SearchSpace
 from advisor.domain.units import round_up
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.dialects import dialect
-from advisor.memory.frontier import N_FEATURES, Law, sensitivities
+from advisor.memory.frontier import N_FEATURES, Frontier, Law, sensitivities
 from advisor.memory.law import STAGES, MemoryBudget, MemoryLoad, MemorySettings, memory_budget
+from advisor.memory.pricing import Pricing
 from advisor.search.baselines import Baseline
 from advisor.search.prior import OBJECTIVE
 from advisor.search.relaxation import Relaxation, Room, help_text, memory_relaxations
 from advisor.search.space import all_configs
 from advisor.store import catalog
+from advisor.twin.constants import NOMINAL, TwinConstants
+from advisor.twin.graphs import LadderRule, captured_sizes
 from advisor.twin.predict import Twin, memory_load
 from advisor.twin.ranking import Alike, Ranking, grouped, rank
 
@@ -34,15 +37,21 @@ BROKEN_LIMIT = 20.0  # log units, beyond what any objective spans
 
 
 class Forecaster:
-    """Nominal predictions for one deployment and its workloads."""
+    """Predictions for one deployment and its workloads, nominal ones unless other constants are given."""
 
-    def __init__(self, deployment: Deployment, workloads: Sequence[Workload], slo: Slo | None = None) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        workloads: Sequence[Workload],
+        slo: Slo | None = None,
+        constants: TwinConstants = NOMINAL,
+    ) -> None:
         self.deployment, self.slo = deployment, slo
         self.workloads = tuple(workloads)
         self.dialect = dialect(deployment.engine_version)
         self.facts = catalog.model_facts(deployment.model)
         self.gpu = catalog.gpu_facts(deployment.gpu)
-        self.twin = Twin(self.facts, catalog.step_tables, ladder_rule=self.dialect.graph_ladder)
+        self.twin = Twin(self.facts, catalog.step_tables, constants, self.dialect.graph_ladder)
         self.predict = functools.lru_cache(maxsize=4096)(self._predict)
         self.budget = functools.lru_cache(maxsize=65536)(self._budget)
 
@@ -71,18 +80,38 @@ class Forecaster:
             margins[group.places], rows[group.places] = sensitivities(law, self.twin.constants)
         return margins, rows
 
+    def pricing(self, config: ServingConfig, frontier: Frontier) -> Pricing:
+        """What steps of the four settings cost from a configuration, after what launches taught."""
+        deployed = self.deployment.with_options(config.options)
+        return Pricing(
+            terms=self.twin.memory_terms(deployed),
+            constants=self.twin.constants,
+            settings={
+                "fraction": config.kv_cache_free_gpu_memory_fraction,
+                "tokens": config.max_num_tokens,
+                "batch": config.max_batch_size,
+                "graphs": config.cuda_graph_max_batch_size,
+            },
+            captured=functools.partial(captured, deployed, self.dialect.graph_ladder),
+            tokens_per_block=KV_BLOCK_TOKENS,
+            load=self._envelope(deployed),
+            frontier=frontier,
+        )
+
     def _law(self, deployed: Deployment, settings: MemorySettings) -> Law:
-        """The law with the most requests of any workload, each reserving as little as the shortest request."""
-        terms = self.twin.memory_terms(deployed)
+        load = self._envelope(deployed)
+        return functools.partial(memory_budget, self.twin.memory_terms(deployed), settings, load=load)
+
+    def _envelope(self, deployed: Deployment) -> MemoryLoad | None:
+        """The most requests of any workload, each reserving as little as the shortest; None where nothing bounds it."""
         loads = [memory_load(deployed, workload) for workload in self.workloads]
         known = [load for load in loads if load is not None]
-        envelope = None
-        if len(known) == len(loads):
-            envelope = MemoryLoad(
-                requests=max(np.max(load.requests) for load in known),
-                request_tokens=min(np.min(load.request_tokens) for load in known),
-            )
-        return functools.partial(memory_budget, terms, settings, load=envelope)
+        if len(known) < len(loads):
+            return None
+        return MemoryLoad(
+            requests=max(np.max(load.requests) for load in known),
+            request_tokens=min(np.min(load.request_tokens) for load in known),
+        )
 
     def rank(self, configs: Sequence[ServingConfig], workload: Workload, *, as_if_it_fitted: bool = False) -> Ranking:
         """The whole grid at once, approximately."""
@@ -160,6 +189,12 @@ class Forecaster:
     def _value(self, config: ServingConfig, workload: Workload, objective: Objective) -> float | None:
         metrics = self.predict(config, workload).metrics
         return None if metrics is None else objective.scale(metrics)
+
+
+def captured(deployed: Deployment, rule: LadderRule, largest: int, batch: int, tokens: int) -> tuple[int, ...]:
+    """Batch sizes that get a CUDA graph, with the largest asked for and the two limits that cut it."""
+    padding = deployed.graph_padding
+    return captured_sizes(largest, padding=padding, rule=rule, max_batch_size=batch, max_num_tokens=tokens)
 
 
 def log_scores(ranking: Ranking, objective: Objective, slo: Slo, workload: Workload) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
+from advisor.memory.pricing import Price
 from advisor.memory.profiled import residuals
 from advisor.metrics.confidence import Interval, mean_interval, ratio_interval
 from advisor.metrics.definitions import average
@@ -145,6 +146,9 @@ class Result(StrictModel):
     referee: dict[Literal["best", "baseline"], RefereeReport] = Field(
         default_factory=dict, description="The engine's own benchmark beside ours; empty on the twin"
     )
+    prices: tuple[Price, ...] = Field(
+        default=(), description="What a step of each setting is worth at the best, by the memory law and all launches"
+    )
     pareto: tuple[ParetoPoint, ...] = Field(
         default=(), description="Of all trials and loads of these lengths: tok/s per GPU against tok/s per user"
     )
@@ -181,6 +185,7 @@ class StudySummary(StrictModel):
         default=None, description="Of one more hour, where the sampler said what it expects"
     )
     pareto: tuple[ParetoPoint, ...] = Field(default=(), description="The trade-off of each shape over all its loads")
+    calibration: str = Field(default="none", description="Earlier launches that taught the memory law, and where")
     rescue: RescueReport | None = Field(default=None, description="Of `--rescue` only")
 
     @property

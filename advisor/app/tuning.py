@@ -12,12 +12,14 @@ from pydantic import Field
 
 from advisor.app.admission import MemoryGate
 from advisor.app.baseline_choice import choose_baselines
+from advisor.app.calibration import taught
 from advisor.app.choosing import choose
 from advisor.app.context import StudyContext
 from advisor.app.earlier import Asking, EarlierRuns, earlier_runs, note_earlier
 from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster
 from advisor.app.misses import with_nearest_misses
+from advisor.app.prices import with_prices
 from advisor.app.rescue import Rescuer
 from advisor.app.results import StudySummary, summarise
 from advisor.app.setup import Question, Resolved
@@ -197,7 +199,7 @@ class Session:
     def summary(self, records: Sequence[TrialRecord], stopped_by: str) -> StudySummary:
         """The study as its records tell it."""
         found = summarise(self.context, records, stopped_by, self.how.top_n)
-        return with_nearest_misses(found, self.context, records, self.forecaster)
+        return with_prices(with_nearest_misses(found, self.context, records, self.forecaster), self.gate, records)
 
 
 def open_session(question: Question, how: How) -> Session:
@@ -240,9 +242,9 @@ def open_session(question: Question, how: How) -> Session:
         references=forecaster.references(baselines, launched, resolved.objective, resolved.space),
         defaults=resolved.defaults,
     )
-    gate = MemoryGate(context, forecaster)
     asking = Asking(_run_folder(how, context), _card(context))
     earlier = earlier_runs(how.out, asking) if how.transfer else EarlierRuns()
+    gate = MemoryGate(context, forecaster, taught(earlier.runs, context.deployment))
     return Session(
         resolved=resolved,
         how=how,

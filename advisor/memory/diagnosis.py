@@ -47,6 +47,7 @@ class Diagnosis(StrictModel):
     )
     flags: tuple[str, ...] = Field(default=(), description="What the release takes on the command line only")
     prices: tuple[Price, ...] = Field(default=(), description="What one step of a setting is worth, by the memory law")
+    calibration: str = Field(default="none", description="Launches that taught the memory law, and where")
     next_probe: str | None = Field(default=None, description="What to look at where the log alone does not settle it")
     notes: tuple[str, ...] = ()
     engine: Literal["trtllm", "vllm"] | None = None
@@ -127,7 +128,13 @@ def _treatment(symptom: Symptom, known: Known) -> dict[str, Any]:
     """What to do about it, in the fields of a diagnosis."""
     found = exact(remedies(symptom, known), symptom, known)
     patch, flags = ready_patch(found, symptom, known)
-    return {"remedies": found, "yaml_patch": patch, "flags": flags, "prices": prices(known)}
+    return {
+        "remedies": found,
+        "yaml_patch": patch,
+        "flags": flags,
+        "prices": prices(known),
+        "calibration": known.calibration,
+    }
 
 
 def _component(cause: Candidate, place: Place, case: Case) -> str | None:

@@ -15,9 +15,9 @@ Source of the t as a scale mixture fitted by EM: Lange, Little and Taylor, J. Am
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,6 +45,8 @@ TAIL_DOF = 4.0  # of the t prior: a surprise of a few deviations widens, the usu
 WIDENINGS = 50  # rounds of EM at most; a dozen are usual
 SETTLED = 1e-3
 LEAST_SHARE = 0.1  # of its nominal value that a constant keeps
+
+Constants = TypeVar("Constants", bound=MemoryConstants)
 
 Kind = Literal["exact", "at_most", "at_least"]
 _SIDE: dict[Kind, int] = {"exact": 0, "at_most": 1, "at_least": -1}
@@ -89,6 +91,18 @@ class Frontier:
         mean, sd = self.margin_gib(features, predicted_gib)
         z = mean / sd
         return np.asarray(np.maximum(0.0, sd * normal_pdf(z) - mean * normal_cdf(-z)))
+
+    def knowing(self, constants: Collection[str]) -> Frontier:
+        """Where some constants are known to be as the law has them."""
+        kept = np.array([name not in constants for name in (*MEMORY_ERROR, "misfit")], np.float64)
+        return Frontier(self.mean * kept, self.covariance * np.outer(kept, kept), self.n_launches)
+
+    def constants(self, nominal: Constants) -> Constants:
+        """The law's constants as fitted, each at its mean; the misfit is none of them."""
+        fitted = zip(MEMORY_ERROR.items(), self.mean, strict=False)
+        return replace(
+            nominal, **{name: getattr(nominal, name) * (1.0 + d * math.sinh(sigma)) for (name, sigma), d in fitted}
+        )
 
 
 PRIOR = Frontier(np.zeros(N_FEATURES), np.eye(N_FEATURES))

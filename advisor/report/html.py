@@ -16,6 +16,7 @@ from advisor.report.goal_view import goal_notes, pareto_section
 from advisor.report.markup import Html, copyable, join, tag
 from advisor.report.metric_rows import METRICS
 from advisor.report.page_style import CSS, SCRIPT
+from advisor.report.price_view import PRICES_NOTE, price_section
 from advisor.report.reproduce import reproduce
 from advisor.report.study_notes import ROBUST, outlook_text, robust_section
 from advisor.report.summary import (
@@ -265,6 +266,7 @@ def _memory(result: Result, entries: Sequence[tuple[str, ResultEntry]]) -> Html 
         "section",
         _figure("Where the memory goes", memory_view.memory_chart(result, bars)),
         memory_view.memory_table(result, known),
+        price_section(result.prices, f"At the best: {PRICES_NOTE}") if result.prices else None,
         class_="part memory",
     )
 

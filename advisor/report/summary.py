@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from advisor.app.calibration import NO_CALIBRATION
 from advisor.app.rescue import RescueReport
 from advisor.app.results import BaselineEntry, PredictedRow, Result, ResultEntry, StudySummary
 from advisor.domain.measurement import Source
@@ -15,6 +16,7 @@ from advisor.metrics.confidence import Interval
 from advisor.report.console import SHORT_NAMES, table, value_text
 from advisor.report.goal_view import goal_notes, pareto_view
 from advisor.report.metric_rows import METRICS, NONE
+from advisor.report.price_view import PRICES_NOTE, price_table
 from advisor.report.study_notes import miss_text, outlook_text, robust_view
 
 LIMITS = {
@@ -61,6 +63,8 @@ def study_view(summary: StudySummary) -> RenderableType:
     for result in summary.results:
         parts += [Text(), *result_view(result)]
     parts += robust_view(summary)
+    if summary.calibration != NO_CALIBRATION:
+        parts += [Text(), Text(f"The memory law began with {summary.calibration}.")]
     front = pareto_view(summary)
     parts += [] if front is None else [Text(), front]
     counts = summary.counts
@@ -113,6 +117,7 @@ def result_view(result: Result) -> list[RenderableType]:
         parts += [Text(), top_table(result)]
         parts += [Text(TOP_NOTE, style="dim")] if len(result.top) > 1 else []
     parts += [Text(), predicted_table(result.predicted_baselines)]
+    parts += [Text(), price_table(result.prices), Text(PRICES_NOTE, style="dim")] if result.prices else []
     return parts
 
 
