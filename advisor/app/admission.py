@@ -15,9 +15,10 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.rules import validate
-from advisor.memory.frontier import Frontier, fit
+from advisor.memory.frontier import Frontier, fit, sensitivities, startup_headroom
 from advisor.search.admission import MEMORY_RULE, Forecast, admit
 from advisor.search.space import all_configs, indices_of
+from advisor.twin.constants import NOMINAL
 
 SAFE_P_FITS = 0.8  # for a stand-in baseline, which should run at the first try
 
@@ -71,6 +72,11 @@ class MemoryGate:
             shortfall_gib=float(frontier.expected_shortfall_gib(slopes, margin_gib)[0]),
             kv_tokens=int(self.forecaster.budget(config).kv_tokens),
         )
+
+    def p_starts(self, config: ServingConfig, records: Sequence[TrialRecord]) -> float:
+        """Probability that memory lasts until the server is up, before any load."""
+        margin_gib, J = sensitivities(self.forecaster.law(config), NOMINAL, startup_headroom)
+        return float(self.frontier(records).p_fits(J, margin_gib))
 
     def nearest_fitting(self, config: ServingConfig, records: Sequence[TrialRecord]) -> ServingConfig | None:
         """The configuration fewest ladder steps away that most probably fits, else the one that lacks least memory.

@@ -47,7 +47,7 @@ class Estimate(Prediction):
     )
     prices: tuple[Price, ...] = Field(
         default=(),
-        description="What a step of each setting is worth, by the memory law and the launches that are known",
+        description="What a step of each setting is worth, by the memory law and the launches known",
     )
 
 
@@ -118,7 +118,7 @@ class _Estimator:
             workload_name=self.workload.name,
             serving_config=config,
             expected_shortfall_gib=float(frontier.expected_shortfall_gib(J, margin_gib)),
-            prices=self.nominal.pricing(config, frontier).prices(),
+            prices=self.nominal.prices(config, frontier),
         )
 
 

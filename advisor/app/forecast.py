@@ -20,8 +20,9 @@ from advisor.domain.units import round_up
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.dialects import dialect
 from advisor.memory.frontier import N_FEATURES, Frontier, Law, sensitivities
+from advisor.memory.known import SPELLINGS
 from advisor.memory.law import STAGES, MemoryBudget, MemoryLoad, MemorySettings, memory_budget
-from advisor.memory.pricing import Pricing
+from advisor.memory.pricing import Price, Pricing
 from advisor.search.baselines import Baseline
 from advisor.search.prior import OBJECTIVE
 from advisor.search.relaxation import Relaxation, Room, help_text, memory_relaxations
@@ -80,10 +81,10 @@ class Forecaster:
             margins[group.places], rows[group.places] = sensitivities(law, self.twin.constants)
         return margins, rows
 
-    def pricing(self, config: ServingConfig, frontier: Frontier) -> Pricing:
-        """What steps of the four settings cost from a configuration, after what launches taught."""
+    def prices(self, config: ServingConfig, frontier: Frontier) -> tuple[Price, ...]:
+        """What the last step of each of the four settings takes and gives, after what launches taught."""
         deployed = self.deployment.with_options(config.options)
-        return Pricing(
+        pricing = Pricing(
             terms=self.twin.memory_terms(deployed),
             constants=self.twin.constants,
             settings={
@@ -97,6 +98,7 @@ class Forecaster:
             load=self._envelope(deployed),
             frontier=frontier,
         )
+        return pricing.prices(lambda setting: SPELLINGS["trtllm"][setting].name)
 
     def _law(self, deployed: Deployment, settings: MemorySettings) -> Law:
         load = self._envelope(deployed)

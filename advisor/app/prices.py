@@ -17,6 +17,6 @@ def with_prices(summary: StudySummary, gate: MemoryGate, records: Sequence[Trial
     def priced(result: Result) -> Result:
         if result.best is None:
             return result
-        return changed(result, prices=gate.forecaster.pricing(result.best.serving_config, frontier).prices())
+        return changed(result, prices=gate.forecaster.prices(result.best.serving_config, frontier))
 
     return changed(summary, results=tuple(map(priced, summary.results)), calibration=gate.frontier.earlier.label)

@@ -35,13 +35,14 @@ Status = Literal["confirmed", "baseline_within_noise", "candidate", "nothing_fea
 
 
 class Counts(StrictModel):
-    """What the study cost. `launches` counts process starts; rejected trials cost none."""
+    """What the study cost. `launches` counts process starts but those of probes; rejected trials cost none."""
 
     trials: int
     launches: int
     oom: int
     rejected: int
     failed: int
+    probes: int = Field(default=0, description="Starts for their memory only, apart from launches")
 
 
 class Confidence(StrictModel):
@@ -196,13 +197,14 @@ class StudySummary(StrictModel):
 
 def count(records: Sequence[TrialRecord]) -> Counts:
     """Counts over all trials."""
-    kinds = [record.outcome.kind for record in records]
+    kinds = [record.outcome.kind for record in records if record.role != "probe"]
     return Counts(
         trials=len(records),
         launches=launches(records),
         oom=kinds.count("out_of_memory"),
         rejected=kinds.count("rejected"),
         failed=sum(kind in ("crashed", "timed_out", "infrastructure", "bad_config", "unhealthy") for kind in kinds),
+        probes=len(records) - len(kinds),
     )
 
 

@@ -36,6 +36,21 @@ class Admission(Protocol):
     def nearest_fitting(self, config: ServingConfig, records: Sequence[TrialRecord]) -> ServingConfig | None: ...
 
 
+class Probes(Protocol):
+    """Starts a doubtful proposal for its memory only, where that pays."""
+
+    def refusal(self, config: ServingConfig) -> Rejected | None: ...
+
+
+class _NoProbes:
+    def refusal(self, config: ServingConfig) -> Rejected | None:
+        """Nothing is started, so nothing is refused."""
+        return None
+
+
+NO_PROBES: Probes = _NoProbes()
+
+
 class Starts(Protocol):
     """Says where to begin, from what is known before the search and what its launches taught."""
 
@@ -50,6 +65,7 @@ class Tuner:
     admission: Admission
     starts: Starts
     cancel: CancelToken
+    probes: Probes = NO_PROBES
 
     @property
     def context(self) -> StudyContext:
@@ -122,7 +138,7 @@ class Tuner:
             if self._no_gain_expected():
                 return "no_gain_expected"
             asked = self.ledger.ask("search")
-            refusal = self.admission.admit(asked.config, self.ledger.records())
+            refusal = self.admission.admit(asked.config, self.ledger.records()) or self.probes.refusal(asked.config)
             if refusal is not None:
                 self.trials.reject(asked, refusal)
                 rejected += 1

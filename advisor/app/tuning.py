@@ -20,6 +20,7 @@ from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster
 from advisor.app.misses import with_nearest_misses
 from advisor.app.prices import with_prices
+from advisor.app.probing import LAUNCHES_PER_PROBE, Prober
 from advisor.app.rescue import Rescuer
 from advisor.app.results import StudySummary, summarise
 from advisor.app.setup import Question, Resolved
@@ -67,6 +68,7 @@ class How(StrictModel):
     storage: str | None = None
     resume: bool = False
     transfer: bool = Field(default=True, description="Learn from earlier studies below `out`")
+    max_probes: int | None = Field(default=None, ge=0, description="Memory-only probes; none for a quarter of launches")
     top_n: int = Field(default=5, ge=1)
 
     @property
@@ -107,6 +109,12 @@ class Session:
     def run_folder(self) -> Path:
         """`results/<study>/<run>/`."""
         return _run_folder(self.how, self.context)
+
+    @property
+    def max_probes(self) -> int:
+        """Memory-only probes that the search may buy."""
+        said = self.how.max_probes
+        return self.context.budget.max_launches // LAUNCHES_PER_PROBE if said is None else said
 
     def is_begun(self) -> bool:
         """True when the run folder already holds finished trials."""
@@ -192,7 +200,8 @@ class Session:
             ending = rescuer.run()
             return changed(self.summary(ledger.records(), ending), rescue=rescuer.report(ledger.records()))
         starts = NoStarts() if self.how.sampler == OWN_SAMPLER else self.starts
-        tuner = Tuner(trials=trials, admission=self.gate, starts=starts, cancel=cancel)
+        prober = Prober(trials, self.gate, self.max_probes)
+        tuner = Tuner(trials=trials, admission=self.gate, starts=starts, cancel=cancel, probes=prober)
         stopped_by = tuner.run()
         return self.summary(ledger.records(), stopped_by)
 

@@ -68,6 +68,14 @@ def tune(
         float | None,
         typer.Option(help="Server hours times GPUs in all; virtual ones on the twin.", rich_help_panel=opt.BUDGET),
     ] = None,
+    max_probes: Annotated[
+        int | None,
+        typer.Option(
+            help="Memory-only starts beside the launches, bought where they pay; by default a quarter of the launches.",
+            min=0,
+            rich_help_panel=opt.BUDGET,
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this run where it stopped.", rich_help_panel=opt.BUDGET)
     ] = False,
@@ -143,6 +151,7 @@ def tune(
         storage=storage,
         resume=resume,
         transfer=transfer,
+        max_probes=max_probes,
         top_n=top_n,
     )
     session = tuning.open_session(asked, how)

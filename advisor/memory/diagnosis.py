@@ -117,6 +117,7 @@ def diagnose(case: Case, known: Known | None = None) -> Diagnosis:
         summary=sentence(cause.kind, place, component, short, cause.event),
         evidence=_evidence(cause, source, case),
         **_treatment(symptom, known),
+        calibration=known.calibration,
         next_probe=next_probe(symptom),
         notes=_notes(case, known, symptom),
         engine=known.engine,
@@ -128,13 +129,7 @@ def _treatment(symptom: Symptom, known: Known) -> dict[str, Any]:
     """What to do about it, in the fields of a diagnosis."""
     found = exact(remedies(symptom, known), symptom, known)
     patch, flags = ready_patch(found, symptom, known)
-    return {
-        "remedies": found,
-        "yaml_patch": patch,
-        "flags": flags,
-        "prices": prices(known),
-        "calibration": known.calibration,
-    }
+    return {"remedies": found, "yaml_patch": patch, "flags": flags, "prices": prices(known)}
 
 
 def _component(cause: Candidate, place: Place, case: Case) -> str | None:

@@ -107,18 +107,13 @@ class Pricing:
         if sizes:
             below = sizes[-2] if len(sizes) > 1 else 0
             yield Step("graphs", below, f"the largest size, {below:,} to {sizes[-1]:,}")
-        if now["batch"] > 1:
+        if now["batch"] > 1 and self.terms.vocab_size:  # without it nobody knows what a row of logits takes
             below = 2 ** (math.ceil(math.log2(now["batch"])) - 1)
             yield Step("batch", below, f"{below:,} to {int(now['batch']):,} requests")
 
-    def prices(self, name_of: Callable[[Setting], str] = str) -> tuple[Price, ...]:
-        """What a step of each setting takes and gives, of those that take or give anything.
-
-        Args:
-            name_of: How a setting is spelled.
-        """
-        priced = (self.price(step, name_of(step.setting)) for step in self.steps())
-        return tuple(price for price in priced if price.gib or price.kv_tokens)
+    def prices(self, name_of: Callable[[Setting], str]) -> tuple[Price, ...]:
+        """What a step of each setting takes and gives, spelled as told."""
+        return tuple(self.price(step, name_of(step.setting)) for step in self.steps())
 
     def price(self, step: Step, name: str) -> Price:
         """What a step takes and gives."""

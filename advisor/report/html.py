@@ -18,14 +18,13 @@ from advisor.report.metric_rows import METRICS
 from advisor.report.page_style import CSS, SCRIPT
 from advisor.report.price_view import PRICES_NOTE, price_section
 from advisor.report.reproduce import reproduce
-from advisor.report.study_notes import ROBUST, outlook_text, robust_section
+from advisor.report.study_notes import ROBUST, robust_section
 from advisor.report.summary import (
     LIMITS,
-    STOPPED,
     baseline_text,
     interval_text,
     measured_notes,
-    span_text,
+    spent_text,
     verdict,
 )
 
@@ -277,19 +276,10 @@ def _predicted(result: Result) -> Html:
 
 
 def _all_trials(summary: StudySummary, records: Sequence[TrialRecord]) -> Html:
-    counts = summary.counts
-    why = STOPPED.get(summary.stopped_by, summary.stopped_by)
-    spent = f"{span_text(summary.duration_s)} of server time" + (
-        " (simulated)" if summary.source == "simulated" else ""
-    )
-    said = (
-        f"{counts.trials} trials, {counts.launches} launches: {counts.oom} out of memory, {counts.rejected} rejected "
-        f"before launch, {counts.failed} failed; {spent}. Ended because {why}. {outlook_text(summary)}"
-    ).rstrip()
     return tag(
         "section",
         tag("h2", "Every trial"),
-        tag("p", said),
+        tag("p", spent_text(summary)),
         html_tables.trials_table(summary.results, records),
         class_="part trials",
         id="trials",

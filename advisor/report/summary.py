@@ -67,19 +67,20 @@ def study_view(summary: StudySummary) -> RenderableType:
         parts += [Text(), Text(f"The memory law began with {summary.calibration}.")]
     front = pareto_view(summary)
     parts += [] if front is None else [Text(), front]
+    return Group(*parts, Text(), Text(spent_text(summary)))
+
+
+def spent_text(summary: StudySummary) -> str:
+    """What the study cost, why it ended, and what more would bring."""
     counts = summary.counts
-    spent = f"{span_text(summary.duration_s)} of server time" + (
-        " (simulated)" if summary.source == "simulated" else ""
-    )
-    parts += [
-        Text(),
-        Text(
-            f"{counts.trials} trials, {counts.launches} launches: {counts.oom} out of memory, "
-            f"{counts.rejected} rejected before launch, {counts.failed} failed; {spent}. "
-            f"Ended because {STOPPED.get(summary.stopped_by, summary.stopped_by)}. {outlook_text(summary)}".rstrip()
-        ),
-    ]
-    return Group(*parts)
+    probes = f"{counts.probes} memory-only probes, " if counts.probes else ""
+    simulated = " (simulated)" if summary.source == "simulated" else ""
+    return (
+        f"{counts.trials} trials, {probes}{counts.launches} launches: {counts.oom} out of memory, "
+        f"{counts.rejected} rejected before launch, {counts.failed} failed; "
+        f"{span_text(summary.duration_s)} of server time{simulated}. "
+        f"Ended because {STOPPED.get(summary.stopped_by, summary.stopped_by)}. {outlook_text(summary)}"
+    ).rstrip()
 
 
 def rescue_view(rescue: RescueReport, source: Source) -> list[RenderableType]:
