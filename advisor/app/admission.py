@@ -15,7 +15,7 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.rules import validate
-from advisor.memory.frontier import Frontier, fit, sensitivities, startup_headroom
+from advisor.memory.frontier import AT_START, Frontier, fit, margins
 from advisor.search.admission import MEMORY_RULE, Forecast, admit
 from advisor.search.space import all_configs, indices_of
 from advisor.twin.constants import NOMINAL
@@ -75,8 +75,8 @@ class MemoryGate:
 
     def p_starts(self, config: ServingConfig, records: Sequence[TrialRecord]) -> float:
         """Probability that memory lasts until the server is up, before any load."""
-        margin_gib, J = sensitivities(self.forecaster.law(config), NOMINAL, startup_headroom)
-        return float(self.frontier(records).p_fits(J, margin_gib))
+        margins_gib, J = margins(self.forecaster.law(config), NOMINAL, AT_START)
+        return float(self.frontier(records).p_fits(J[None], margins_gib[None])[0])
 
     def nearest_fitting(self, config: ServingConfig, records: Sequence[TrialRecord]) -> ServingConfig | None:
         """The configuration fewest ladder steps away that most probably fits, else the one that lacks least memory.

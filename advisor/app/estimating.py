@@ -24,7 +24,6 @@ from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingCon
 from advisor.domain.strict import StrictModel, parse
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.rules import validate
-from advisor.memory.frontier import sensitivities
 from advisor.memory.pricing import Price
 from advisor.search.admission import LEAST_P_FITS
 from advisor.search.space import all_configs, completed
@@ -105,11 +104,11 @@ class _Estimator:
 
     def __call__(self, config: ServingConfig) -> Estimate:
         prediction, frontier = self.fitted.predict(config, self.workload), self.known.frontier
-        margin_gib, J = sensitivities(self.nominal.law(config), NOMINAL)
+        margins_gib, J = self.nominal.slopes([config])
         fields = {name: getattr(prediction, name) for name in Prediction.model_fields}
         if self.known.n_launches:
             serves = not isinstance(prediction.failure, Unhealthy)
-            fields["p_fits"] = float(frontier.p_fits(J, margin_gib)) if serves else 0.0
+            fields["p_fits"] = float(frontier.p_fits(J, margins_gib)[0]) if serves else 0.0
             fields["calibration"] = self.known.label
         return Estimate(
             **fields,
@@ -117,7 +116,7 @@ class _Estimator:
             workload=self.workload,
             workload_name=self.workload.name,
             serving_config=config,
-            expected_shortfall_gib=float(frontier.expected_shortfall_gib(J, margin_gib)),
+            expected_shortfall_gib=float(frontier.expected_shortfall_gib(J, margins_gib)[0]),
             prices=self.nominal.prices(config, frontier),
         )
 

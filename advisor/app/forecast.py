@@ -19,7 +19,7 @@ from advisor.domain.study import SearchSpace
 from advisor.domain.units import round_up
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.dialects import dialect
-from advisor.memory.frontier import N_FEATURES, Frontier, Law, sensitivities
+from advisor.memory.frontier import MOMENTS, N_FEATURES, Frontier, Law, margins
 from advisor.memory.known import SPELLINGS
 from advisor.memory.law import STAGES, MemoryBudget, MemoryLoad, MemorySettings, memory_budget
 from advisor.memory.pricing import Price, Pricing
@@ -69,17 +69,17 @@ class Forecaster:
         return self._law(deployed, self.twin.memory_settings(deployed, config))
 
     def slopes(self, configs: Sequence[ServingConfig]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Predicted memory margins in GiB (n,), and how they move with every constant of the law (n, D)."""
+        """Predicted memory margins in GiB at every moment (n, m), and how the law's constants move them (n, m, D)."""
         return self.slopes_of(grouped(self.twin, self.deployment, configs))
 
     def slopes_of(self, groups: Sequence[Alike]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The same of configurations that are grouped already."""
         n = sum(len(group.places) for group in groups)
-        margins, rows = np.empty(n), np.empty((n, N_FEATURES))
+        margins_gib, rows = np.empty((n, len(MOMENTS))), np.empty((n, len(MOMENTS), N_FEATURES))
         for group in groups:
             law = self._law(group.deployed, group.memory)
-            margins[group.places], rows[group.places] = sensitivities(law, self.twin.constants)
-        return margins, rows
+            margins_gib[group.places], rows[group.places] = margins(law, self.twin.constants)
+        return margins_gib, rows
 
     def prices(self, config: ServingConfig, frontier: Frontier) -> tuple[Price, ...]:
         """What the last step of each of the four settings takes and gives, after what launches taught."""
@@ -156,7 +156,7 @@ class Forecaster:
 
     def roomiest(self, configs: Sequence[ServingConfig]) -> ServingConfig:
         """Of those that the memory law lets run the one with the largest KV pool, else the one that lacks least."""
-        margins_gib = self.slopes(configs)[0]
+        margins_gib = self.slopes(configs)[0].min(axis=1)
         pools = np.where(margins_gib >= 0, self.rank(configs, self.workloads[0]).kv_tokens, -1)
         return configs[int(np.argmax(pools if (pools >= 0).any() else margins_gib))]
 

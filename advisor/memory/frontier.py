@@ -3,12 +3,14 @@
 The law is taken as linear in the errors of its own constants: what it says of x is q(x) + J(x) d, in GiB, for a margin
 as for a component. Column k of J is how far q moves when constant k is off by one standard deviation, so that a priori
 d_k is of the order of one: a Bayesian linear regression whose prior widths are `MEMORY_ERROR`. One further column is a
-misfit that no constant explains, of margins only. Shapes, with D columns: d (D,), J (..., D). The margin is free minus
-tried at the tightest moment; below zero memory runs out.
+misfit that no constant explains, of margins only. Shapes, with D columns: d (D,), J (..., D). A margin is free minus
+tried; below zero memory runs out. It has one at each of `MOMENTS`, since a constant that surprises may change which of
+them is the tightest, and what fits must fit at all of them.
 
 Two things that a plain regression lacks. Each d_k has a Student t prior: a constant that is twelve deviations off, such
 as weights that are larger than their type says, is believed from its readings, widens its own prior and nobody else's.
-And no constant may become negative: what costs memory never gives any back, so more of a setting never fits better.
+And no term of the law may become negative: what costs memory never gives any back, so that more of a setting never
+fits better.
 Source of the t as a scale mixture fitted by EM: Lange, Little and Taylor, J. Am. Stat. Assoc. 84 (1989) 881.
 """
 
@@ -29,7 +31,7 @@ from advisor.domain.trial import TrialRecord
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
 from advisor.memory.law import STAGES, MemoryBudget
 from advisor.memory.profiled import beside_torch
-from advisor.memory.stages import UNDER_LOAD
+from advisor.memory.stages import FINAL_EXTRA, UNDER_LOAD
 
 Array = NDArray[np.float64]
 Law = Callable[[MemoryConstants], MemoryBudget]
@@ -44,7 +46,7 @@ N_FEATURES = len(MEMORY_ERROR) + 1
 TAIL_DOF = 4.0  # of the t prior: a surprise of a few deviations widens, the usual ones do not
 WIDENINGS = 50  # rounds of EM at most; a dozen are usual
 SETTLED = 1e-3
-LEAST_SHARE = 0.1  # of its nominal value that a constant keeps
+LEAST_SHARE = 0.1  # of its nominal value that a term of the law keeps
 
 Constants = TypeVar("Constants", bound=MemoryConstants)
 
@@ -82,15 +84,21 @@ class Frontier:
         return mean, np.hypot(sd, READING_GIB)
 
     def p_fits(self, features: ArrayLike, predicted_gib: ArrayLike) -> Array:
-        """Probability that the margin is not negative."""
+        """Probability that no margin is negative, (n,): that of the least, since margins rise and fall together.
+
+        Args:
+            features: J of every margin, (n, D) of one margin each or (n, m, D).
+            predicted_gib: The margins, (n,) or (n, m).
+        """
         mean, sd = self.margin_gib(features, predicted_gib)
-        return normal_cdf(mean / sd)
+        return np.asarray(normal_cdf(mean / sd).reshape(len(mean), -1).min(axis=1))
 
     def expected_shortfall_gib(self, features: ArrayLike, predicted_gib: ArrayLike) -> Array:
-        """GiB that will be missing on average, counting launches that fit as missing none."""
+        """GiB missing on average where most are, counting launches that fit as missing none; arguments as above."""
         mean, sd = self.margin_gib(features, predicted_gib)
         z = mean / sd
-        return np.asarray(np.maximum(0.0, sd * normal_pdf(z) - mean * normal_cdf(-z)))
+        short = np.maximum(0.0, sd * normal_pdf(z) - mean * normal_cdf(-z))
+        return np.asarray(short.reshape(len(mean), -1).max(axis=1))
 
     def knowing(self, constants: Collection[str]) -> Frontier:
         """Where some constants are known to be as the law has them."""
@@ -107,12 +115,24 @@ class Frontier:
 
 PRIOR = Frontier(np.zeros(N_FEATURES), np.eye(N_FEATURES))
 
-_SIGMAS = np.array([*MEMORY_ERROR.values()])
-_KEPT = [
-    Observation(np.eye(N_FEATURES)[k], 0.0, -(1.0 - LEAST_SHARE) / math.sinh(sigma), "at_least")
-    for k, sigma in enumerate(_SIGMAS)
-]
-"""That no constant falls below its least share, as bounds on d."""
+TERMS = (
+    *((name,) for name in MEMORY_ERROR),
+    ("fragmentation_per_activation", "activations_factor"),
+    ("recapture_share", "graph_base_gib"),
+    ("recapture_share", "graph_per_size_gib"),
+    ("recapture_share", "graph_per_row_gib"),
+)
+"""Constants, and those that the law multiplies by each other."""
+
+
+def _keeps(term: Sequence[str]) -> Observation:
+    """That a term of the law, linear in the errors of its constants, stays above `LEAST_SHARE` of its nominal value."""
+    row = np.array([math.sinh(sigma) if name in term else 0.0 for name, sigma in MEMORY_ERROR.items()] + [0.0])
+    length = float(np.linalg.norm(row))
+    return Observation(row / length, 0.0, -(1.0 - LEAST_SHARE) / length, "at_least")
+
+
+_KEPT = tuple(map(_keeps, TERMS))
 
 
 def fit(observations: Sequence[Observation], n_launches: int = 0) -> Frontier:
@@ -155,19 +175,14 @@ def _posterior(J: Array, residual: Array, variance: Array) -> tuple[Array, Array
     return covariance @ (J.T @ residual) / READING_GIB**2, covariance
 
 
-def headroom(budget: MemoryBudget) -> Array:
-    """Least margin of all stages."""
-    return budget.headroom_gib
+def margin_at(*stages: int) -> Quantity:
+    """Least margin of some of `STAGES`."""
+    return lambda budget: np.asarray(budget.margin_gib[list(stages)].min(axis=0))
 
 
-def startup_headroom(budget: MemoryBudget) -> Array:
-    """Least margin of the stages before any load."""
-    return np.asarray(budget.margin_gib[:UNDER_LOAD].min(axis=0))
-
-
-def margin_at(stage: int) -> Quantity:
-    """Margin of one of `STAGES`."""
-    return lambda budget: np.asarray(budget.margin_gib[stage])
+AT_START = (margin_at(*range(FINAL_EXTRA)), margin_at(FINAL_EXTRA))
+MOMENTS = (*AT_START, margin_at(UNDER_LOAD))
+"""Until the KV pool is made, while graphs are captured into what it left, and under load."""
 
 
 def slopes(law: Law, constants: MemoryConstants, quantity: Quantity) -> tuple[Array, Array]:
@@ -187,20 +202,26 @@ def slopes(law: Law, constants: MemoryConstants, quantity: Quantity) -> tuple[Ar
     return nominal, np.stack([*columns, np.zeros_like(nominal)], axis=-1)
 
 
-def sensitivities(law: Law, constants: MemoryConstants, margin: Quantity = headroom) -> tuple[Array, Array]:
-    """The same of a margin, by default the tightest: the misfit counts in full."""
+def sensitivities(law: Law, constants: MemoryConstants, margin: Quantity) -> tuple[Array, Array]:
+    """The same of a margin, in which the misfit counts in full."""
     nominal, J = slopes(law, constants, margin)
     J[..., -1] = MISFIT_GIB
     return nominal, J
+
+
+def margins(law: Law, constants: MemoryConstants, moments: Sequence[Quantity] = MOMENTS) -> tuple[Array, Array]:
+    """Margins (..., m) of what `law` describes at some moments, and J (..., m, D)."""
+    found = [sensitivities(law, constants, moment) for moment in moments]
+    return np.stack([margin for margin, _ in found], axis=-1), np.stack([J for _, J in found], axis=-2)
 
 
 def observations(record: TrialRecord, law: Law, constants: MemoryConstants) -> list[Observation]:
     """What one trial says: every component that its log profiled, and its margin; nothing where it was not launched."""
     if not record.launched:
         return []
-    margin = _margin(record, law, constants)
     profiled = [] if record.profiled_gib is None else _profiled(record.profiled_gib, law, constants)
-    return [*profiled, *([] if margin is None else [margin])]
+    bounds = [_seen(law, constants, margin, gib, kind) for margin, gib, kind in _margins(record)]
+    return [*profiled, *bounds]
 
 
 def _profiled(said: ProfiledMemory, law: Law, constants: MemoryConstants) -> list[Observation]:
@@ -222,27 +243,32 @@ def _profiled(said: ProfiledMemory, law: Law, constants: MemoryConstants) -> lis
     return found
 
 
-def _margin(record: TrialRecord, law: Law, constants: MemoryConstants) -> Observation | None:
-    """What one launch says about the margin, or None when it died of something else.
+def _margins(record: TrialRecord) -> list[tuple[Quantity, float, Kind]]:
+    """What one launch says about margins, nothing when it died of something else.
 
     Out of memory in a stage of the law: its shortfall there, which a real log states only of the allocation that failed
-    first; the stage lacked at least that. Elsewhere: at most that margin. Memory simulated under load: the headroom it
-    left; measured: at least that, since a driver counts as used what PyTorch keeps in its cache and would give back. A
-    server that ran without such a reading: at least zero; one that only started: at least zero before any load.
+    first; the stage lacked at least that. Elsewhere: at most that margin. What came up lacked nothing before; what
+    served lacked nothing under load either. Memory simulated under load: the headroom it left; measured: at least that,
+    since a driver counts as used what PyTorch keeps in its cache and would give back.
     """
-    outcome = record.outcome
+    outcome, report = record.outcome, record.memory_measured_gib
     if isinstance(outcome, OutOfMemory):
         stage = next((i for i, s in enumerate(STAGES) if s == (outcome.phase, outcome.component)), None)
-        whole = stage is not None and record.source == "simulated"
-        margin = headroom if stage is None else margin_at(stage)
-        predicted, J = sensitivities(law, constants, margin)
-        return Observation(J, float(predicted), -outcome.short_gib, "exact" if whole else "at_most")
+        if stage is None:
+            return [(margin_at(*range(len(STAGES))), -outcome.short_gib, "at_most")]
+        whole: Kind = "exact" if record.source == "simulated" else "at_most"
+        return [(margin_at(stage), -outcome.short_gib, whole)]
     if not isinstance(outcome, (Measured, Started, Unhealthy)):
-        return None
-    report = record.memory_measured_gib
-    if report is not None and isinstance(outcome, Measured):
-        predicted, J = sensitivities(law, constants, margin_at(UNDER_LOAD))
-        seen: Kind = "exact" if record.source == "simulated" else "at_least"
-        return Observation(J, float(predicted), report.headroom, seen)
-    predicted, J = sensitivities(law, constants, startup_headroom if isinstance(outcome, Started) else headroom)
-    return Observation(J, float(predicted), 0.0, "at_least")
+        return []
+    started: list[tuple[Quantity, float, Kind]] = [(moment, 0.0, "at_least") for moment in AT_START]
+    if not isinstance(outcome, Measured):
+        return started
+    if report is None:
+        return [*started, (margin_at(UNDER_LOAD), 0.0, "at_least")]
+    seen: Kind = "exact" if record.source == "simulated" else "at_least"
+    return [*started, (margin_at(UNDER_LOAD), report.headroom, seen)]
+
+
+def _seen(law: Law, constants: MemoryConstants, margin: Quantity, seen_gib: float, kind: Kind) -> Observation:
+    predicted, J = sensitivities(law, constants, margin)
+    return Observation(J, float(predicted), seen_gib, kind)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from advisor.domain.measurement import MemoryReport, Source
-from advisor.domain.outcome import Crashed, Infrastructure, Measured, Outcome, OutOfMemory, Rejected, Unhealthy
+from advisor.domain.outcome import Crashed, Infrastructure, Measured, Outcome, OutOfMemory, Rejected, Started, Unhealthy
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
@@ -26,6 +26,7 @@ from advisor.memory.frontier import (
     Observation,
     fit,
     margin_at,
+    margins,
     observations,
     sensitivities,
 )
@@ -62,7 +63,9 @@ def grid(constants: MemoryConstants) -> MemoryBudget:
     return memory_budget(TERMS, settings(), constants)
 
 
-MARGIN, J = sensitivities(grid, NOMINAL)
+MARGINS, JS = margins(grid, NOMINAL)
+MARGIN, J = MARGINS[:, -1], JS[:, -1]
+"""Of the last moment, under load."""
 
 
 def draw(seed: int) -> MemoryConstants:
@@ -122,20 +125,23 @@ def test_monotone_in_the_prediction_and_where_it_matters_in_what_was_seen(
     frontier = fit([reading(J[seen], float(MARGIN[seen]), low)])
     better = fit([reading(J[seen], float(MARGIN[seen]), low + step)])
     x, predicted = J[row], float(MARGIN[row])
-    assert frontier.p_fits(x, predicted + step) >= frontier.p_fits(x, predicted)
-    assert frontier.expected_shortfall_gib(x, predicted + step) <= frontier.expected_shortfall_gib(x, predicted) + 1e-12
+    both, margins_gib = np.stack([x, x]), [predicted, predicted + step]
+    fits, shortfalls_gib = frontier.p_fits(both, margins_gib), frontier.expected_shortfall_gib(both, margins_gib)
+    assert fits[1] >= fits[0]
+    assert shortfalls_gib[1] <= shortfalls_gib[0] + 1e-12
     # The launch itself fits the better, the more it had left.
-    assert better.p_fits(J[seen], MARGIN[seen]) >= frontier.p_fits(J[seen], MARGIN[seen])
+    own = J[[seen]], MARGIN[[seen]]
+    assert better.p_fits(*own) >= frontier.p_fits(*own)
 
 
 @given(margin=st.floats(-20, 20), sd=st.floats(0.2, 5))
 def test_probability_and_shortfall_are_those_of_a_normal_margin(margin: float, sd: float) -> None:
-    x = np.zeros(N_FEATURES)
-    x[0] = math.sqrt(sd**2 - READING_GIB**2)
+    x = np.zeros((1, N_FEATURES))
+    x[0, 0] = math.sqrt(sd**2 - READING_GIB**2)
     truth = stats.norm(margin, sd)
-    assert float(PRIOR.p_fits(x, margin)) == pytest.approx(truth.sf(0), abs=1e-12)
+    assert float(PRIOR.p_fits(x, [margin])[0]) == pytest.approx(truth.sf(0), abs=1e-12)
     shortfall = truth.expect(lambda m: -m, ub=0.0) if truth.cdf(0) > 1e-12 else 0.0
-    assert float(PRIOR.expected_shortfall_gib(x, margin)) == pytest.approx(shortfall, abs=1e-6)
+    assert float(PRIOR.expected_shortfall_gib(x, [margin])[0]) == pytest.approx(shortfall, abs=1e-6)
 
 
 def test_sensitivities_are_the_law_shifted_by_one_standard_deviation() -> None:
@@ -146,7 +152,8 @@ def test_sensitivities_are_the_law_shifted_by_one_standard_deviation() -> None:
     # Held outside the pool at the last stage, GiB for GiB.
     served = sensitivities(grid, NOMINAL, margin_at(UNDER_LOAD))[1]
     assert served[row, column] == pytest.approx(-base * math.sinh(sigma))
-    assert J.shape == (len(MARGIN), N_FEATURES)
+    assert JS.shape == (*MARGINS.shape, N_FEATURES)
+    np.testing.assert_allclose(MARGINS.min(axis=1), grid(NOMINAL).headroom_gib)
 
 
 def launches(constants: MemoryConstants, n: int, seed: int) -> list[Observation]:
@@ -154,7 +161,7 @@ def launches(constants: MemoryConstants, n: int, seed: int) -> list[Observation]
     rng, truth, seen = np.random.default_rng(seed), grid(constants), list[Observation]()
     for _ in range(n):
         score = np.log(BATCH) + 0.3 * np.log(TOKENS) + 3 * FRACTION + rng.normal(0, 0.5, len(BATCH))
-        row = int(np.argmax(np.where(fit(seen).p_fits(J, MARGIN) > 0.5, score, -np.inf)))
+        row = int(np.argmax(np.where(fit(seen).p_fits(JS, MARGINS) > 0.5, score, -np.inf)))
         stage = int(truth.failing_stage[row])
         stage = UNDER_LOAD if stage < 0 else stage
 
@@ -172,10 +179,10 @@ def test_on_drawn_truths_it_is_calibrated_and_learns() -> None:
         constants = draw(world)
         truth = grid(constants).headroom_gib
         frontier = fit(launches(constants, 6, world))
-        before.append(np.abs(MARGIN - truth).mean())
-        after.append(np.abs(frontier.margin_gib(J, MARGIN)[0] - truth).mean())
-        p_before.append(PRIOR.p_fits(J, MARGIN))
-        p_after.append(frontier.p_fits(J, MARGIN))
+        before.append(np.abs(MARGINS.min(axis=1) - truth).mean())
+        after.append(np.abs(frontier.margin_gib(JS, MARGINS)[0].min(axis=1) - truth).mean())
+        p_before.append(PRIOR.p_fits(JS, MARGINS))
+        p_after.append(frontier.p_fits(JS, MARGINS))
         fitted.append(truth >= 0)
     assert np.mean(after) < 0.35 * np.mean(before)
     fits = np.concatenate(fitted)
@@ -211,8 +218,8 @@ def record(outcome: Outcome, headroom_gib: float | None = None, source: Source =
 
 
 def said(known: TrialRecord) -> Observation | None:
-    """What a trial without a profile says."""
-    return next(iter(observations(known, one, NOMINAL)), None)
+    """What a trial without a profile says of its last moment."""
+    return next(iter(observations(known, one, NOMINAL)[::-1]), None)
 
 
 def one(constants: MemoryConstants) -> MemoryBudget:
@@ -241,10 +248,10 @@ def test_what_a_trial_says() -> None:
     seen = said(record(Measured(), headroom_gib=2.0, source="measured"))
     assert seen is not None
     assert seen.kind == "at_least", "PyTorch's cache counts as used and would be given back"
-    for blind in (record(Measured()), record(Unhealthy(reason="small pool"))):
-        bound = said(blind)
-        assert bound is not None
-        assert (bound.kind, bound.observed_gib) == ("at_least", 0.0)
+    for blind, n_moments in ((Measured(), 3), (Unhealthy(reason="small pool"), 2), (Started(), 2)):
+        bounds = observations(record(blind), one, NOMINAL)
+        assert [(bound.kind, bound.observed_gib) for bound in bounds] == [("at_least", 0.0)] * n_moments
+        assert min(bound.predicted_gib for bound in bounds) >= float(one(NOMINAL).headroom_gib)
     for silent in (
         Rejected(rule="memory", reason="r", excess=1.0),
         Infrastructure(reason="port"),
@@ -255,8 +262,8 @@ def test_what_a_trial_says() -> None:
 
 def test_one_oom_closes_the_door_behind_it() -> None:
     """After an OOM no configuration that needs more of everything is thought to fit."""
-    row = int(np.argmax((MARGIN > 0) & (BATCH == 256) & (FRACTION == 0.9) & (GRAPHS == 64)))
+    row = int(np.argmax((MARGINS.min(axis=1) > 0) & (BATCH == 256) & (FRACTION == 0.9) & (GRAPHS == 64)))
     frontier: Frontier = fit([reading(J[row], float(MARGIN[row]), -1.0, "at_most")])
     larger = (BATCH[row] <= BATCH) & (TOKENS[row] <= TOKENS) & (FRACTION[row] <= FRACTION) & (GRAPHS[row] <= GRAPHS)
     assert larger.sum() > 10
-    assert (frontier.p_fits(J, MARGIN)[larger] < 0.5).all()
+    assert (frontier.p_fits(JS, MARGINS)[larger] < 0.5).all()
