@@ -15,7 +15,7 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.rules import validate
-from advisor.memory.frontier import AT_START, Frontier, fit, margins
+from advisor.memory.frontier import AT_START, Frontier, Observation, fit, margins
 from advisor.search.admission import MEMORY_RULE, Forecast, admit
 from advisor.search.space import all_configs, indices_of
 from advisor.twin.constants import NOMINAL
@@ -29,12 +29,16 @@ class LearntFrontier:
     def __init__(self, forecaster: Forecaster, earlier: Taught = UNTAUGHT) -> None:
         self.forecaster, self.earlier = forecaster, earlier
         self._fitted: tuple[int, Frontier] = (0, earlier.frontier)
+        self._said: dict[int, list[Observation]] = {}
 
     def __call__(self, records: Sequence[TrialRecord]) -> Frontier:
         """After some records; as many as last time are the same."""
         launched = [record for record in records if record.launched]
         if self._fitted[0] != len(launched):
-            said = [each for record in launched for each in said_of(record, self.forecaster)]
+            for record in launched:
+                if record.number not in self._said:
+                    self._said[record.number] = said_of(record, self.forecaster)
+            said = [each for record in launched for each in self._said[record.number]]
             n_launches = self.earlier.n_launches + len(launched)
             self._fitted = len(launched), fit([*self.earlier.said, *said], n_launches)
         return self._fitted[1]

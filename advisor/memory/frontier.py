@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -75,7 +75,8 @@ class Frontier:
     def expected(self, features: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:
         """A quantity and its standard deviation, for J (..., D) and what the law alone says of it (...)."""
         J = np.asarray(features, np.float64)
-        variance = ((J @ self.covariance) * J).sum(axis=-1)
+        flat = J.reshape(-1, J.shape[-1])  # one large product is faster than many small ones
+        variance = np.einsum("nd,nd->n", flat @ self.covariance, flat).reshape(J.shape[:-1])
         return np.asarray(predicted, np.float64) + J @ self.mean, np.sqrt(np.maximum(variance, 0.0))
 
     def margin_gib(self, features: ArrayLike, predicted_gib: ArrayLike) -> tuple[Array, Array]:
@@ -185,33 +186,40 @@ MOMENTS = (*AT_START, margin_at(UNDER_LOAD))
 """Until the KV pool is made, while graphs are captured into what it left, and under load."""
 
 
-def slopes(law: Law, constants: MemoryConstants, quantity: Quantity) -> tuple[Array, Array]:
-    """What the law says of a quantity (...), and J (..., D) of it, the misfit being none of a component.
+@dataclass(frozen=True, eq=False)
+class Shifted:
+    """Budgets of a configuration or a grid: nominal, and with each constant one standard deviation up and down."""
 
-    Args:
-        law: One configuration or a grid.
-        constants: Nominal ones.
-        quantity: Of the budget.
-    """
-    nominal = quantity(law(constants))
-    values = {field.name: getattr(constants, field.name) for field in fields(MemoryConstants)}
-    columns = []
-    for name, sigma in MEMORY_ERROR.items():
-        up, down = (MemoryConstants(**{**values, name: values[name] * math.exp(sign * sigma)}) for sign in (1, -1))
-        columns.append((quantity(law(up)) - quantity(law(down))) / 2)
-    return nominal, np.stack([*columns, np.zeros_like(nominal)], axis=-1)
+    nominal: MemoryBudget
+    moved: tuple[tuple[MemoryBudget, MemoryBudget], ...]
+
+    def slopes(self, quantity: Quantity) -> tuple[Array, Array]:
+        """What the law says of a quantity (...), and J (..., D) of it; no misfit."""
+        at = quantity(self.nominal)
+        columns = [(quantity(up) - quantity(down)) / 2 for up, down in self.moved]
+        return at, np.stack([*columns, np.zeros_like(at)], axis=-1)
+
+    def margin(self, quantity: Quantity) -> tuple[Array, Array]:
+        """The same of a margin, in which the misfit counts in full."""
+        at, J = self.slopes(quantity)
+        J[..., -1] = MISFIT_GIB
+        return at, J
 
 
-def sensitivities(law: Law, constants: MemoryConstants, margin: Quantity) -> tuple[Array, Array]:
-    """The same of a margin, in which the misfit counts in full."""
-    nominal, J = slopes(law, constants, margin)
-    J[..., -1] = MISFIT_GIB
-    return nominal, J
+def shifted(law: Law, constants: MemoryConstants) -> Shifted:
+    """The law around its nominal constants."""
+
+    def moved(name: str, log_shift: float) -> MemoryBudget:
+        return law(replace(constants, **{name: getattr(constants, name) * math.exp(log_shift)}))
+
+    pairs = tuple((moved(name, sigma), moved(name, -sigma)) for name, sigma in MEMORY_ERROR.items())
+    return Shifted(law(constants), pairs)
 
 
 def margins(law: Law, constants: MemoryConstants, moments: Sequence[Quantity] = MOMENTS) -> tuple[Array, Array]:
     """Margins (..., m) of what `law` describes at some moments, and J (..., m, D)."""
-    found = [sensitivities(law, constants, moment) for moment in moments]
+    around = shifted(law, constants)
+    found = [around.margin(moment) for moment in moments]
     return np.stack([margin for margin, _ in found], axis=-1), np.stack([J for _, J in found], axis=-2)
 
 
@@ -219,12 +227,19 @@ def observations(record: TrialRecord, law: Law, constants: MemoryConstants) -> l
     """What one trial says: every component that its log profiled, and its margin; nothing where it was not launched."""
     if not record.launched:
         return []
-    profiled = [] if record.profiled_gib is None else _profiled(record.profiled_gib, law, constants)
-    bounds = [_seen(law, constants, margin, gib, kind) for margin, gib, kind in _margins(record)]
-    return [*profiled, *bounds]
+    around = shifted(law, constants)
+    profiled = [] if record.profiled_gib is None else _profiled(record.profiled_gib)
+    return [
+        *(_observation(*around.slopes(quantity), seen_gib, "exact") for quantity, seen_gib in profiled),
+        *(_observation(*around.margin(quantity), seen_gib, kind) for quantity, seen_gib, kind in _margins(record)),
+    ]
 
 
-def _profiled(said: ProfiledMemory, law: Law, constants: MemoryConstants) -> list[Observation]:
+def _observation(predicted: Array, features: Array, seen_gib: float, kind: Kind) -> Observation:
+    return Observation(features, float(predicted), seen_gib, kind)
+
+
+def _profiled(said: ProfiledMemory) -> list[tuple[Quantity, float]]:
     """Readings of the phases that passed: weights after loading, activations and what stays beside PyTorch (runtime,
     communicators, graphs) after profiling. The KV pool is what those leave, so it tells more only where one is unsaid.
     """
@@ -235,12 +250,7 @@ def _profiled(said: ProfiledMemory, law: Law, constants: MemoryConstants) -> lis
     ]
     if any(size is None for size, _ in parts):
         parts.append((said.kv_pool, lambda budget: budget.kv_pool_gib))
-    found = []
-    for size, quantity in parts:
-        if size is not None:
-            predicted, J = slopes(law, constants, quantity)
-            found.append(Observation(J, float(predicted), size, "exact"))
-    return found
+    return [(quantity, size) for size, quantity in parts if size is not None]
 
 
 def _margins(record: TrialRecord) -> list[tuple[Quantity, float, Kind]]:
@@ -267,8 +277,3 @@ def _margins(record: TrialRecord) -> list[tuple[Quantity, float, Kind]]:
         return [*started, (margin_at(UNDER_LOAD), 0.0, "at_least")]
     seen: Kind = "exact" if record.source == "simulated" else "at_least"
     return [*started, (margin_at(UNDER_LOAD), report.headroom, seen)]
-
-
-def _seen(law: Law, constants: MemoryConstants, margin: Quantity, seen_gib: float, kind: Kind) -> Observation:
-    predicted, J = sensitivities(law, constants, margin)
-    return Observation(J, float(predicted), seen_gib, kind)

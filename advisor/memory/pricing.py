@@ -20,7 +20,7 @@ from pydantic import Field
 from advisor.domain.measurement import ProfiledMemory
 from advisor.domain.strict import StrictModel
 from advisor.memory.constants import MemoryConstants
-from advisor.memory.frontier import PRIOR, Array, Frontier, Law, slopes
+from advisor.memory.frontier import PRIOR, Array, Frontier, Law, Quantity, shifted
 from advisor.memory.law import MemoryBudget, MemoryLoad, MemorySettings, MemoryTerms, graphs_gib, memory_budget
 from advisor.memory.profiled import beside_torch
 
@@ -117,8 +117,15 @@ class Pricing:
 
     def price(self, step: Step, name: str) -> Price:
         """What a step takes and gives."""
-        gib_taken, gib_sd = self._difference(step, _pool_gib if step.setting == "fraction" else _beside_pool_gib)
-        kv_tokens, kv_tokens_sd = self._difference(step, _kv_tokens)
+        after, before = (shifted(self.law(changes), self.constants) for changes in (None, {step.setting: step.below}))
+
+        def more(quantity: Quantity) -> tuple[float, float]:
+            (at, J), (at_below, J_below) = after.slopes(quantity), before.slopes(quantity)
+            mean, sd = self.frontier.expected(J - J_below, at - at_below)
+            return float(mean), float(sd)
+
+        gib_taken, gib_sd = more(_pool_gib if step.setting == "fraction" else _beside_pool_gib)
+        kv_tokens, kv_tokens_sd = more(_kv_tokens)
         return Price(
             setting=name,
             step=step.words,
@@ -127,13 +134,6 @@ class Pricing:
             kv_tokens=round(kv_tokens),
             kv_tokens_sd=round(kv_tokens_sd),
         )
-
-    def _difference(self, step: Step, quantity: Callable[[MemoryBudget], Array]) -> tuple[float, float]:
-        """How much more of a quantity there is after a step than before it, and its standard deviation."""
-        after, J_after = slopes(self.law(), self.constants, quantity)
-        before, J_before = slopes(self.law({step.setting: step.below}), self.constants, quantity)
-        mean, sd = self.frontier.expected(J_after - J_before, after - before)
-        return float(mean), float(sd)
 
 
 def _pool_gib(budget: MemoryBudget) -> Array:

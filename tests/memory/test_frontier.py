@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from advisor.domain.measurement import MemoryReport, Source
+from advisor.domain.measurement import MemoryReport, ProfiledMemory, Source
 from advisor.domain.outcome import Crashed, Infrastructure, Measured, Outcome, OutOfMemory, Rejected, Started, Unhealthy
 from advisor.domain.serving_config import ServingConfig
+from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
 from advisor.memory.frontier import (
@@ -28,7 +29,7 @@ from advisor.memory.frontier import (
     margin_at,
     margins,
     observations,
-    sensitivities,
+    shifted,
 )
 from advisor.memory.law import STAGES, MemoryBudget, MemorySettings, MemoryTerms, memory_budget
 from advisor.memory.stages import UNDER_LOAD
@@ -150,7 +151,7 @@ def test_sensitivities_are_the_law_shifted_by_one_standard_deviation() -> None:
     column = list(MEMORY_ERROR).index(name)
     base = NOMINAL.fragmentation_base_gib
     # Held outside the pool at the last stage, GiB for GiB.
-    served = sensitivities(grid, NOMINAL, margin_at(UNDER_LOAD))[1]
+    served = shifted(grid, NOMINAL).margin(margin_at(UNDER_LOAD))[1]
     assert served[row, column] == pytest.approx(-base * math.sinh(sigma))
     assert JS.shape == (*MARGINS.shape, N_FEATURES)
     np.testing.assert_allclose(MARGINS.min(axis=1), grid(NOMINAL).headroom_gib)
@@ -168,7 +169,7 @@ def launches(constants: MemoryConstants, n: int, seed: int) -> list[Observation]
         def law(c: MemoryConstants, row: int = row) -> MemoryBudget:
             return memory_budget(TERMS, settings(row), c)
 
-        predicted, x = sensitivities(law, NOMINAL, margin_at(stage))
+        predicted, x = shifted(law, NOMINAL).margin(margin_at(stage))
         seen.append(reading(x, float(predicted), float(truth.margin_gib[stage, row])))
     return seen
 
@@ -226,6 +227,11 @@ def one(constants: MemoryConstants) -> MemoryBudget:
     return memory_budget(TERMS, settings(133), constants)
 
 
+def busy(constants: MemoryConstants) -> MemoryBudget:
+    """With a step of 8,192 tokens, and so more activations."""
+    return memory_budget(TERMS, settings(163), constants)
+
+
 def test_what_a_trial_says() -> None:
     stage = STAGES[4]
     oom = OutOfMemory(phase=stage.phase, component=stage.component, short_gib=1.5)
@@ -267,3 +273,66 @@ def test_one_oom_closes_the_door_behind_it() -> None:
     larger = (BATCH[row] <= BATCH) & (TOKENS[row] <= TOKENS) & (FRACTION[row] <= FRACTION) & (GRAPHS[row] <= GRAPHS)
     assert larger.sum() > 10
     assert (frontier.p_fits(JS, MARGINS)[larger] < 0.5).all()
+
+
+def drawn_wider(seed: int, times: float) -> MemoryConstants:
+    """A world whose constants are off by a multiple of what is expected of them."""
+    drawn = draw(seed)
+    off = {name: getattr(drawn, name) / getattr(NOMINAL, name) for name in MEMORY_ERROR}
+    return replace(NOMINAL, **{name: getattr(NOMINAL, name) * off[name] ** times for name in off})
+
+
+@pytest.mark.parametrize("times", [1.0, 3.0])
+def test_p_fits_falls_as_any_setting_grows(times: float) -> None:
+    for seed in range(6):
+        frontier = fit(launches(drawn_wider(seed, times), 6, seed))
+        on_axes = frontier.p_fits(JS, MARGINS).reshape(5, 4, 5, 3)
+        for axis in range(on_axes.ndim):
+            assert np.diff(on_axes, axis=axis).max() < 0.02
+
+
+def profiled_by(budget: MemoryBudget) -> ProfiledMemory:
+    return ProfiledMemory(
+        weights=float(budget.weights_gib),
+        activations=float(budget.activations_gib),
+        outside_torch=float(budget.runtime_gib + budget.comm_gib + budget.graphs_gib),
+    )
+
+
+def test_weights_larger_than_declared_are_believed_and_nothing_else_moves() -> None:
+    truth = replace(NOMINAL, weights_factor=1.12)  # twelve standard deviations
+    crashed = changed(record(Crashed(phase="serve", reason="r")), profiled_gib=profiled_by(busy(truth)))
+    frontier = fit(observations(crashed, busy, NOMINAL))
+    assert frontier.constants(NOMINAL).weights_factor == pytest.approx(1.12, abs=0.003)
+    assert np.abs(frontier.mean[1:]).max() < 0.3
+    mean, sd = frontier.margin_gib(JS, MARGINS)
+    errors = np.abs(mean.min(axis=1) - grid(truth).headroom_gib)
+    assert (errors < 2 * sd.max(axis=1)).mean() > 0.95
+
+
+def test_a_surprise_that_is_the_same_everywhere_is_a_misfit_and_leaves_more_doubt() -> None:
+    rows, surprise_gib = (20, 133), -6.0
+    far, near = (
+        fit([reading(J[row], float(MARGIN[row]), float(MARGIN[row]) + gib) for row in rows])
+        for gib in (surprise_gib, 0.0)
+    )
+    np.testing.assert_allclose(far.expected(J, MARGIN)[0], MARGIN + surprise_gib, atol=0.2)
+    assert far.covariance[-1, -1] > near.covariance[-1, -1]
+
+
+def test_a_launch_that_dies_while_capturing_still_tells_the_phases_before() -> None:
+    truth = replace(NOMINAL, activations_factor=1.5)
+    dead = OutOfMemory(phase=STAGES[4].phase, component=STAGES[4].component, short_gib=0.4)
+    said = changed(record(dead, source="measured"), profiled_gib=profiled_by(busy(truth)))
+    found = observations(said, busy, NOMINAL)
+    assert [each.kind for each in found] == ["exact", "exact", "exact", "at_most"]
+    assert fit(found).constants(NOMINAL).activations_factor == pytest.approx(1.5, abs=0.1)
+
+
+def test_where_the_log_lacks_a_part_the_pool_stands_for_it() -> None:
+    truth = replace(NOMINAL, runtime_factor=1.4)
+    said = changed(profiled_by(one(truth)), outside_torch=None, kv_pool=float(one(truth).kv_pool_gib))
+    found = observations(changed(record(Measured()), profiled_gib=said), one, NOMINAL)
+    # Communicators and graphs are read together with the runtime, so only their sum is known.
+    beside = [float(b.runtime_gib + b.graphs_gib) for b in (one(truth), one(fit(found).constants(NOMINAL)))]
+    assert beside[1] == pytest.approx(beside[0], abs=0.15)
