@@ -1,7 +1,8 @@
 """What memory-only probes save and cost, in drawn worlds: `python benchmarks/memory_probes.py`.
 
-For every shipped study and workload, and each of some drawn worlds, one study without probes and one with as many as
-the tuner buys by itself; everything else is the same. Nothing is measured on a GPU: hours are virtual.
+For some deployments, two of which hardly hold their weights, and each of some drawn worlds, one study without probes
+and one with as many as the tuner buys by itself; everything else is the same. Nothing is measured on a GPU: hours are
+virtual.
 
     oom       launches that ran out of memory, mean per study
     probes    memory-only starts, and of those the ones that ran out of memory
@@ -27,10 +28,17 @@ from advisor.app.trial_maker import TrialMaker
 from advisor.app.tuner import NO_PROBES, Tuner
 from advisor.app.tuning import How, open_session
 from advisor.domain.errors import AdvisorError
-from advisor.store import catalog
+from advisor.domain.strict import parse
 from benchmarks.search_quality import MemoryLedger, Nobody, truth, world_twin
 
-WORKLOADS = ("1k1k", "1k8k", "8k1k")
+WORKLOADS = ("1k1k_c64", "8k1k_c32")
+LLAMA_70B = "meta-llama/Llama-3.3-70B-Instruct"
+DEPLOYMENTS: dict[str, dict[str, str | int]] = {
+    "Llama-8B, 1 x H100": {"study": "llama3.1-8b-h100"},
+    "Llama-70B FP8, 2 x H200": {"study": "llama3.3-70b-fp8-h200"},
+    "Llama-70B FP8, 1 x H100": {"model": LLAMA_70B, "quant": "fp8", "gpu": "h100_sxm", "gpus": 1, "tp": 1, "ep": 1},
+    "Llama-70B BF16, 1 x H200": {"model": LLAMA_70B, "quant": "bf16", "gpu": "h200_sxm", "gpus": 1, "tp": 1, "ep": 1},
+}
 Job = tuple[str, str, int, int]
 
 
@@ -45,9 +53,9 @@ class Cost:
     won: float
 
 
-def run(study: str, shape: str, world: int, launches: int, probed: bool) -> Cost:
+def run(deployment: str, shape: str, world: int, launches: int, probed: bool) -> Cost:
     """One study in one world."""
-    question = Question(study=study, workloads=(shape,), max_launches=launches)
+    question = parse(Question, {**DEPLOYMENTS[deployment], "workloads": (shape,), "max_launches": launches}, deployment)
     session = open_session(question, How(engine="twin", twin_world=world, seed=world, transfer=False))
     ledger, nobody = MemoryLedger(session), Nobody()
     trials = TrialMaker(context=session.context, engine=session.engine, ledger=ledger, reporter=nobody)
@@ -78,32 +86,32 @@ def both(job: Job) -> tuple[str, str, Cost, Cost] | None:
 def main() -> int:
     """Print a row for every study and workload."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", nargs="+", default=catalog.study_names())
+    parser.add_argument("--deployments", nargs="+", default=list(DEPLOYMENTS))
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS))
     parser.add_argument("--worlds", type=int, default=10)
     parser.add_argument("--launches", type=int, default=12)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()
     jobs: list[Job] = [
-        (study, shape, world, args.launches)
-        for study in args.studies
+        (deployment, shape, world, args.launches)
+        for deployment in args.deployments
         for shape in args.workloads
         for world in range(1, args.worlds + 1)
     ]
     with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
         found = [pair for pair in pool.imap_unordered(both, jobs) if pair is not None]
-    print(f"{'study':26} {'load':5} {'oom':>11} {'probes (dead)':>14} {'hours':>13} {'won':>6}")
-    for study, shape in sorted({(study, shape) for study, shape, *_ in found}):
-        pairs = [(off, on) for name, load, off, on in found if (name, load) == (study, shape)]
+    print(f"{'deployment':26} {'load':8} {'oom':>11} {'probes (dead)':>14} {'hours':>13} {'won':>6}")
+    for name, shape in sorted({(name, shape) for name, shape, *_ in found}):
+        pairs = [(off, on) for *about, off, on in found if about == [name, shape]]
         oom, hours = (
-            " > ".join(f"{statistics.fmean(getattr(pair[side], name) for pair in pairs):.2f}" for side in (0, 1))
-            for name in ("n_oom", "hours")
+            " > ".join(f"{statistics.fmean(getattr(pair[side], field) for pair in pairs):.2f}" for side in (0, 1))
+            for field in ("n_oom", "hours")
         )
         probes = f"{statistics.fmean(on.n_probes for _, on in pairs):.2f}"
         dead = f"{statistics.fmean(on.n_dead_probes for _, on in pairs):.2f}"
         ratios = [math.log(on.won / off.won) for off, on in pairs if on.won > 0 and off.won > 0]
         won = math.exp(statistics.fmean(ratios)) if ratios else math.nan
-        print(f"{study:26} {shape:5} {oom:>11} {f'{probes} ({dead})':>14} {hours:>13} {won:6.3f}")
+        print(f"{name:26} {shape:8} {oom:>11} {f'{probes} ({dead})':>14} {hours:>13} {won:6.3f}")
     return 0
 
 

@@ -93,12 +93,20 @@ class Tuner:
     # -- opening -------------------------------------------------------------------------------------------------
 
     def _launch_baselines(self) -> None:
-        """Baselines are launched first, and whatever the memory law thinks of them."""
+        """Baselines come first, and whatever the memory law thinks of them."""
         entries = {entry.name: entry for entry in self.context.baselines}
         for name in self.context.launched_baselines:
             config = entries[name].config
             while config and not self.trials.has("baseline", config) and not self._done():
-                self.trials.launch("baseline", Proposal(config=config, origin=f"baseline {name}"))
+                self._launch_baseline(Proposal(config=config, origin=f"baseline {name}"))
+
+    def _launch_baseline(self, proposal: Proposal) -> None:
+        """Unless a probe, where one pays, has shown that it does not even start."""
+        refusal = self.probes.refusal(proposal.config)
+        if refusal is None:
+            self.trials.launch("baseline", proposal)
+        else:
+            self.trials.reject(self.ledger.ask("baseline", proposal), refusal)
 
     def _launch_starts(self) -> None:
         while not self._done():
@@ -118,7 +126,7 @@ class Tuner:
             if near is None or self.trials.has("baseline", near):
                 return
             origin = f"nearest to {self.context.baseline.name} that fits"
-            self.trials.launch("baseline", Proposal(config=near, origin=origin))
+            self._launch_baseline(Proposal(config=near, origin=origin))
 
     # -- search --------------------------------------------------------------------------------------------------
 

@@ -166,7 +166,10 @@ class SimulatedServer:
 
     def profiled(self) -> ProfiledMemory | None:
         """What the log of a real start would have said so far; None when nothing was started."""
-        return None if self.launch.refusals else profiled_memory(self.budget)
+        if self.launch.refusals:
+            return None
+        deployed = self.launch.spec.deployment.with_options(self.launch.spec.config.options)
+        return profiled_memory(self.budget, self.launch.twin.memory_terms(deployed).kv_bytes_per_token)
 
     def surprises(self) -> tuple[str, ...]:
         """Nothing: it does what the law says."""

@@ -24,10 +24,10 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advisor.domain.measurement import ProfiledMemory
 from advisor.domain.normal import normal_cdf, normal_pdf
 from advisor.domain.outcome import Measured, OutOfMemory, Started, Unhealthy
 from advisor.domain.trial import TrialRecord
+from advisor.domain.units import gib
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
 from advisor.memory.law import STAGES, MemoryBudget
 from advisor.memory.profiled import beside_torch
@@ -42,6 +42,7 @@ Quantity = Callable[[MemoryBudget], Array]
 
 MISFIT_GIB = 0.3  # assumed: what a launch needs beside every term of the law, one standard deviation
 READING_GIB = 0.1  # assumed: a reading of used memory repeats to about this
+LOGGED_GIB = 0.05  # assumed: a component as a log states it, and how linear the law is in truth
 N_FEATURES = len(MEMORY_ERROR) + 1
 TAIL_DOF = 4.0  # of the t prior: a surprise of a few deviations widens, the usual ones do not
 WIDENINGS = 50  # rounds of EM at most; a dozen are usual
@@ -56,12 +57,16 @@ _SIDE: dict[Kind, int] = {"exact": 0, "at_most": 1, "at_least": -1}
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """A quantity of one launch: predicted by the law, and observed exactly or as a bound. `features` is a row of J."""
+    """A quantity of one launch: predicted by the law, and observed exactly or as a bound. `features` is a row of J.
+
+    `noise_gib` is the standard deviation of the reading.
+    """
 
     features: Array
     predicted_gib: float
     observed_gib: float
     kind: Kind
+    noise_gib: float = READING_GIB
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +151,8 @@ def fit(observations: Sequence[Observation], n_launches: int = 0) -> Frontier:
     if not observations:
         return PRIOR
     rows = [*observations, *_KEPT]
-    J = np.stack([row.features for row in rows])
-    residual = np.array([row.observed_gib - row.predicted_gib for row in rows])
+    J = np.stack([row.features / row.noise_gib for row in rows])
+    residual = np.array([(row.observed_gib - row.predicted_gib) / row.noise_gib for row in rows])
     side = np.array([_SIDE[row.kind] for row in rows])
     variance = np.ones(N_FEATURES)
     for _ in range(WIDENINGS):
@@ -171,9 +176,9 @@ def _bounded(J: Array, residual: Array, side: NDArray[np.int64], variance: Array
 
 
 def _posterior(J: Array, residual: Array, variance: Array) -> tuple[Array, Array]:
-    """Conjugate update of N(0, diag(variance)) with known reading noise."""
-    covariance = np.linalg.inv(np.diag(1.0 / variance) + J.T @ J / READING_GIB**2)
-    return covariance @ (J.T @ residual) / READING_GIB**2, covariance
+    """Conjugate update of N(0, diag(variance)), for J and residuals in units of their reading noise."""
+    covariance = np.linalg.inv(np.diag(1.0 / variance) + J.T @ J)
+    return covariance @ (J.T @ residual), covariance
 
 
 def margin_at(*stages: int) -> Quantity:
@@ -228,29 +233,36 @@ def observations(record: TrialRecord, law: Law, constants: MemoryConstants) -> l
     if not record.launched:
         return []
     around = shifted(law, constants)
-    profiled = [] if record.profiled_gib is None else _profiled(record.profiled_gib)
-    return [
-        *(_observation(*around.slopes(quantity), seen_gib, "exact") for quantity, seen_gib in profiled),
-        *(_observation(*around.margin(quantity), seen_gib, kind) for quantity, seen_gib, kind in _margins(record)),
-    ]
+    found = []
+    for quantity, seen_gib in _profiled(record):
+        predicted, J = around.slopes(quantity)
+        found.append(Observation(J, float(predicted), seen_gib, "exact", LOGGED_GIB))
+    for margin, seen_gib, kind in _margins(record):
+        predicted, J = around.margin(margin)
+        found.append(Observation(J, float(predicted), seen_gib, kind))
+    return found
 
 
-def _observation(predicted: Array, features: Array, seen_gib: float, kind: Kind) -> Observation:
-    return Observation(features, float(predicted), seen_gib, kind)
-
-
-def _profiled(said: ProfiledMemory) -> list[tuple[Quantity, float]]:
+def _profiled(record: TrialRecord) -> list[tuple[Quantity, float]]:
     """Readings of the phases that passed: weights after loading, activations and what stays beside PyTorch (runtime,
-    communicators, graphs) after profiling. The KV pool is what those leave, so it tells more only where one is unsaid.
+    communicators, graphs) after profiling, and the KV cache by its tokens, as if the GPU had the law's capacity.
     """
-    parts: list[tuple[float | None, Quantity]] = [
-        (said.weights, lambda budget: budget.weights_gib),
-        (said.activations, lambda budget: budget.activations_gib),
-        (beside_torch(said), lambda budget: budget.runtime_gib + budget.comm_gib + budget.graphs_gib),
+    said, fraction = record.profiled_gib, record.config.kv_cache_free_gpu_memory_fraction
+    if said is None:
+        return []
+    token_gib, total_gib = gib(said.kv_bytes_per_token or 0.0), said.total
+    parts: list[tuple[Quantity, float | None]] = [
+        (lambda budget: budget.weights_gib, said.weights),
+        (lambda budget: budget.activations_gib, said.activations),
+        (lambda budget: budget.runtime_gib + budget.comm_gib + budget.graphs_gib, beside_torch(said)),
     ]
-    if any(size is None for size, _ in parts):
-        parts.append((said.kv_pool, lambda budget: budget.kv_pool_gib))
-    return [(quantity, size) for size, quantity in parts if size is not None]
+    if said.kv_tokens is not None and token_gib and total_gib is not None:
+
+        def kv_gib(budget: MemoryBudget) -> Array:
+            return np.asarray(token_gib * budget.kv_tokens + fraction * (total_gib - budget.capacity_gib))
+
+        parts.append((kv_gib, token_gib * said.kv_tokens))
+    return [(quantity, size) for quantity, size in parts if size is not None]
 
 
 def _margins(record: TrialRecord) -> list[tuple[Quantity, float, Kind]]:

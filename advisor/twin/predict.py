@@ -298,7 +298,7 @@ def memory_report(budget: MemoryBudget) -> MemoryReport:
     )
 
 
-def profiled_memory(budget: MemoryBudget) -> ProfiledMemory:
+def profiled_memory(budget: MemoryBudget, kv_bytes_per_token: float) -> ProfiledMemory:
     """What a log of TensorRT-LLM would say of a start with this budget, as far as the start comes."""
     failing = int(budget.failing_stage)
     reached = len(STAGES) if failing < 0 else failing
@@ -308,6 +308,7 @@ def profiled_memory(budget: MemoryBudget) -> ProfiledMemory:
         weights=float(budget.weights_gib) if reached > LOAD else None,
         activations=float(budget.activations_gib) if profiled else None,
         outside_torch=float(budget.runtime_gib + budget.comm_gib + budget.graphs_gib) if profiled else None,
+        kv_bytes_per_token=kv_bytes_per_token,
         kv_pool=float(budget.kv_pool_gib) if pooled else None,
         kv_tokens=int(budget.kv_tokens) if pooled else None,
     )
