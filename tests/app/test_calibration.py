@@ -7,14 +7,25 @@ from pathlib import Path
 import pytest
 
 from advisor.app.calibration import UNTAUGHT, taught_below
+from advisor.app.doctoring import doctor
 from advisor.app.estimating import estimate_question
-from advisor.app.setup import Question
+from advisor.app.forecast import Forecaster
+from advisor.app.setup import Question, resolve
 from advisor.app.tuning import How, Session, open_session
+from advisor.domain.errors import BadInput
+from advisor.domain.measurement import ProfiledMemory
+from advisor.domain.objective import Objective, Slo
+from advisor.domain.outcome import Started
+from advisor.domain.ports import Asked
 from advisor.domain.strict import changed
+from advisor.domain.workload import parse_workload
 from advisor.memory.constants import MEMORY_ERROR
+from advisor.store.run_card import RunCard, write_card
+from advisor.store.trial_folder import TrialFolder
 from advisor.twin.constants import NOMINAL
 from advisor.twin.worlds import draw_world
 from tests.app.studies import Watcher, play
+from tests.store.servers import BASELINE, launch
 
 STUDY, WORLD = "llama3.1-8b-h100", 4
 
@@ -64,3 +75,49 @@ def test_an_estimate_is_corrected_by_launches_and_says_so(root: Path) -> None:
     for before, after in zip(nominal.prices, fitted.prices, strict=True):
         assert after.gib_sd <= before.gib_sd
     assert 0 <= fitted.expected_shortfall_gib < 0.1
+
+
+def measured_run(root: Path) -> Path:
+    """A run on GPUs whose only launch profiled half of the activations that the law expects."""
+    deployment = resolve(Question(study=STUDY, workloads=("1k1k_c8",))).deployment
+    card = RunCard(
+        study=STUDY,
+        source="measured",
+        engine_label="measured on one H100",
+        deployment=deployment,
+        workloads=(parse_workload("1k1k_c8"),),
+        objective=Objective(),
+        slo=Slo(),
+    )
+    run, config = root / STUDY / "run", BASELINE
+    nominal = float(Forecaster(deployment, card.workloads).budget(config).activations_gib)
+    record = changed(
+        launch(Asked(number=0, config=config, role="baseline", origin="test")),
+        source="measured",
+        outcome=Started(),
+        memory_measured_gib=None,
+        profiled_gib=ProfiledMemory(activations=nominal / 2),
+    )
+    TrialFolder(run, 0).commit(record)
+    write_card(run, card)
+    return run
+
+
+def test_doctor_prices_remedies_by_what_was_measured(tmp_path: Path) -> None:
+    run = measured_run(tmp_path)
+    log, own = tmp_path / "server.log", run / "trials" / "0000" / "server.log"
+    for place in (log, own):
+        place.write_text("RuntimeError: Executor creation failed due to insufficient GPU memory.\n")
+    named = {"model": "meta-llama/Llama-3.1-8B-Instruct", "gpu": "h100_sxm"}
+    nominal, fitted = doctor(str(log), **named), doctor(str(log), **named, results=tmp_path)  # type: ignore[arg-type]
+    of_its_run = doctor(str(own))
+    assert nominal.calibration == "none"
+    assert fitted.calibration == of_its_run.calibration == f"1 launch in {run}"
+    tokens = [
+        next(price for price in found.prices if price.setting == "max_num_tokens")
+        for found in (nominal, fitted, of_its_run)
+    ]
+    assert tokens[1].gib == pytest.approx(tokens[0].gib / 2, rel=0.25)
+    assert tokens[2].gib == tokens[1].gib
+    with pytest.raises(BadInput, match="name its model"):
+        doctor(str(log), results=tmp_path)
