@@ -83,7 +83,10 @@ def test_a_probe_that_starts_is_followed_by_the_launch_and_never_wins(tmp_path: 
 
 
 def test_none_is_bought_without_a_budget_for_them_or_where_memory_is_plenty(tmp_path: Path) -> None:
-    for opened in (tight(tmp_path, ScriptedEngine(Act()), max_probes=0), session(tmp_path, ScriptedEngine(Act()))):
+    for opened in (
+        tight(tmp_path, ScriptedEngine(Act()), max_probes=0),
+        session(tmp_path, ScriptedEngine(Act()), max_probes=None),
+    ):
         summary, records = play(opened)
         assert summary.counts.probes == 0
         assert all(record.role != "probe" for record in records)
