@@ -177,7 +177,7 @@ def beside(config: Path | None, asked: Question, results: Path | None = None, lo
 
 def _run_of(log: Path) -> Path | None:
     """The run that a log lies in: `results/<study>/<run>/trials/<number>/server.log`."""
-    above = log.resolve().parents
+    above = log.absolute().parents
     return above[2] if len(above) > 2 and above[1].name == TRIALS and (above[2] / CARD).exists() else None
 
 
