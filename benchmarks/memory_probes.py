@@ -1,4 +1,4 @@
-"""What memory-only probes save and cost, in drawn worlds: `python benchmarks/memory_probes.py`.
+"""What memory-only probes save and cost, in drawn worlds: `make bench-memory-probes`.
 
 For some deployments, two of which hardly hold their weights, and each of some drawn worlds, one study without probes
 and one with as many as the tuner buys by itself; everything else is the same. Nothing is measured on a GPU: hours are

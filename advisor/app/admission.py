@@ -40,7 +40,7 @@ class LearntFrontier:
                     self._said[record.number] = said_of(record, self.forecaster)
             said = [each for record in launched for each in self._said[record.number]]
             n_launches = self.earlier.n_launches + len(launched)
-            self._fitted = len(launched), fit([*self.earlier.said, *said], n_launches)
+            self._fitted = len(launched), fit([*self.earlier.said, *said], n_launches=n_launches)
         return self._fitted[1]
 
 

@@ -39,7 +39,7 @@ class Taught:
     @cached_property
     def frontier(self) -> Frontier:
         """The memory law as those launches left it."""
-        return fit(self.said, self.n_launches)
+        return fit(self.said, n_launches=self.n_launches)
 
     @property
     def label(self) -> str:

@@ -141,23 +141,24 @@ def _keeps(term: Sequence[str]) -> Observation:
 _KEPT = tuple(map(_keeps, TERMS))
 
 
-def fit(observations: Sequence[Observation], n_launches: int = 0) -> Frontier:
-    """The frontier after these observations of so many launches.
+def fit(observations: Sequence[Observation], prior: Frontier = PRIOR, n_launches: int = 0) -> Frontier:
+    """The frontier after these observations of so many launches; in the prior constants are independent, of mean zero.
 
     A bound that the fit keeps by itself teaches nothing; one that it breaks enters as a reading at the bound. Prior
-    variances start at one and grow to the fixed point of EM, v = (dof + E[d^2]) / (dof + 1); they never shrink, since
-    few launches prove nothing about the spread of a constant.
+    variances v grow from the stated ones, s, to the fixed point of EM, v = (dof s + E[d^2]) / (dof + 1); they never
+    shrink, since few launches prove nothing about the spread of a constant.
     """
     if not observations:
-        return PRIOR
+        return prior
     rows = [*observations, *_KEPT]
     J = np.stack([row.features / row.noise_gib for row in rows])
     residual = np.array([(row.observed_gib - row.predicted_gib) / row.noise_gib for row in rows])
     side = np.array([_SIDE[row.kind] for row in rows])
-    variance = np.ones(N_FEATURES)
+    variance = stated = np.diag(prior.covariance)
     for _ in range(WIDENINGS):
         mean, covariance = _bounded(J, residual, side, variance)
-        wider = np.maximum(1.0, (TAIL_DOF + mean**2 + np.diag(covariance)) / (TAIL_DOF + 1.0))
+        square = mean**2 + np.diag(covariance)
+        wider = np.maximum(stated, (TAIL_DOF * stated + square) / (TAIL_DOF + 1.0))
         if np.abs(wider - variance).max() < SETTLED * variance.max():
             break
         variance = wider
