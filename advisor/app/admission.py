@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from advisor.app.calibration import UNTAUGHT, Taught, said_of
 from advisor.app.context import StudyContext
 from advisor.app.forecast import Forecaster
 from advisor.domain.deployment import Deployment
@@ -13,7 +14,7 @@ from advisor.domain.outcome import Rejected
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
-from advisor.memory.frontier import Frontier, fit, observed
+from advisor.memory.frontier import AT_START, Frontier, Observation, fit, margins
 from advisor.search.admission import MEMORY_RULE, Forecast, admit
 from advisor.search.space import all_configs, indices_of
 from advisor.twin.constants import NOMINAL
@@ -22,27 +23,32 @@ SAFE_P_FITS = 0.8  # for a stand-in baseline, which should run at the first try
 
 
 class LearntFrontier:
-    """The memory law of a deployment, fitted to every peak and every OOM of a study."""
+    """The memory law of a deployment, fitted to all that launches of earlier studies and of this one said."""
 
-    def __init__(self, forecaster: Forecaster) -> None:
-        self.forecaster = forecaster
-        self._fitted: tuple[int, Frontier] = (0, fit([]))
+    def __init__(self, forecaster: Forecaster, earlier: Taught = UNTAUGHT) -> None:
+        self.forecaster, self.earlier = forecaster, earlier
+        self._fitted: tuple[int, Frontier] = (0, earlier.frontier)
+        self._said: dict[int, list[Observation]] = {}
 
     def __call__(self, records: Sequence[TrialRecord]) -> Frontier:
         """After some records; as many as last time are the same."""
         launched = [record for record in records if record.launched]
         if self._fitted[0] != len(launched):
-            found = [observed(record, self.forecaster.law(record.config), NOMINAL) for record in launched]
-            self._fitted = len(launched), fit([observation for observation in found if observation is not None])
+            for record in launched:
+                if record.number not in self._said:
+                    self._said[record.number] = said_of(record, self.forecaster)
+            said = [each for record in launched for each in self._said[record.number]]
+            n_launches = self.earlier.n_launches + len(launched)
+            self._fitted = len(launched), fit([*self.earlier.said, *said], n_launches=n_launches)
         return self._fitted[1]
 
 
 class MemoryGate:
     """Implements the tuner's `Admission` for one study."""
 
-    def __init__(self, context: StudyContext, forecaster: Forecaster) -> None:
+    def __init__(self, context: StudyContext, forecaster: Forecaster, earlier: Taught = UNTAUGHT) -> None:
         self.context, self.forecaster = context, forecaster
-        self.frontier = LearntFrontier(forecaster)
+        self.frontier = LearntFrontier(forecaster, earlier)
 
     def admit(self, config: ServingConfig, records: Sequence[TrialRecord]) -> Rejected | None:
         """Why a proposal should not be launched, or None."""
@@ -69,6 +75,11 @@ class MemoryGate:
             shortfall_gib=float(frontier.expected_shortfall_gib(slopes, margin_gib)[0]),
             kv_tokens=int(self.forecaster.budget(config).kv_tokens),
         )
+
+    def p_starts(self, config: ServingConfig, records: Sequence[TrialRecord]) -> float:
+        """Probability that memory lasts until the server is up, before any load."""
+        margins_gib, J = margins(self.forecaster.law(config), NOMINAL, AT_START)
+        return float(self.frontier(records).p_fits(J[None], margins_gib[None])[0])
 
     def nearest_fitting(self, config: ServingConfig, records: Sequence[TrialRecord]) -> ServingConfig | None:
         """The configuration fewest ladder steps away that most probably fits, else the one that lacks least memory.

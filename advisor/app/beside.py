@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from advisor.app.calibration import UNTAUGHT, Taught, taught_below
+from advisor.app.forecast import captured
 from advisor.app.setup import Question, resolve
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
@@ -23,10 +25,11 @@ from advisor.engines.trtllm.read_config import config_from_yaml
 from advisor.memory.case import Case
 from advisor.memory.constants import MemoryConstants
 from advisor.memory.known import SPELLINGS, Known, Spelling
-from advisor.memory.pricing import Captured, Pricing, Setting, terms_of
+from advisor.memory.pricing import Pricing, Setting, profiled_constants, terms_of
 from advisor.store import catalog
+from advisor.store.run_card import CARD, read_card
+from advisor.store.trial_folder import TRIALS
 from advisor.store.yaml_files import load_yaml, read_text
-from advisor.twin.graphs import captured_sizes
 from advisor.twin.predict import PREDICTION_WAVES, Twin, memory_load, metrics_of, unservable
 
 # Setting of the law -> neutral name of the dialects.
@@ -43,7 +46,10 @@ _FOUR: tuple[Setting, ...] = ("fraction", "tokens", "batch", "graphs")
 
 @dataclass(frozen=True)
 class Beside:
-    """As said on the command line; `deployment` where a model was named, `workload` where one was."""
+    """As said on the command line; `deployment` where a model was named, `workload` where one was.
+
+    `taught` is what measured launches of that deployment said of its memory.
+    """
 
     document: Mapping[str, Any] | None
     engine_version: str | None
@@ -51,6 +57,7 @@ class Beside:
     tp: int | None
     deployment: Deployment | None
     workload: Workload | None
+    taught: Taught = UNTAUGHT
 
     def known(self, case: Case, probe: Probe) -> Known:
         """Everything together, for one log."""
@@ -90,7 +97,8 @@ class Beside:
     def _with_law(self, known: Known, spoken: Dialect, case: Case, probe: Probe) -> Known:
         """The memory law with the log's figures in it, and what changes would cost, where enough is known."""
         sizes = _all_captured(case, probe)
-        captured = functools.partial(_from_log, sizes) if sizes else _ladder(spoken, self._deployment)
+        ladder = functools.partial(captured, self._deployment, spoken.graph_ladder)
+        sizes_of = functools.partial(_from_log, sizes) if sizes else ladder
         settings: dict[Setting, float] = {**_four(default_config(spoken)), **known.settings}
         if sizes and "graphs" not in known.settings:
             settings["graphs"] = max(sizes)
@@ -102,21 +110,29 @@ class Beside:
             twin = Twin(facts, catalog.step_tables, ladder_rule=spoken.graph_ladder)
             load = memory_load(deployed, self.workload) if self.workload else None
         constants = twin.constants if twin else MemoryConstants()
+        profiled = probe.profiled()
         terms = terms_of(
-            probe.profiled(),
+            profiled,
             settings,
-            captured,
+            sizes_of,
             constants,
             twin.memory_terms(deployed) if twin and deployed else None,
             self.capacity_gib,
         )
         if terms is None:
             return known
-        pricing = Pricing(terms, constants, {name: settings[name] for name in _FOUR}, captured, load=load)
+        pricing = Pricing(
+            terms,
+            constants,
+            {name: settings[name] for name in _FOUR},
+            sizes_of,
+            load=load,
+            frontier=self.taught.frontier.knowing(profiled_constants(profiled)),
+        )
         throughput = None
         if twin and deployed and self.workload:
             throughput = _Throughput(twin, deployed, self.workload, pricing.settings).ratio
-        return replace(known, pricing=pricing, throughput=throughput)
+        return replace(known, pricing=pricing, throughput=throughput, calibration=self.taught.label)
 
     def _options(self, spoken: Dialect) -> dict[str, Any]:
         if self.document is None or self.deployment is None:
@@ -124,16 +140,19 @@ class Beside:
         return config_from_yaml(self.document, spoken, self.deployment).config.options
 
 
-def beside(config: Path | None, asked: Question) -> Beside:
+def beside(config: Path | None, asked: Question, results: Path | None = None, log: str = "-") -> Beside:
     """Read what was named.
 
     Args:
         config: The server's YAML file.
         asked: Deployment and workload, as the other verbs take them; all optional.
+        results: Folder with measured studies of the same deployment.
+        log: A log in the folder of a trial belongs to a run, which then says deployment and results where nobody does.
 
     Raises:
-        BadInput: a mistake in the file; unknown model, GPU or release; an impossible layout.
+        BadInput: a mistake in the file; unknown model, GPU or release; an impossible layout; results of no deployment.
     """
+    run = _run_of(Path(log))
     document = load_yaml(read_text(config), str(config)) if config else None
     tp = asked.tp
     if tp is None and document and isinstance(document.get("tensor_parallel_size"), int):
@@ -145,9 +164,21 @@ def beside(config: Path | None, asked: Question) -> Beside:
         resolved = resolve(changed(asked, tp=tp))
         deployment = resolved.deployment
         workload = resolved.workloads[0] if asked.isl or asked.workloads else None
+    elif run is not None:
+        deployment = read_card(run).deployment
+    root = results if results is not None or run is None else run.parent.parent
+    if results is not None and deployment is None:
+        raise BadInput("--results tells only of a deployment: name its model, GPU and layout too.")
     gpu = asked.gpu or (deployment.gpu if deployment else None)
     capacity_gib = gib(catalog.gpu_facts(gpu).memory_bytes) if gpu else None
-    return Beside(document, asked.engine_version, capacity_gib, asked.tp, deployment, workload)
+    known = UNTAUGHT if root is None or deployment is None else taught_below(root, deployment)
+    return Beside(document, asked.engine_version, capacity_gib, asked.tp, deployment, workload, known)
+
+
+def _run_of(log: Path) -> Path | None:
+    """The run that a log lies in: `results/<study>/<run>/trials/<number>/server.log`."""
+    above = log.absolute().parents
+    return above[2] if len(above) > 2 and above[1].name == TRIALS and (above[2] / CARD).exists() else None
 
 
 def release_of(case: Case, engine_version: str | None) -> str:
@@ -189,19 +220,6 @@ def _all_captured(case: Case, probe: Probe) -> tuple[int, ...]:
 
 def _from_log(sizes: Collection[int], largest: int, batch: int, tokens: int) -> list[int]:
     return [size for size in sizes if size <= min(largest, batch, tokens)]
-
-
-def _ladder(spoken: Dialect, deployment: Deployment) -> Captured:
-    def captured(largest: int, batch: int, tokens: int) -> tuple[int, ...]:
-        return captured_sizes(
-            largest,
-            padding=deployment.graph_padding,
-            rule=spoken.graph_ladder,
-            max_batch_size=batch,
-            max_num_tokens=tokens,
-        )
-
-    return captured
 
 
 class _Throughput:

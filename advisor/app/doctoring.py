@@ -40,17 +40,26 @@ class Reading:
 class Examiner:
     """Diagnoses logs with what is known besides them."""
 
-    def __init__(self, *, config: Path | None = None, asked: Question = NOTHING_ASKED) -> None:
+    def __init__(
+        self,
+        *,
+        config: Path | None = None,
+        asked: Question = NOTHING_ASKED,
+        results: Path | None = None,
+        log: str = "-",
+    ) -> None:
         """Read what stands beside the log.
 
         Args:
             config: The server's YAML file, so that remedies say from what to what.
             asked: Model, GPU and layout make remedies exact, a workload prices them in throughput; all optional.
+            results: Folder with measured studies of that deployment, which correct the memory law.
+            log: Which log it will be: one that a study wrote says deployment and results by itself.
 
         Raises:
-            BadInput: a mistake in the YAML; unknown model, GPU or release.
+            BadInput: a mistake in the YAML; unknown model, GPU or release; results of no deployment.
         """
-        self._beside: Beside = beside(config, asked)
+        self._beside: Beside = beside(config, asked, results, log)
 
     def examine(self, log: str) -> Diagnosis:
         """Diagnose a log as it is now: a path, gzip-compressed or not, or `-` for standard input.
@@ -102,6 +111,7 @@ def doctor(
     quant: str | None = None,
     engine_version: str | None = None,
     workload: str | None = None,
+    results: Path | None = None,
 ) -> Diagnosis:
     """Diagnose the log of a server.
 
@@ -114,6 +124,7 @@ def doctor(
         quant: Quantization; none for what the model's name says.
         engine_version: TensorRT-LLM release whose spelling the file has; none for the log's own.
         workload: Short name such as `1k1k_c256`: what remedies cost in throughput, estimated by the twin.
+        results: Folder with measured studies of that deployment, which correct the memory law.
 
     Raises:
         BadInput: no such file, empty, binary or not a log; a mistake in the YAML; unknown model, GPU or release.
@@ -126,7 +137,7 @@ def doctor(
         engine_version=engine_version,
         workloads=(workload,) if workload else (),
     )
-    return Examiner(config=config, asked=asked).examine(log)
+    return Examiner(config=config, asked=asked, results=results, log=log).examine(log)
 
 
 def diagnose_lines(lines: Iterable[str], known: Known | None = None) -> Diagnosis:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from advisor.app.baseline_choice import choose_baselines
+from advisor.app.calibration import UNTAUGHT, Taught, taught_below
 from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster, best_first, log_scores
 from advisor.app.setup import Question, Resolved, resolve
@@ -16,12 +18,15 @@ from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput, NothingFeasible
 from advisor.domain.measurement import Source
 from advisor.domain.objective import Objective, Slo
+from advisor.domain.outcome import Unhealthy
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, parse
 from advisor.domain.workload import Workload
+from advisor.memory.pricing import Price
 from advisor.search.admission import LEAST_P_FITS
 from advisor.search.space import all_configs, completed
+from advisor.twin.constants import NOMINAL
 
 RERANKED = 60  # the approximate ranking's best, simulated exactly before they are shown
 
@@ -35,6 +40,13 @@ class Estimate(Prediction):
     workload: Workload
     workload_name: str
     serving_config: ServingConfig
+    expected_shortfall_gib: float = Field(
+        ge=0, description="GiB missing on average at the tightest moment, counting where it fits as missing none"
+    )
+    prices: tuple[Price, ...] = Field(
+        default=(),
+        description="What a step of each setting is worth, by the memory law and the launches known",
+    )
 
 
 class PlanRow(StrictModel):
@@ -72,28 +84,54 @@ def estimate(
     Raises:
         BadInput: unknown model, GPU or release, an impossible layout or workload.
     """
-    forecaster = Forecaster(deployment, (workload,))
-    deployment.check_model(forecaster.facts)
-    deployment.check_workload(workload, forecaster.facts)
+    estimator = _Estimator(deployment, workload)
+    deployment.check_model(estimator.nominal.facts)
+    deployment.check_workload(workload, estimator.nominal.facts)
     if isinstance(serving_config, ServingConfig):
-        return _estimate(forecaster, workload, serving_config)
-    return [_estimate(forecaster, workload, each) for each in serving_config]
+        return estimator(serving_config)
+    return [estimator(each) for each in serving_config]
 
 
-def _estimate(forecaster: Forecaster, workload: Workload, config: ServingConfig) -> Estimate:
-    prediction = forecaster.predict(config, workload)
-    fields = {name: getattr(prediction, name) for name in Prediction.model_fields}
-    return Estimate(
-        **fields,
-        deployment=forecaster.deployment.with_options(config.options),
-        workload=workload,
-        workload_name=workload.name,
-        serving_config=config,
-    )
+class _Estimator:
+    """Estimates of one workload, with the memory law as earlier launches left it."""
+
+    def __init__(
+        self, deployment: Deployment, workload: Workload, slo: Slo | None = None, known: Taught = UNTAUGHT
+    ) -> None:
+        self.nominal, self.known, self.workload = Forecaster(deployment, (workload,), slo), known, workload
+        self.fitted = self.nominal
+        if known.n_launches:
+            self.fitted = Forecaster(deployment, (workload,), slo, known.frontier.constants(NOMINAL))
+
+    def __call__(self, config: ServingConfig) -> Estimate:
+        prediction, frontier = self.fitted.predict(config, self.workload), self.known.frontier
+        margins_gib, J = self.nominal.slopes([config])
+        fields = {name: getattr(prediction, name) for name in Prediction.model_fields}
+        if self.known.n_launches:
+            serves = not isinstance(prediction.failure, Unhealthy)
+            fields["p_fits"] = float(frontier.p_fits(J, margins_gib)[0]) if serves else 0.0
+            fields["calibration"] = self.known.label
+        return Estimate(
+            **fields,
+            deployment=self.nominal.deployment.with_options(config.options),
+            workload=self.workload,
+            workload_name=self.workload.name,
+            serving_config=config,
+            expected_shortfall_gib=float(frontier.expected_shortfall_gib(J, margins_gib)[0]),
+            prices=self.nominal.prices(config, frontier),
+        )
 
 
-def estimate_question(question: Question, settings: Mapping[str, OptionValue]) -> list[Estimate]:
-    """Estimates for every workload of a question; settings not given are the baseline's.
+def estimate_question(
+    question: Question, settings: Mapping[str, OptionValue], results: Path | None = None, twin_world: int = 0
+) -> list[Estimate]:
+    """Estimates for every workload of a question.
+
+    Args:
+        question: Deployment and workloads.
+        settings: Those not given are the baseline's.
+        results: Folder with studies whose launches of the same deployment correct the memory law; none for no such.
+        twin_world: World whose simulated launches are meant; 0 for measured ones.
 
     Raises:
         BadInput: also for settings that the engine would refuse, such as prompts that do not fit one step.
@@ -109,7 +147,8 @@ def estimate_question(question: Question, settings: Mapping[str, OptionValue]) -
     refused = [violation.message for violation in violations if violation.severity == "error"]
     if refused:
         raise BadInput(f"settings: {refused[0]}")
-    return [_estimate(forecaster, workload, config) for workload in resolved.workloads]
+    known = UNTAUGHT if results is None else taught_below(results, deployment, resolved.workloads, twin_world)
+    return [_Estimator(deployment, workload, resolved.slo, known)(config) for workload in resolved.workloads]
 
 
 def plan_question(question: Question, top_n: int) -> list[Plan]:

@@ -19,13 +19,17 @@ from advisor.domain.study import SearchSpace
 from advisor.domain.units import round_up
 from advisor.domain.workload import Workload
 from advisor.engines.spoken import spoken_by
-from advisor.memory.frontier import N_FEATURES, Law, sensitivities
+from advisor.memory.frontier import MOMENTS, N_FEATURES, Frontier, Law, margins
+from advisor.memory.known import SPELLINGS
 from advisor.memory.law import STAGES, MemoryBudget, MemoryLoad, MemorySettings, memory_budget
+from advisor.memory.pricing import Price, Pricing
 from advisor.search.baselines import Baseline
 from advisor.search.prior import OBJECTIVE
 from advisor.search.relaxation import Relaxation, Room, help_text, memory_relaxations
 from advisor.search.space import all_configs
 from advisor.store import catalog
+from advisor.twin.constants import NOMINAL, TwinConstants
+from advisor.twin.graphs import LadderRule, captured_sizes
 from advisor.twin.predict import Twin, memory_load
 from advisor.twin.ranking import Alike, Ranking, grouped, rank
 
@@ -34,9 +38,15 @@ BROKEN_LIMIT = 20.0  # log units, beyond what any objective spans
 
 
 class Forecaster:
-    """Nominal predictions for one deployment and its workloads."""
+    """Predictions for one deployment and its workloads, nominal ones unless other constants are given."""
 
-    def __init__(self, deployment: Deployment, workloads: Sequence[Workload], slo: Slo | None = None) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        workloads: Sequence[Workload],
+        slo: Slo | None = None,
+        constants: TwinConstants = NOMINAL,
+    ) -> None:
         self.deployment, self.slo = deployment, slo
         self.workloads = tuple(workloads)
         self.dialect = spoken_by(deployment)
@@ -45,6 +55,7 @@ class Forecaster:
         self.twin = Twin(
             self.facts,
             catalog.step_tables,
+            constants,
             ladder_rule=self.dialect.graph_ladder,
             engine_memory=self.dialect.memory,
         )
@@ -64,30 +75,51 @@ class Forecaster:
         return self._law(deployed, self.twin.memory_settings(deployed, config))
 
     def slopes(self, configs: Sequence[ServingConfig]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Predicted memory margins in GiB (n,), and how they move with every constant of the law (n, D)."""
+        """Predicted memory margins in GiB at every moment (n, m), and how the law's constants move them (n, m, D)."""
         return self.slopes_of(grouped(self.twin, self.deployment, configs))
 
     def slopes_of(self, groups: Sequence[Alike]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The same of configurations that are grouped already."""
         n = sum(len(group.places) for group in groups)
-        margins, rows = np.empty(n), np.empty((n, N_FEATURES))
+        margins_gib, rows = np.empty((n, len(MOMENTS))), np.empty((n, len(MOMENTS), N_FEATURES))
         for group in groups:
             law = self._law(group.deployed, group.memory)
-            margins[group.places], rows[group.places] = sensitivities(law, self.twin.constants)
-        return margins, rows
+            margins_gib[group.places], rows[group.places] = margins(law, self.twin.constants)
+        return margins_gib, rows
+
+    def prices(self, config: ServingConfig, frontier: Frontier) -> tuple[Price, ...]:
+        """What the last step of each of the four settings takes and gives, after what launches taught."""
+        deployed = self.deployment.with_options(config.options)
+        pricing = Pricing(
+            terms=self.twin.memory_terms(deployed),
+            constants=self.twin.constants,
+            settings={
+                "fraction": config.kv_cache_free_gpu_memory_fraction,
+                "tokens": config.max_num_tokens,
+                "batch": config.max_batch_size,
+                "graphs": config.cuda_graph_max_batch_size,
+            },
+            captured=functools.partial(captured, deployed, self.dialect.graph_ladder),
+            tokens_per_block=KV_BLOCK_TOKENS,
+            load=self._envelope(deployed),
+            frontier=frontier,
+        )
+        return pricing.prices(lambda setting: SPELLINGS["trtllm"][setting].name)
 
     def _law(self, deployed: Deployment, settings: MemorySettings) -> Law:
-        """The law with the most requests of any workload, each reserving as little as the shortest request."""
-        terms = self.twin.memory_terms(deployed)
+        load = self._envelope(deployed)
+        return functools.partial(memory_budget, self.twin.memory_terms(deployed), settings, load=load)
+
+    def _envelope(self, deployed: Deployment) -> MemoryLoad | None:
+        """The most requests of any workload, each reserving as little as the shortest; None where nothing bounds it."""
         loads = [memory_load(deployed, workload) for workload in self.workloads]
         known = [load for load in loads if load is not None]
-        envelope = None
-        if len(known) == len(loads):
-            envelope = MemoryLoad(
-                requests=max(np.max(load.requests) for load in known),
-                request_tokens=min(np.min(load.request_tokens) for load in known),
-            )
-        return functools.partial(memory_budget, terms, settings, load=envelope)
+        if len(known) < len(loads):
+            return None
+        return MemoryLoad(
+            requests=max(np.max(load.requests) for load in known),
+            request_tokens=min(np.min(load.request_tokens) for load in known),
+        )
 
     def rank(self, configs: Sequence[ServingConfig], workload: Workload, *, as_if_it_fitted: bool = False) -> Ranking:
         """The whole grid at once, approximately."""
@@ -130,7 +162,7 @@ class Forecaster:
 
     def roomiest(self, configs: Sequence[ServingConfig]) -> ServingConfig:
         """Of those that the memory law lets run the one with the largest KV pool, else the one that lacks least."""
-        margins_gib = self.slopes(configs)[0]
+        margins_gib = self.slopes(configs)[0].min(axis=1)
         pools = np.where(margins_gib >= 0, self.rank(configs, self.workloads[0]).kv_tokens, -1)
         return configs[int(np.argmax(pools if (pools >= 0).any() else margins_gib))]
 
@@ -165,6 +197,12 @@ class Forecaster:
     def _value(self, config: ServingConfig, workload: Workload, objective: Objective) -> float | None:
         metrics = self.predict(config, workload).metrics
         return None if metrics is None else objective.scale(metrics)
+
+
+def captured(deployed: Deployment, rule: LadderRule, largest: int, batch: int, tokens: int) -> tuple[int, ...]:
+    """Batch sizes that get a CUDA graph, with the largest asked for and the two limits that cut it."""
+    padding = deployed.graph_padding
+    return captured_sizes(largest, padding=padding, rule=rule, max_batch_size=batch, max_num_tokens=tokens)
 
 
 def log_scores(ranking: Ranking, objective: Objective, slo: Slo, workload: Workload) -> NDArray[np.float64]:

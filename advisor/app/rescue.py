@@ -148,7 +148,7 @@ class Rescuer:
         steps = [self.original]
         for place in order:
             steps.append(config_from_flat({**steps[-1].flat(), differing[place]: there[differing[place]]}))
-        scores, margins_gib = self._scores(steps), self.forecaster.slopes(steps)[0]
+        scores, margins_gib = self._scores(steps), self.forecaster.slopes(steps)[0].min(axis=1)
         costs = 1.0 - np.exp(np.diff(scores))
         return [
             RescueChange(

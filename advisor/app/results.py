@@ -25,6 +25,7 @@ from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.engines.spoken import spoken_by
+from advisor.memory.pricing import Price
 from advisor.memory.profiled import residuals
 from advisor.metrics.confidence import Interval, mean_interval, ratio_interval
 from advisor.metrics.definitions import average
@@ -37,13 +38,14 @@ Status = Literal["confirmed", "baseline_within_noise", "candidate", "nothing_fea
 
 
 class Counts(StrictModel):
-    """What the study cost. `launches` counts process starts; rejected trials cost none."""
+    """What the study cost. `launches` counts process starts but those of probes; rejected trials cost none."""
 
     trials: int
     launches: int
     oom: int
     rejected: int
     failed: int
+    probes: int = Field(default=0, description="Starts for their memory only, apart from launches")
 
 
 class Confidence(StrictModel):
@@ -148,6 +150,9 @@ class Result(StrictModel):
     referee: dict[Literal["best", "baseline"], RefereeReport] = Field(
         default_factory=dict, description="The engine's own benchmark beside ours; empty on the twin"
     )
+    prices: tuple[Price, ...] = Field(
+        default=(), description="What a step of each setting is worth at the best, by the memory law and all launches"
+    )
     pareto: tuple[ParetoPoint, ...] = Field(
         default=(), description="Of all trials and loads of these lengths: tok/s per GPU against tok/s per user"
     )
@@ -187,6 +192,7 @@ class StudySummary(StrictModel):
         default=None, description="Of one more hour, where the sampler said what it expects"
     )
     pareto: tuple[ParetoPoint, ...] = Field(default=(), description="The trade-off of each shape over all its loads")
+    calibration: str = Field(default="none", description="Earlier launches that taught the memory law, and where")
     rescue: RescueReport | None = Field(default=None, description="Of `--rescue` only")
 
     @property
@@ -197,13 +203,14 @@ class StudySummary(StrictModel):
 
 def count(records: Sequence[TrialRecord]) -> Counts:
     """Counts over all trials."""
-    kinds = [record.outcome.kind for record in records]
+    kinds = [record.outcome.kind for record in records if record.role != "probe"]
     return Counts(
         trials=len(records),
         launches=launches(records),
         oom=kinds.count("out_of_memory"),
         rejected=kinds.count("rejected"),
         failed=sum(kind in ("crashed", "timed_out", "infrastructure", "bad_config", "unhealthy") for kind in kinds),
+        probes=len(records) - len(kinds),
     )
 
 

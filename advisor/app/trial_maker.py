@@ -44,6 +44,7 @@ class TrialMaker:
                 deployment=context.deployment,
                 config=asked.config,
                 workloads=context.workloads,
+                fidelity="memory_only" if asked.role == "probe" else "full",
                 slo=context.slo,
                 deadlines=context.deadlines,
                 seed=context.seed * 100_003 + asked.number,
@@ -104,5 +105,5 @@ class TrialMaker:
 
 
 def launches(records: Sequence[TrialRecord]) -> int:
-    """Process starts that these trials cost."""
-    return sum(record.n_attempts for record in records)
+    """Process starts that these trials cost the budget; memory-only probes are counted apart."""
+    return sum(record.n_attempts for record in records if record.role != "probe")

@@ -9,7 +9,16 @@ from advisor.app.engines import load_engine
 from advisor.domain.answers import AnswerQuestion, GreedyAnswers
 from advisor.domain.errors import BadInput, EngineFailed
 from advisor.domain.measurement import EffectiveSettings, LoadPoint, MemoryReport, ProfiledMemory, WorkloadOutcome
-from advisor.domain.outcome import RETRIED_ONCE, BadConfig, Evidence, Infrastructure, Measured, Outcome, Unhealthy
+from advisor.domain.outcome import (
+    RETRIED_ONCE,
+    BadConfig,
+    Evidence,
+    Infrastructure,
+    Measured,
+    Outcome,
+    Started,
+    Unhealthy,
+)
 from advisor.domain.ports import (
     Engine,
     EvidenceStore,
@@ -124,7 +133,7 @@ def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent
             if server.endpoint is not None:  # real time passed, which only we can tell
                 loads.append(PhaseTiming(name="serve", duration_s=time.monotonic() - began_s))
         return _Launch(
-            outcome=outcome or Measured(),
+            outcome=outcome or (Measured() if spec.fidelity == "full" else Started()),
             workloads=measured,
             phases=(*server.phases(), *loads),
             effective=server.effective(),

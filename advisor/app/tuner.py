@@ -36,6 +36,21 @@ class Admission(Protocol):
     def nearest_fitting(self, config: ServingConfig, records: Sequence[TrialRecord]) -> ServingConfig | None: ...
 
 
+class Probes(Protocol):
+    """Starts a doubtful proposal for its memory only, where that pays."""
+
+    def refusal(self, config: ServingConfig) -> Rejected | None: ...
+
+
+class _NoProbes:
+    def refusal(self, config: ServingConfig) -> Rejected | None:
+        """Nothing is started, so nothing is refused."""
+        return None
+
+
+NO_PROBES: Probes = _NoProbes()
+
+
 class Starts(Protocol):
     """Says where to begin, from what is known before the search and what its launches taught."""
 
@@ -50,6 +65,7 @@ class Tuner:
     admission: Admission
     starts: Starts
     cancel: CancelToken
+    probes: Probes = NO_PROBES
 
     @property
     def context(self) -> StudyContext:
@@ -77,12 +93,20 @@ class Tuner:
     # -- opening -------------------------------------------------------------------------------------------------
 
     def _launch_baselines(self) -> None:
-        """Baselines are launched first, and whatever the memory law thinks of them."""
+        """Baselines come first, and whatever the memory law thinks of them."""
         entries = {entry.name: entry for entry in self.context.baselines}
         for name in self.context.launched_baselines:
             config = entries[name].config
             while config and not self.trials.has("baseline", config) and not self._done():
-                self.trials.launch("baseline", Proposal(config=config, origin=f"baseline {name}"))
+                self._launch_baseline(Proposal(config=config, origin=f"baseline {name}"))
+
+    def _launch_baseline(self, proposal: Proposal) -> None:
+        """Unless a probe, where one pays, has shown that it does not even start."""
+        refusal = self.probes.refusal(proposal.config)
+        if refusal is None:
+            self.trials.launch("baseline", proposal)
+        else:
+            self.trials.reject(self.ledger.ask("baseline", proposal), refusal)
 
     def _launch_starts(self) -> None:
         while not self._done():
@@ -102,7 +126,7 @@ class Tuner:
             if near is None or self.trials.has("baseline", near):
                 return
             origin = f"nearest to {self.context.baseline.name} that fits"
-            self.trials.launch("baseline", Proposal(config=near, origin=origin))
+            self._launch_baseline(Proposal(config=near, origin=origin))
 
     # -- search --------------------------------------------------------------------------------------------------
 
@@ -122,7 +146,7 @@ class Tuner:
             if self._no_gain_expected():
                 return "no_gain_expected"
             asked = self.ledger.ask("search")
-            refusal = self.admission.admit(asked.config, self.ledger.records())
+            refusal = self.admission.admit(asked.config, self.ledger.records()) or self.probes.refusal(asked.config)
             if refusal is not None:
                 self.trials.reject(asked, refusal)
                 rejected += 1

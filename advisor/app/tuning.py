@@ -12,11 +12,15 @@ from pydantic import Field
 
 from advisor.app.admission import MemoryGate
 from advisor.app.baseline_choice import choose_baselines
+from advisor.app.calibration import taught
 from advisor.app.choosing import choose
 from advisor.app.context import StudyContext
+from advisor.app.earlier import Asking, EarlierRuns, earlier_runs, note_earlier
 from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster
 from advisor.app.misses import with_nearest_misses
+from advisor.app.prices import with_prices
+from advisor.app.probing import LAUNCHES_PER_PROBE, Prober
 from advisor.app.rescue import Rescuer
 from advisor.app.results import StudySummary, summarise
 from advisor.app.setup import Question, Resolved
@@ -38,6 +42,7 @@ from advisor.search.proposer import OwnProposer
 from advisor.search.space import widened
 from advisor.search.stopping import search_launches
 from advisor.store.ledger import OptunaLedger
+from advisor.store.run_card import RunCard, write_card
 from advisor.store.stock_samplers import STOCK_SAMPLERS, make_proposer
 from advisor.store.trial_folder import has_trials
 from advisor.twin.constants import STARTUP
@@ -63,6 +68,8 @@ class How(StrictModel):
     out: Path = Path("results")
     storage: str | None = None
     resume: bool = False
+    transfer: bool = Field(default=True, description="Learn from earlier studies below `out`")
+    max_probes: int | None = Field(default=None, ge=0, description="Memory-only probes; none for a quarter of launches")
     top_n: int = Field(default=5, ge=1)
 
     @property
@@ -91,6 +98,7 @@ class Session:
     gate: MemoryGate
     starts: TwinStarts
     proposer: Proposer
+    earlier: EarlierRuns
     why_twin: str | None
 
     @property
@@ -101,7 +109,13 @@ class Session:
     @property
     def run_folder(self) -> Path:
         """`results/<study>/<run>/`."""
-        return self.study_folder / self.context.run_name
+        return _run_folder(self.how, self.context)
+
+    @property
+    def max_probes(self) -> int:
+        """Memory-only probes that the search may buy."""
+        said = self.how.max_probes
+        return self.context.budget.max_launches // LAUNCHES_PER_PROBE if said is None else said
 
     def is_begun(self) -> bool:
         """True when the run folder already holds finished trials."""
@@ -147,7 +161,7 @@ class Session:
             BadInput: results exist and `resume` was not said, another process is at it, or another study lies there.
         """
         context = self.context
-        return OptunaLedger(
+        ledger = OptunaLedger(
             self.run_folder,
             name=f"{context.name}/{context.run_name}",
             space=context.space,
@@ -165,6 +179,13 @@ class Session:
             storage=self.how.storage,
             resume=self.how.resume,
         )
+        try:
+            note_earlier(self.run_folder, self.earlier)
+            write_card(self.run_folder, _card(context))
+        except BadInput:
+            ledger.close()
+            raise
+        return ledger
 
     def run(self, ledger: OptunaLedger, reporter: Reporter, cancel: CancelToken) -> StudySummary:
         """Run to the end and say what came out. Files are the caller's business.
@@ -180,14 +201,15 @@ class Session:
             ending = rescuer.run()
             return changed(self.summary(ledger.records(), ending), rescue=rescuer.report(ledger.records()))
         starts = NoStarts() if self.how.sampler == OWN_SAMPLER else self.starts
-        tuner = Tuner(trials=trials, admission=self.gate, starts=starts, cancel=cancel)
+        prober = Prober(trials, self.gate, self.max_probes)
+        tuner = Tuner(trials=trials, admission=self.gate, starts=starts, cancel=cancel, probes=prober)
         stopped_by = tuner.run()
         return self.summary(ledger.records(), stopped_by)
 
     def summary(self, records: Sequence[TrialRecord], stopped_by: str) -> StudySummary:
         """The study as its records tell it."""
         found = summarise(self.context, records, stopped_by, self.how.top_n)
-        return with_nearest_misses(found, self.context, records, self.forecaster)
+        return with_prices(with_nearest_misses(found, self.context, records, self.forecaster), self.gate, records)
 
 
 def open_session(question: Question, how: How) -> Session:
@@ -232,7 +254,9 @@ def open_session(question: Question, how: How) -> Session:
         vary=resolved.vary,
         max_answer_drift=resolved.max_answer_drift,
     )
-    gate = MemoryGate(context, forecaster)
+    asking = Asking(_run_folder(how, context), _card(context))
+    earlier = earlier_runs(how.out, asking) if how.transfer else EarlierRuns()
+    gate = MemoryGate(context, forecaster, taught(earlier.runs, context.deployment))
     return Session(
         resolved=resolved,
         how=how,
@@ -242,7 +266,24 @@ def open_session(question: Question, how: How) -> Session:
         gate=gate,
         starts=TwinStarts(context, forecaster, gate),
         proposer=_proposer(how.sampler, context, forecaster, gate),
+        earlier=earlier,
         why_twin=chosen.why_twin,
+    )
+
+
+def _run_folder(how: How, context: StudyContext) -> Path:
+    return how.out / context.name / context.run_name
+
+
+def _card(context: StudyContext) -> RunCard:
+    return RunCard(
+        study=context.name,
+        source=context.identity.source,
+        engine_label=context.identity.label,
+        deployment=context.deployment,
+        workloads=context.workloads,
+        objective=context.objective,
+        slo=context.slo,
     )
 
 

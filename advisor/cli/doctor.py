@@ -41,6 +41,10 @@ def doctor(
     concurrency: opt.Concurrency = None,
     request_rate: opt.RequestRate = None,
     workload: opt.Workloads = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Folder with measured studies of this deployment: what they taught makes remedies exact."),
+    ] = None,
     follow: Annotated[
         bool,
         typer.Option(
@@ -73,7 +77,7 @@ def doctor(
         request_rate_per_s=request_rate,
         workloads=workload,
     )
-    examiner = Examiner(config=config, asked=asked)
+    examiner = Examiner(config=config, asked=asked, results=results, log=log)
     if follow:
         _follow(log, examiner, output)
     else:

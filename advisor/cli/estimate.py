@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,11 +46,23 @@ def estimate(
     chunked_prefill: Annotated[
         bool | None, typer.Option("--chunked-prefill/--no-chunked-prefill", help="Cut prompts to fit a step.")
     ] = None,
+    results: Annotated[Path, typer.Option(help="Folder with studies to learn from.")] = Path("results"),
+    transfer: Annotated[
+        bool,
+        typer.Option(
+            "--transfer/--no-transfer",
+            help="Correct the memory law by measured launches of this deployment below --results.",
+        ),
+    ] = True,
+    twin_world: Annotated[
+        int, typer.Option(help="Learn from launches simulated in this world instead of measured ones.", min=0)
+    ] = 0,
     output: opt.Output = opt.OutputFormat.text,
 ) -> None:
     """Predict memory, KV capacity, throughput and latency of one configuration.
 
-    Settings that are not given are the baseline's.
+    Settings that are not given are the baseline's. The memory law is corrected by what earlier studies of the same
+    deployment measured, and the answer says so.
     """
     from advisor.app.estimating import estimate_question
     from advisor.report import console, plan_view
@@ -79,7 +92,8 @@ def estimate(
         "kv_cache_free_gpu_memory_fraction": kv_fraction,
         "enable_chunked_prefill": chunked_prefill,
     }
-    documents = estimate_question(asked, {name: value for name, value in settings.items() if value is not None})
+    said = {name: value for name, value in settings.items() if value is not None}
+    documents = estimate_question(asked, said, results if transfer else None, twin_world)
     if output is opt.OutputFormat.json:
         console.show_document(plan_view.json_text(documents))
     else:

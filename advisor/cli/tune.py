@@ -80,9 +80,25 @@ def tune(
         float | None,
         typer.Option(help="Server hours times GPUs in all; virtual ones on the twin.", rich_help_panel=opt.BUDGET),
     ] = None,
+    max_probes: Annotated[
+        int | None,
+        typer.Option(
+            help="Memory-only starts beside the launches, bought where they pay; by default a quarter of the launches.",
+            min=0,
+            rich_help_panel=opt.BUDGET,
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this run where it stopped.", rich_help_panel=opt.BUDGET)
     ] = False,
+    transfer: Annotated[
+        bool,
+        typer.Option(
+            "--transfer/--no-transfer",
+            help="Learn from earlier studies of this model below --out; a resumed run keeps what it began with.",
+            rich_help_panel=opt.STUDY,
+        ),
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, launch nothing.", rich_help_panel=opt.BUDGET)
     ] = False,
@@ -149,6 +165,8 @@ def tune(
         out=out,
         storage=storage,
         resume=resume,
+        transfer=transfer,
+        max_probes=max_probes,
         top_n=top_n,
     )
     session = tuning.open_session(asked, how)

@@ -30,6 +30,12 @@ class Measured(_Ending):
     kind: Literal["measured"] = "measured"
 
 
+class Started(_Ending):
+    """The server came up and was ended again, as a memory-only launch asks: its memory was read, nothing measured."""
+
+    kind: Literal["started"] = "started"
+
+
 class OutOfMemory(_Ending):
     """GPU memory ran out in `phase` while `component` was being made or grown."""
 
@@ -89,7 +95,7 @@ class Infrastructure(_Ending):
 
 
 Outcome = Annotated[
-    Measured | OutOfMemory | Unhealthy | Rejected | BadConfig | TimedOut | Crashed | Infrastructure,
+    Measured | Started | OutOfMemory | Unhealthy | Rejected | BadConfig | TimedOut | Crashed | Infrastructure,
     Field(discriminator="kind"),
 ]
 
@@ -108,4 +114,6 @@ def summary(outcome: Outcome) -> str:
         return f"crashed at {outcome.phase}: {outcome.reason}"
     if isinstance(outcome, Measured):
         return "measured"
+    if isinstance(outcome, Started):
+        return "started, for its memory only"
     return f"{outcome.kind.replace('_', ' ')}: {outcome.reason}"

@@ -12,7 +12,8 @@ from advisor.domain.outcome import Infrastructure, Measured, Outcome, OutOfMemor
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel
 
-Role = Literal["baseline", "start", "search", "confirmation"]
+Role = Literal["baseline", "start", "search", "probe", "confirmation"]
+"""A `probe` starts, reads memory and stops: it is no launch of the budget, and never a winner."""
 
 
 class PhaseTiming(StrictModel):

@@ -40,7 +40,7 @@ from advisor.engines.words import as_mapping
 from advisor.store import catalog
 from advisor.store.yaml_files import dump_yaml
 from advisor.twin.constants import STARTUP
-from advisor.twin.predict import Twin, limited_by, memory_report, metrics_of, startup_failure
+from advisor.twin.predict import Twin, limited_by, memory_report, metrics_of, profiled_memory, startup_failure
 from advisor.twin.scheduler import Progress
 from advisor.twin.worlds import draw_world, measurement_noise
 
@@ -145,7 +145,7 @@ class SimulatedServer:
         self.budget = launch.twin.memory(spec.deployment, spec.config, None)
         oom = startup_failure(self.budget)
         graphs = len(launch.effective.cuda_graph_sizes)
-        weights_gib = float(self.budget.weights_gib)
+        weights_gib = float(self.budget.weights_gib) if spec.fidelity == "full" else 0.0  # dummy weights are not read
         for phase in START_ORDER:
             self._phases.append(PhaseTiming(name=phase, duration_s=STARTUP.seconds(phase, weights_gib, graphs)))
             on_event(TrialEvent(kind="phase", phase=phase))
@@ -171,8 +171,11 @@ class SimulatedServer:
         return None if self.launch.refusals else memory_report(self.budget)
 
     def profiled(self) -> ProfiledMemory | None:
-        """Nothing: no log is written."""
-        return None
+        """What the log of a real start would have said so far; None when nothing was started."""
+        if self.launch.refusals:
+            return None
+        deployed = self.launch.spec.deployment.with_options(self.launch.spec.config.options)
+        return profiled_memory(self.budget, self.launch.twin.memory_terms(deployed).kv_bytes_per_token)
 
     def surprises(self) -> tuple[str, ...]:
         """Nothing: it does what the law says."""

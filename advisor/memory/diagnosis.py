@@ -47,6 +47,7 @@ class Diagnosis(StrictModel):
     )
     flags: tuple[str, ...] = Field(default=(), description="What the release takes on the command line only")
     prices: tuple[Price, ...] = Field(default=(), description="What one step of a setting is worth, by the memory law")
+    calibration: str = Field(default="none", description="Launches that taught the memory law, and where")
     next_probe: str | None = Field(default=None, description="What to look at where the log alone does not settle it")
     notes: tuple[str, ...] = ()
     engine: Literal["trtllm", "vllm"] | None = None
@@ -116,6 +117,7 @@ def diagnose(case: Case, known: Known | None = None) -> Diagnosis:
         summary=sentence(cause.kind, place, component, short, cause.event),
         evidence=_evidence(cause, source, case),
         **_treatment(symptom, known),
+        calibration=known.calibration,
         next_probe=next_probe(symptom),
         notes=_notes(case, known, symptom),
         engine=known.engine,

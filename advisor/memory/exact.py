@@ -88,20 +88,7 @@ def ready_patch(found: Sequence[Remedy], symptom: Symptom, known: Known) -> tupl
 
 def prices(known: Known) -> tuple[Price, ...]:
     """What a step of each setting is worth, where the law is known."""
-    pricing = known.pricing
-    return tuple(_prices(pricing, known)) if pricing else ()
-
-
-def _prices(pricing: Pricing, known: Known) -> Iterator[Price]:
-    settings = pricing.settings
-    yield pricing.price("fraction", settings["fraction"] - 0.01, known.spelling("fraction").name, "0.01")
-    if settings["tokens"] > 1024:
-        yield pricing.price("tokens", settings["tokens"] - 1024, known.spelling("tokens").name, "1,024 tokens")
-    sizes = sorted(pricing.captured(int(settings["graphs"]), int(settings["batch"]), int(settings["tokens"])))
-    if sizes:
-        below = sizes[-2] if len(sizes) > 1 else 0
-        name = known.spelling("graphs").name
-        yield pricing.price("graphs", below, name, f"the largest size, {below:,} to {sizes[-1]:,}")
+    return () if known.pricing is None else known.pricing.prices(lambda setting: known.spelling(setting).name)
 
 
 def _goal(symptom: Symptom, known: Known) -> _Goal | None:

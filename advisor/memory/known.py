@@ -63,6 +63,7 @@ class Known:
         graphs_off: Entries of its configuration file that switch CUDA graphs off.
         pricing: The memory law of this server, where enough is known for it.
         throughput: What changes cost in output tok/s, where a workload is known; an estimate of the twin.
+        calibration: Launches that taught the memory law, in words.
     """
 
     engine: EngineName | None = None
@@ -74,6 +75,7 @@ class Known:
     graphs_off: Mapping[str, OptionValue | None] = field(default_factory=lambda: GRAPHS_OFF)
     pricing: Pricing | None = None
     throughput: Throughput | None = None
+    calibration: str = "none"
 
     def spelling(self, setting: Setting) -> Spelling:
         """How the server's own release spells a setting."""

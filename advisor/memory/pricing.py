@@ -2,20 +2,25 @@
 
 Facts of a log beat predictions: weights, activation peak, KV bytes per token and what stays outside PyTorch enter the
 law's terms as profiled. Only differences between settings are taken from it, so what the log does not tell of the
-failure need not be known either.
+failure need not be known either. What launches taught about the law's constants comes with the frontier, which also
+says how sure a price is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import functools
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from pydantic import Field
 
 from advisor.domain.measurement import ProfiledMemory
 from advisor.domain.strict import StrictModel
 from advisor.memory.constants import MemoryConstants
+from advisor.memory.frontier import PRIOR, Array, Frontier, Law, Quantity, shifted
 from advisor.memory.law import MemoryBudget, MemoryLoad, MemorySettings, MemoryTerms, graphs_gib, memory_budget
 from advisor.memory.profiled import beside_torch
 
@@ -30,7 +35,17 @@ class Price(StrictModel):
     setting: str
     step: str
     gib: float = Field(description="GiB of one GPU that the step takes: of the KV pool, else of everything beside it")
+    gib_sd: float = Field(ge=0, description="Standard deviation of it, after all launches that are known")
     kv_tokens: int = Field(description="KV tokens that the step gives; below zero what it costs")
+    kv_tokens_sd: int = Field(ge=0, description="Standard deviation of it")
+
+
+class Step(NamedTuple):
+    """One step of a setting: from `below` up to its present value, in words."""
+
+    setting: Setting
+    below: float
+    words: str
 
 
 @dataclass(frozen=True)
@@ -39,11 +54,12 @@ class Pricing:
 
     Attributes:
         terms: Of its deployment, with the log's figures where it has them.
-        constants: Of the law.
+        constants: Of the law, nominal.
         settings: `fraction`, `tokens`, `batch` and `graphs` as they are.
         captured: The release's ladder of graph sizes.
         tokens_per_block: Of the KV cache.
         load: What the workload asks of one rank at most; None = a full batch.
+        frontier: What launches taught about the constants.
     """
 
     terms: MemoryTerms
@@ -52,9 +68,14 @@ class Pricing:
     captured: Captured
     tokens_per_block: int = 32
     load: MemoryLoad | None = None
+    frontier: Frontier = PRIOR
 
     def budget(self, changes: Mapping[Setting, float] | None = None) -> MemoryBudget:
         """The law with some settings changed."""
+        return self.law(changes)(self.frontier.constants(self.constants))
+
+    def law(self, changes: Mapping[Setting, float] | None = None) -> Law:
+        """The same as a function of its constants, whatever launches taught."""
         values = {**self.settings, **(changes or {})}
         sizes = self.captured(int(values["graphs"]), int(values["batch"]), int(values["tokens"]))
         settings = MemorySettings(
@@ -65,7 +86,7 @@ class Pricing:
             largest_graph=max(sizes, default=0),
             tokens_per_block=self.tokens_per_block,
         )
-        return memory_budget(self.terms, settings, self.constants, self.load)
+        return functools.partial(memory_budget, self.terms, settings, load=self.load)
 
     def frees_gib(self, stage: int, changes: Mapping[Setting, float]) -> float:
         """GiB that the changes add to the margin of a stage, an index into `law.STAGES`."""
@@ -75,23 +96,56 @@ class Pricing:
         """KV tokens of the pool with some settings changed."""
         return int(self.budget(changes).kv_tokens)
 
-    def price(self, setting: Setting, down_to: float, name: str, step: str) -> Price:
-        """What the step from `down_to` up to the present value takes and gives."""
-        now, below = self.budget(), self.budget({setting: down_to})
-        taken = [
-            float(
-                each.kv_pool_gib
-                if setting == "fraction"
-                else each.activations_gib + each.graphs_gib + each.logits_gib + each.fragmentation_gib
-            )
-            for each in (now, below)
-        ]
+    def steps(self) -> Iterator[Step]:
+        """A step down of every setting that has one left."""
+        now = self.settings
+        if now["fraction"] > 0.01:
+            yield Step("fraction", now["fraction"] - 0.01, "0.01")
+        if now["tokens"] > 1024:
+            yield Step("tokens", now["tokens"] - 1024, "1,024 tokens")
+        sizes = sorted(self.captured(int(now["graphs"]), int(now["batch"]), int(now["tokens"])))
+        if sizes:
+            below = sizes[-2] if len(sizes) > 1 else 0
+            yield Step("graphs", below, f"the largest size, {below:,} to {sizes[-1]:,}")
+        if now["batch"] > 1 and self.terms.vocab_size:  # without it nobody knows what a row of logits takes
+            below = 2 ** (math.ceil(math.log2(now["batch"])) - 1)
+            yield Step("batch", below, f"{below:,} to {int(now['batch']):,} requests")
+
+    def prices(self, name_of: Callable[[Setting], str]) -> tuple[Price, ...]:
+        """What a step of each setting takes and gives, spelled as told."""
+        return tuple(self.price(step, name_of(step.setting)) for step in self.steps())
+
+    def price(self, step: Step, name: str) -> Price:
+        """What a step takes and gives."""
+        after, before = (shifted(self.law(changes), self.constants) for changes in (None, {step.setting: step.below}))
+
+        def more(quantity: Quantity) -> tuple[float, float]:
+            (at, J), (at_below, J_below) = after.slopes(quantity), before.slopes(quantity)
+            mean, sd = self.frontier.expected(J - J_below, at - at_below)
+            return float(mean), float(sd)
+
+        gib_taken, gib_sd = more(_pool_gib if step.setting == "fraction" else _beside_pool_gib)
+        kv_tokens, kv_tokens_sd = more(_kv_tokens)
         return Price(
             setting=name,
-            step=step,
-            gib=round(taken[0] - taken[1], 4),
-            kv_tokens=int(now.kv_tokens) - int(below.kv_tokens),
+            step=step.words,
+            gib=round(gib_taken, 4),
+            gib_sd=round(gib_sd, 4),
+            kv_tokens=round(kv_tokens),
+            kv_tokens_sd=round(kv_tokens_sd),
         )
+
+
+def _pool_gib(budget: MemoryBudget) -> Array:
+    return budget.kv_pool_gib
+
+
+def _beside_pool_gib(budget: MemoryBudget) -> Array:
+    return np.asarray(budget.activations_gib + budget.graphs_gib + budget.logits_gib + budget.fragmentation_gib)
+
+
+def _kv_tokens(budget: MemoryBudget) -> Array:
+    return budget.kv_tokens.astype(np.float64)
 
 
 def terms_of(
@@ -131,6 +185,16 @@ def terms_of(
     if predicted is not None:
         return replace(predicted, **said)
     return MemoryTerms(**said) if len(said) == len(own) else None
+
+
+def profiled_constants(profiled: ProfiledMemory) -> tuple[str, ...]:
+    """Constants of the law that `terms_of` takes from a log: nothing about them is in doubt."""
+    said = {
+        "weights_factor": profiled.weights,
+        "activations_factor": profiled.activations,
+        "runtime_factor": beside_torch(profiled),
+    }
+    return tuple(name for name, value in said.items() if value is not None)
 
 
 def _over(value: float | None, factor: float) -> float | None:

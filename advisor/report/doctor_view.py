@@ -13,6 +13,7 @@ from advisor.memory.events import LogEvent
 from advisor.memory.pricing import Price
 from advisor.memory.remedies import Remedy
 from advisor.report.console import WIDTH_WITHOUT_TERMINAL, value_text
+from advisor.report.price_view import price_text
 
 _STYLES = {"benign": "bold green", "unknown": "bold yellow", "request_rejected": "bold yellow"}
 
@@ -50,6 +51,8 @@ def diagnosis_lines(diagnosis: Diagnosis) -> Iterator[Text]:
         yield from _remedy(number, remedy)
     yield from _patch(diagnosis)
     yield from _prices(diagnosis.prices)
+    if diagnosis.calibration != "none":
+        yield Text(f"\nThe memory law was fitted to {diagnosis.calibration}.", style="dim")
     if diagnosis.next_probe:
         yield Text("\nTo be sure", style="bold")
         yield from _wrapped(diagnosis.next_probe, "  ")
@@ -108,7 +111,7 @@ def _prices(prices: Sequence[Price]) -> Iterator[Text]:
         yield Text("\nWhat a step is worth on one GPU, by the memory law", style="bold")
     width = max((len(price.setting) for price in prices), default=0)
     for price in prices:
-        yield Text(f"  {price.setting:<{width}}  {price.gib:6.3f} GiB, {price.kv_tokens:+,} KV tokens per {price.step}")
+        yield Text(f"  {price.setting:<{width}}  {price_text(price)}")
 
 
 def _wrapped(text: str, indent: str) -> Iterator[Text]:

@@ -15,15 +15,15 @@ from advisor.report.goal_view import goal_notes, pareto_section
 from advisor.report.markup import Html, copyable, join, tag
 from advisor.report.metric_rows import METRICS
 from advisor.report.page_style import CSS, SCRIPT
+from advisor.report.price_view import PRICES_NOTE, price_section
 from advisor.report.reproduce import reproduce
-from advisor.report.study_notes import ROBUST, answer_notes, outlook_text, robust_section
+from advisor.report.study_notes import ROBUST, answer_notes, robust_section
 from advisor.report.summary import (
     LIMITS,
-    STOPPED,
     baseline_text,
     interval_text,
     measured_notes,
-    span_text,
+    spent_text,
     verdict,
 )
 
@@ -267,6 +267,7 @@ def _memory(result: Result, entries: Sequence[tuple[str, ResultEntry]]) -> Html 
         "section",
         _figure("Where the memory goes", memory_view.memory_chart(result, bars)),
         memory_view.memory_table(result, known),
+        price_section(result.prices, f"At the best: {PRICES_NOTE}") if result.prices else None,
         class_="part memory",
     )
 
@@ -277,19 +278,10 @@ def _predicted(result: Result) -> Html:
 
 
 def _all_trials(summary: StudySummary, records: Sequence[TrialRecord]) -> Html:
-    counts = summary.counts
-    why = STOPPED.get(summary.stopped_by, summary.stopped_by)
-    spent = f"{span_text(summary.duration_s)} of server time" + (
-        " (simulated)" if summary.source == "simulated" else ""
-    )
-    said = (
-        f"{counts.trials} trials, {counts.launches} launches: {counts.oom} out of memory, {counts.rejected} rejected "
-        f"before launch, {counts.failed} failed; {spent}. Ended because {why}. {outlook_text(summary)}"
-    ).rstrip()
     return tag(
         "section",
         tag("h2", "Every trial"),
-        tag("p", said),
+        tag("p", spent_text(summary)),
         html_tables.trials_table(summary.results, records),
         class_="part trials",
         id="trials",

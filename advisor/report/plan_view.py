@@ -11,12 +11,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from advisor.app.answers import answer_dimensions
+from advisor.app.calibration import NO_CALIBRATION
 from advisor.app.context import StudyContext
 from advisor.app.estimating import Estimate, Plan, PlanRow
 from advisor.domain.measurement import MemoryReport
 from advisor.domain.outcome import summary
 from advisor.domain.strict import StrictModel
 from advisor.report.console import banner, short_name, table, value_text
+from advisor.report.price_view import PRICES_NOTE, price_table
 from advisor.report.summary import LIMITS
 from advisor.search.stopping import confirmation_launches
 
@@ -66,7 +68,11 @@ def estimate_view(estimate: Estimate) -> RenderableType:
     settings = table("setting", "value")
     for name, value in estimate.serving_config.flat().items():
         settings.add_row(name, value_text(value))
+    if estimate.calibration != NO_CALIBRATION:
+        parts.append(Text(f"The memory law is calibrated by {estimate.calibration}."))
     parts += [settings, Text(), memory_table(estimate.memory_gib), Text()]
+    if estimate.prices:
+        parts += [price_table(estimate.prices), Text(PRICES_NOTE, style="dim"), Text()]
     if estimate.failure is not None:
         parts.append(Text(f"Would not serve: {summary(estimate.failure)}.", style="bold red"))
         return Group(*parts)
@@ -74,6 +80,7 @@ def estimate_view(estimate: Estimate) -> RenderableType:
     metrics = estimate.metrics
     numbers = table("predicted", "")
     numbers.add_row("P(fits)", f"{estimate.p_fits:.0%}")
+    numbers.add_row("expected shortfall, GiB", f"{estimate.expected_shortfall_gib:.2f}")
     numbers.add_row("KV capacity, tokens per rank", f"{estimate.kv_tokens:,}")
     numbers.add_row("output tok/s", f"{metrics.output_tok_per_s:,.0f}")
     numbers.add_row("output tok/s per GPU", f"{metrics.output_tok_per_s_per_gpu:,.0f}")

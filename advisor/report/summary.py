@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from advisor.app.calibration import NO_CALIBRATION
 from advisor.app.rescue import RescueReport
 from advisor.app.results import BaselineEntry, PredictedRow, Result, ResultEntry, StudySummary
 from advisor.domain.measurement import Source
@@ -15,6 +16,7 @@ from advisor.metrics.confidence import Interval
 from advisor.report.console import short_name, table, value_text
 from advisor.report.goal_view import goal_notes, pareto_view
 from advisor.report.metric_rows import METRICS, NONE
+from advisor.report.price_view import PRICES_NOTE, price_table
 from advisor.report.study_notes import answer_notes, miss_text, outlook_text, robust_view
 
 LIMITS = {
@@ -74,21 +76,24 @@ def study_view(summary: StudySummary) -> RenderableType:
     for result in summary.results:
         parts += [Text(), *result_view(result)]
     parts += robust_view(summary)
+    if summary.calibration != NO_CALIBRATION:
+        parts += [Text(), Text(f"The memory law began with {summary.calibration}.")]
     front = pareto_view(summary)
     parts += [] if front is None else [Text(), front]
+    return Group(*parts, Text(), Text(spent_text(summary)))
+
+
+def spent_text(summary: StudySummary) -> str:
+    """What the study cost, why it ended, and what more would bring."""
     counts = summary.counts
-    spent = f"{span_text(summary.duration_s)} of server time" + (
-        " (simulated)" if summary.source == "simulated" else ""
-    )
-    parts += [
-        Text(),
-        Text(
-            f"{counts.trials} trials, {counts.launches} launches: {counts.oom} out of memory, "
-            f"{counts.rejected} rejected before launch, {counts.failed} failed; {spent}. "
-            f"Ended because {STOPPED.get(summary.stopped_by, summary.stopped_by)}. {outlook_text(summary)}".rstrip()
-        ),
-    ]
-    return Group(*parts)
+    probes = f"{counts.probes} memory-only probes, " if counts.probes else ""
+    simulated = " (simulated)" if summary.source == "simulated" else ""
+    return (
+        f"{counts.trials} trials, {probes}{counts.launches} launches: {counts.oom} out of memory, "
+        f"{counts.rejected} rejected before launch, {counts.failed} failed; "
+        f"{span_text(summary.duration_s)} of server time{simulated}. "
+        f"Ended because {STOPPED.get(summary.stopped_by, summary.stopped_by)}. {outlook_text(summary)}"
+    ).rstrip()
 
 
 def rescue_view(rescue: RescueReport, source: Source, engine: str) -> list[RenderableType]:
@@ -127,6 +132,7 @@ def result_view(result: Result) -> list[RenderableType]:
         parts += [Text(), top_table(result)]
         parts += [Text(TOP_NOTE, style="dim")] if len(result.top) > 1 else []
     parts += [Text(), predicted_table(result.predicted_baselines)]
+    parts += [Text(), price_table(result.prices), Text(PRICES_NOTE, style="dim")] if result.prices else []
     return parts
 
 

@@ -27,8 +27,8 @@ class Prior:
         log_values: By workload and output (`objective`, or a limit such as `ttft:p95`): natural logarithm of what the
             twin expects, shape (N,); NaN where it expects that nothing can be served.
         slopes: The same keys: how they move when a constant of the twin is off by one standard deviation, (N, K).
-        margin_gib: Memory left at the tightest moment by the memory law, shape (N,).
-        margin_slopes: How it moves with the law's constants, (N, D).
+        margin_gib: Memory left by the memory law, shape (N,), or (N, m) at each of m moments.
+        margin_slopes: How it moves with the law's constants, (N, D) or (N, m, D).
     """
 
     log_values: Mapping[tuple[str, str], Array]

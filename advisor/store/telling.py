@@ -22,6 +22,7 @@ from advisor.domain.outcome import (
     Outcome,
     OutOfMemory,
     Rejected,
+    Started,
     TimedOut,
     Unhealthy,
 )
@@ -38,6 +39,7 @@ SERVES_UNITS = 0.5  # yes or no has no size of its own: half a limit on either s
 
 STATES: dict[type[Outcome], State] = {
     Measured: "COMPLETE",
+    Started: "PRUNED",
     OutOfMemory: "PRUNED",
     Unhealthy: "PRUNED",
     Rejected: "PRUNED",
@@ -87,6 +89,8 @@ def _launch_constraints(record: TrialRecord, served: bool) -> tuple[float, float
     if isinstance(outcome, Rejected):
         return (outcome.excess, 0.0) if outcome.rule == MEMORY_RULE else (0.0, outcome.excess)
     report = record.memory_measured_gib
+    if isinstance(outcome, Started):
+        return _kept_units(report), 0.0
     return _kept_units(report), -SERVES_UNITS if served else SERVES_UNITS
 
 

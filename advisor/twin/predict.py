@@ -10,7 +10,7 @@ import numpy as np
 
 from advisor.domain.deployment import KV_BLOCK_TOKENS, Deployment, ModelFacts
 from advisor.domain.errors import BadInput
-from advisor.domain.measurement import EffectiveSettings, LimitedBy, MemoryReport, Metrics
+from advisor.domain.measurement import EffectiveSettings, LimitedBy, MemoryReport, Metrics, ProfiledMemory
 from advisor.domain.objective import Slo
 from advisor.domain.outcome import OutOfMemory, Unhealthy
 from advisor.domain.prediction import Prediction
@@ -28,6 +28,7 @@ from advisor.memory.law import (
     memory_budget,
     p_fits,
 )
+from advisor.memory.stages import LOAD, POOL
 from advisor.metrics.definitions import compute
 from advisor.metrics.schedule import draw_requests
 from advisor.twin.constants import NOMINAL, TwinConstants
@@ -308,6 +309,22 @@ def memory_report(budget: MemoryBudget) -> MemoryReport:
         kv_pool=float(budget.kv_pool_gib),
         other=float(budget.capacity_gib - budget.margin_gib[SERVE] - named),
         capacity=float(budget.capacity_gib),
+    )
+
+
+def profiled_memory(budget: MemoryBudget, kv_bytes_per_token: float) -> ProfiledMemory:
+    """What a log of TensorRT-LLM would say of a start with this budget, as far as the start comes."""
+    failing = int(budget.failing_stage)
+    reached = len(STAGES) if failing < 0 else failing
+    profiled, pooled = reached >= POOL, reached > POOL
+    return ProfiledMemory(
+        total=float(budget.capacity_gib),
+        weights=float(budget.weights_gib) if reached > LOAD else None,
+        activations=float(budget.activations_gib) if profiled else None,
+        outside_torch=float(budget.runtime_gib + budget.comm_gib + budget.graphs_gib) if profiled else None,
+        kv_bytes_per_token=kv_bytes_per_token,
+        kv_pool=float(budget.kv_pool_gib) if pooled else None,
+        kv_tokens=int(budget.kv_tokens) if pooled else None,
     )
 
 

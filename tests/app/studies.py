@@ -56,6 +56,7 @@ def session(
     gpu_price: float | None = None,
     baselines: tuple[str, ...] = (),
     resume: bool = False,
+    max_probes: int | None = 0,
 ) -> Session:
     """Llama-3.1-8B on one H100 over 36 configurations; the baseline is the release's default, which is one of them."""
     (folder / "small.yaml").write_text(SPACE)
@@ -70,7 +71,9 @@ def session(
         max_hours=max_hours,
         gpu_hours=gpu_hours,
     )
-    how = How(engine="twin", baselines=baselines, out=folder / "out", resume=resume, sampler="random")
+    how = How(
+        engine="twin", baselines=baselines, out=folder / "out", resume=resume, sampler="random", max_probes=max_probes
+    )
     return dataclasses.replace(open_session(question, how), engine=engine)
 
 

@@ -22,7 +22,7 @@ def test_slopes_of_many_are_those_of_each() -> None:
         margin, row = FORECASTER.slopes([SAMPLE[place]])
         assert margin[0] == pytest.approx(margins[place])
         assert row[0] == pytest.approx(rows[place])
-        assert margin[0] == pytest.approx(float(FORECASTER.budget(SAMPLE[place]).headroom_gib))
+        assert margin[0].min() == pytest.approx(float(FORECASTER.budget(SAMPLE[place]).headroom_gib))
 
 
 def test_the_margin_is_never_more_hopeful_than_that_of_any_single_workload() -> None:

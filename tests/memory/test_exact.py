@@ -266,7 +266,7 @@ def test_model_and_workload_price_what_the_log_does_not_tell(tmp_path: Path) -> 
     assert best.throughput_change is not None
     assert best.kv_tokens_change is not None
     assert best.kv_tokens_change > 0
-    assert len(found.prices) == 3
+    assert len(found.prices) == 4
     text = CliRunner().invoke(app, ["doctor", str(tmp_path / "log"), *asked]).stdout
     assert "estimated by the twin" in text
     assert "enough alone" in text

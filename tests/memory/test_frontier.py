@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,24 +12,27 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from advisor.domain.measurement import MemoryReport, Source
-from advisor.domain.outcome import Crashed, Infrastructure, Measured, Outcome, OutOfMemory, Rejected, Unhealthy
+from advisor.domain.measurement import MemoryReport, ProfiledMemory, Source
+from advisor.domain.outcome import Crashed, Infrastructure, Measured, Outcome, OutOfMemory, Rejected, Started, Unhealthy
 from advisor.domain.serving_config import ServingConfig
+from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
 from advisor.memory.frontier import (
     N_FEATURES,
     PRIOR,
     READING_GIB,
-    SERVE,
     Frontier,
     Kind,
     Observation,
     fit,
-    observed,
-    sensitivities,
+    margin_at,
+    margins,
+    observations,
+    shifted,
 )
 from advisor.memory.law import STAGES, MemoryBudget, MemorySettings, MemoryTerms, memory_budget
+from advisor.memory.stages import UNDER_LOAD
 
 Array = NDArray[np.float64]
 NOMINAL = MemoryConstants()
@@ -61,7 +64,9 @@ def grid(constants: MemoryConstants) -> MemoryBudget:
     return memory_budget(TERMS, settings(), constants)
 
 
-MARGIN, J = sensitivities(grid, NOMINAL)
+MARGINS, JS = margins(grid, NOMINAL)
+MARGIN, J = MARGINS[:, -1], JS[:, -1]
+"""Of the last moment, under load."""
 
 
 def draw(seed: int) -> MemoryConstants:
@@ -79,7 +84,7 @@ def reading(x: Array, predicted: float, margin: float, kind: Kind = "exact") -> 
 
 def test_recovers_a_linear_truth_as_least_squares_with_the_prior_as_extra_rows() -> None:
     rng = np.random.default_rng(0)
-    X, truth = rng.normal(size=(40, N_FEATURES)), rng.normal(size=N_FEATURES)
+    X, truth = rng.normal(size=(40, N_FEATURES)), rng.uniform(-0.9, 0.9, size=N_FEATURES)
     predicted = rng.normal(size=40)
     noisy = predicted + X @ truth + READING_GIB * rng.normal(size=40)
     frontier = fit([reading(X[i], predicted[i], noisy[i]) for i in range(40)])
@@ -121,20 +126,23 @@ def test_monotone_in_the_prediction_and_where_it_matters_in_what_was_seen(
     frontier = fit([reading(J[seen], float(MARGIN[seen]), low)])
     better = fit([reading(J[seen], float(MARGIN[seen]), low + step)])
     x, predicted = J[row], float(MARGIN[row])
-    assert frontier.p_fits(x, predicted + step) >= frontier.p_fits(x, predicted)
-    assert frontier.expected_shortfall_gib(x, predicted + step) <= frontier.expected_shortfall_gib(x, predicted) + 1e-12
+    both, margins_gib = np.stack([x, x]), [predicted, predicted + step]
+    fits, shortfalls_gib = frontier.p_fits(both, margins_gib), frontier.expected_shortfall_gib(both, margins_gib)
+    assert fits[1] >= fits[0]
+    assert shortfalls_gib[1] <= shortfalls_gib[0] + 1e-12
     # The launch itself fits the better, the more it had left.
-    assert better.p_fits(J[seen], MARGIN[seen]) >= frontier.p_fits(J[seen], MARGIN[seen])
+    own = J[[seen]], MARGIN[[seen]]
+    assert better.p_fits(*own) >= frontier.p_fits(*own)
 
 
 @given(margin=st.floats(-20, 20), sd=st.floats(0.2, 5))
 def test_probability_and_shortfall_are_those_of_a_normal_margin(margin: float, sd: float) -> None:
-    x = np.zeros(N_FEATURES)
-    x[0] = math.sqrt(sd**2 - READING_GIB**2)
+    x = np.zeros((1, N_FEATURES))
+    x[0, 0] = math.sqrt(sd**2 - READING_GIB**2)
     truth = stats.norm(margin, sd)
-    assert float(PRIOR.p_fits(x, margin)) == pytest.approx(truth.sf(0), abs=1e-12)
+    assert float(PRIOR.p_fits(x, [margin])[0]) == pytest.approx(truth.sf(0), abs=1e-12)
     shortfall = truth.expect(lambda m: -m, ub=0.0) if truth.cdf(0) > 1e-12 else 0.0
-    assert float(PRIOR.expected_shortfall_gib(x, margin)) == pytest.approx(shortfall, abs=1e-6)
+    assert float(PRIOR.expected_shortfall_gib(x, [margin])[0]) == pytest.approx(shortfall, abs=1e-6)
 
 
 def test_sensitivities_are_the_law_shifted_by_one_standard_deviation() -> None:
@@ -143,9 +151,10 @@ def test_sensitivities_are_the_law_shifted_by_one_standard_deviation() -> None:
     column = list(MEMORY_ERROR).index(name)
     base = NOMINAL.fragmentation_base_gib
     # Held outside the pool at the last stage, GiB for GiB.
-    served = sensitivities(grid, NOMINAL, SERVE)[1]
+    served = shifted(grid, NOMINAL).margin(margin_at(UNDER_LOAD))[1]
     assert served[row, column] == pytest.approx(-base * math.sinh(sigma))
-    assert J.shape == (len(MARGIN), N_FEATURES)
+    assert JS.shape == (*MARGINS.shape, N_FEATURES)
+    np.testing.assert_allclose(MARGINS.min(axis=1), grid(NOMINAL).headroom_gib)
 
 
 def launches(constants: MemoryConstants, n: int, seed: int) -> list[Observation]:
@@ -153,14 +162,14 @@ def launches(constants: MemoryConstants, n: int, seed: int) -> list[Observation]
     rng, truth, seen = np.random.default_rng(seed), grid(constants), list[Observation]()
     for _ in range(n):
         score = np.log(BATCH) + 0.3 * np.log(TOKENS) + 3 * FRACTION + rng.normal(0, 0.5, len(BATCH))
-        row = int(np.argmax(np.where(fit(seen).p_fits(J, MARGIN) > 0.5, score, -np.inf)))
+        row = int(np.argmax(np.where(fit(seen).p_fits(JS, MARGINS) > 0.5, score, -np.inf)))
         stage = int(truth.failing_stage[row])
-        stage = SERVE if stage < 0 else stage
+        stage = UNDER_LOAD if stage < 0 else stage
 
         def law(c: MemoryConstants, row: int = row) -> MemoryBudget:
             return memory_budget(TERMS, settings(row), c)
 
-        predicted, x = sensitivities(law, NOMINAL, stage)
+        predicted, x = shifted(law, NOMINAL).margin(margin_at(stage))
         seen.append(reading(x, float(predicted), float(truth.margin_gib[stage, row])))
     return seen
 
@@ -171,10 +180,10 @@ def test_on_drawn_truths_it_is_calibrated_and_learns() -> None:
         constants = draw(world)
         truth = grid(constants).headroom_gib
         frontier = fit(launches(constants, 6, world))
-        before.append(np.abs(MARGIN - truth).mean())
-        after.append(np.abs(frontier.margin_gib(J, MARGIN)[0] - truth).mean())
-        p_before.append(PRIOR.p_fits(J, MARGIN))
-        p_after.append(frontier.p_fits(J, MARGIN))
+        before.append(np.abs(MARGINS.min(axis=1) - truth).mean())
+        after.append(np.abs(frontier.margin_gib(JS, MARGINS)[0].min(axis=1) - truth).mean())
+        p_before.append(PRIOR.p_fits(JS, MARGINS))
+        p_after.append(frontier.p_fits(JS, MARGINS))
         fitted.append(truth >= 0)
     assert np.mean(after) < 0.35 * np.mean(before)
     fits = np.concatenate(fitted)
@@ -209,48 +218,131 @@ def record(outcome: Outcome, headroom_gib: float | None = None, source: Source =
     )
 
 
+def said(known: TrialRecord) -> Observation | None:
+    """What a trial without a profile says of its last moment."""
+    return next(iter(observations(known, one, NOMINAL)[::-1]), None)
+
+
 def one(constants: MemoryConstants) -> MemoryBudget:
     return memory_budget(TERMS, settings(133), constants)
+
+
+def busy(constants: MemoryConstants) -> MemoryBudget:
+    """With a step of 8,192 tokens, and so more activations."""
+    return memory_budget(TERMS, settings(163), constants)
 
 
 def test_what_a_trial_says() -> None:
     stage = STAGES[4]
     oom = OutOfMemory(phase=stage.phase, component=stage.component, short_gib=1.5)
-    known = observed(record(oom), one, NOMINAL)
+    known = said(record(oom))
     assert known is not None
     assert (known.kind, known.observed_gib) == ("exact", -1.5)
     assert known.predicted_gib == pytest.approx(float(one(NOMINAL).margin_gib[4]))
-    real = observed(record(oom, source="measured"), one, NOMINAL)
+    real = said(record(oom, source="measured"))
     assert real is not None
     assert (real.kind, real.observed_gib, real.predicted_gib) == ("at_most", -1.5, known.predicted_gib)
-    elsewhere = observed(record(OutOfMemory(phase="serve", component="?", short_gib=0.5)), one, NOMINAL)
+    elsewhere = said(record(OutOfMemory(phase="serve", component="?", short_gib=0.5)))
     assert elsewhere is not None
     assert (elsewhere.kind, elsewhere.observed_gib) == ("at_most", -0.5)
     assert elsewhere.predicted_gib == pytest.approx(float(one(NOMINAL).headroom_gib))
-    served = observed(record(Measured(), headroom_gib=2.0), one, NOMINAL)
+    served = said(record(Measured(), headroom_gib=2.0))
     assert served is not None
     assert served.kind == "exact"
     assert served.observed_gib == pytest.approx(2.0)
-    assert served.predicted_gib == pytest.approx(float(one(NOMINAL).margin_gib[SERVE]))
-    seen = observed(record(Measured(), headroom_gib=2.0, source="measured"), one, NOMINAL)
+    assert served.predicted_gib == pytest.approx(float(one(NOMINAL).margin_gib[UNDER_LOAD]))
+    seen = said(record(Measured(), headroom_gib=2.0, source="measured"))
     assert seen is not None
     assert seen.kind == "at_least", "PyTorch's cache counts as used and would be given back"
-    for blind in (record(Measured()), record(Unhealthy(reason="small pool"))):
-        bound = observed(blind, one, NOMINAL)
-        assert bound is not None
-        assert (bound.kind, bound.observed_gib) == ("at_least", 0.0)
+    for blind, n_moments in ((Measured(), 3), (Unhealthy(reason="small pool"), 2), (Started(), 2)):
+        bounds = observations(record(blind), one, NOMINAL)
+        assert [(bound.kind, bound.observed_gib) for bound in bounds] == [("at_least", 0.0)] * n_moments
+        assert min(bound.predicted_gib for bound in bounds) >= float(one(NOMINAL).headroom_gib)
     for silent in (
         Rejected(rule="memory", reason="r", excess=1.0),
         Infrastructure(reason="port"),
         Crashed(phase="serve", reason="r"),
     ):
-        assert observed(record(silent), one, NOMINAL) is None
+        assert said(record(silent)) is None
 
 
 def test_one_oom_closes_the_door_behind_it() -> None:
     """After an OOM no configuration that needs more of everything is thought to fit."""
-    row = int(np.argmax((MARGIN > 0) & (BATCH == 256) & (FRACTION == 0.9) & (GRAPHS == 64)))
+    row = int(np.argmax((MARGINS.min(axis=1) > 0) & (BATCH == 256) & (FRACTION == 0.9) & (GRAPHS == 64)))
     frontier: Frontier = fit([reading(J[row], float(MARGIN[row]), -1.0, "at_most")])
     larger = (BATCH[row] <= BATCH) & (TOKENS[row] <= TOKENS) & (FRACTION[row] <= FRACTION) & (GRAPHS[row] <= GRAPHS)
     assert larger.sum() > 10
-    assert (frontier.p_fits(J, MARGIN)[larger] < 0.5).all()
+    assert (frontier.p_fits(JS, MARGINS)[larger] < 0.5).all()
+
+
+def drawn_wider(seed: int, times: float) -> MemoryConstants:
+    """A world whose constants are off by a multiple of what is expected of them."""
+    drawn = draw(seed)
+    off = {name: getattr(drawn, name) / getattr(NOMINAL, name) for name in MEMORY_ERROR}
+    return replace(NOMINAL, **{name: getattr(NOMINAL, name) * off[name] ** times for name in off})
+
+
+@pytest.mark.parametrize("times", [1.0, 3.0])
+def test_p_fits_falls_as_any_setting_grows(times: float) -> None:
+    for seed in range(6):
+        frontier = fit(launches(drawn_wider(seed, times), 6, seed))
+        on_axes = frontier.p_fits(JS, MARGINS).reshape(5, 4, 5, 3)
+        for axis in range(on_axes.ndim):
+            assert np.diff(on_axes, axis=axis).max() < 0.02
+
+
+def profiled_by(budget: MemoryBudget) -> ProfiledMemory:
+    return ProfiledMemory(
+        weights=float(budget.weights_gib),
+        activations=float(budget.activations_gib),
+        outside_torch=float(budget.runtime_gib + budget.comm_gib + budget.graphs_gib),
+    )
+
+
+def test_weights_larger_than_declared_are_believed_and_nothing_else_moves() -> None:
+    truth = replace(NOMINAL, weights_factor=1.12)  # twelve standard deviations
+    crashed = changed(record(Crashed(phase="serve", reason="r")), profiled_gib=profiled_by(busy(truth)))
+    frontier = fit(observations(crashed, busy, NOMINAL))
+    assert frontier.constants(NOMINAL).weights_factor == pytest.approx(1.12, abs=0.003)
+    assert np.abs(frontier.mean[1:]).max() < 0.3
+    mean, sd = frontier.margin_gib(JS, MARGINS)
+    errors = np.abs(mean.min(axis=1) - grid(truth).headroom_gib)
+    assert (errors < 2 * sd.max(axis=1)).mean() > 0.95
+
+
+def test_a_surprise_that_is_the_same_everywhere_is_a_misfit_and_leaves_more_doubt() -> None:
+    rows, surprise_gib = (20, 133), -6.0
+    far, near = (
+        fit([reading(J[row], float(MARGIN[row]), float(MARGIN[row]) + gib) for row in rows])
+        for gib in (surprise_gib, 0.0)
+    )
+    off_gib = np.abs(far.expected(J, MARGIN)[0] - (MARGIN + surprise_gib))
+    assert np.median(off_gib) < 0.1
+    assert far.covariance[-1, -1] > near.covariance[-1, -1]
+
+
+def test_a_launch_that_dies_while_capturing_still_tells_the_phases_before() -> None:
+    truth = replace(NOMINAL, activations_factor=1.5)
+    dead = OutOfMemory(phase=STAGES[4].phase, component=STAGES[4].component, short_gib=0.4)
+    said = changed(record(dead, source="measured"), profiled_gib=profiled_by(busy(truth)))
+    found = observations(said, busy, NOMINAL)
+    assert [each.kind for each in found] == ["exact", "exact", "exact", "at_most"]
+    assert fit(found).constants(NOMINAL).activations_factor == pytest.approx(1.5, abs=0.1)
+
+
+def test_kv_tokens_are_read_as_if_the_gpu_had_the_capacity_of_the_law() -> None:
+    truth, smaller = replace(NOMINAL, kv_block_reserve=0.03), replace(TERMS, capacity_gib=78.0)
+    budget = memory_budget(smaller, settings(163), truth)
+    said = changed(
+        profiled_by(budget),
+        total=78.0,
+        kv_bytes_per_token=TERMS.kv_bytes_per_token,
+        kv_pool=float(budget.kv_pool_gib),
+        kv_tokens=int(budget.kv_tokens),
+    )
+    config = changed(record(Started()).config, kv_cache_free_gpu_memory_fraction=float(FRACTION[163]))
+    found = observations(changed(record(Started()), profiled_gib=said, config=config), busy, NOMINAL)
+    fitted = memory_budget(smaller, settings(163), fit(found).constants(NOMINAL))
+    nominal = memory_budget(smaller, settings(163), NOMINAL)
+    truth_tokens = int(budget.kv_tokens)
+    assert abs(int(fitted.kv_tokens) - truth_tokens) < 0.2 * abs(int(nominal.kv_tokens) - truth_tokens)

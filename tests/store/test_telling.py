@@ -20,6 +20,7 @@ from advisor.domain.outcome import (
     Outcome,
     OutOfMemory,
     Rejected,
+    Started,
     TimedOut,
     Unhealthy,
 )
@@ -30,6 +31,7 @@ from tests.store.servers import BASELINE, SLO, measurement, record, value_of
 ASKED = Asked(number=3, config=BASELINE, role="search", origin="test")
 EXAMPLES: dict[type, tuple[Outcome, State, dict[str, float]]] = {
     Measured: (Measured(), "COMPLETE", {"memory": 0.0, "serves": -0.5}),
+    Started: (Started(), "PRUNED", {"memory": 0.0, "serves": 0.0}),
     OutOfMemory: (
         OutOfMemory(phase="serve", component="x", short_gib=3.0),
         "PRUNED",
@@ -68,7 +70,7 @@ def test_only_infrastructure_is_fail_and_everything_else_can_be_learnt_from(kind
     assert (facts.state == "FAIL") == (kind is Infrastructure)
     if kind is not Infrastructure:
         assert list(facts.constraints) == ["memory", "serves", "ttft:p95"]
-        assert facts.violation > 0  # none of these was measured
+        assert (facts.violation > 0) == (kind is not Started), "none was measured, and only a probe was not meant to be"
 
 
 def test_rejections_by_a_rule_and_by_memory_are_kept_apart() -> None:

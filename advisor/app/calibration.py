@@ -1,0 +1,97 @@
+"""Earlier launches of a deployment as knowledge of its memory: their records are the frontier that is kept.
+
+Only launches of the same model, quantization, GPU, parallelism and release count. What a law of another release or GPU
+is wrong about is just what a release or a GPU changes, so those teach nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from advisor.app.earlier import Asking, EarlierRun, find_earlier
+from advisor.app.engines import load_engine
+from advisor.app.forecast import Forecaster
+from advisor.domain.deployment import Deployment
+from advisor.domain.objective import Objective, Slo
+from advisor.domain.ports import EngineRef
+from advisor.domain.trial import TrialRecord
+from advisor.domain.workload import Workload, parse_workload
+from advisor.memory.frontier import Frontier, Observation, fit, observations
+from advisor.search.kinship import distance
+from advisor.store.run_card import RunCard
+from advisor.twin.constants import NOMINAL
+
+NO_CALIBRATION = "none"
+ANY = (parse_workload("1k1k"),)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What launches of earlier runs said of the memory law, and the folders of those runs."""
+
+    said: tuple[Observation, ...] = ()
+    n_launches: int = 0
+    folders: tuple[str, ...] = ()
+
+    @cached_property
+    def frontier(self) -> Frontier:
+        """The memory law as those launches left it."""
+        return fit(self.said, n_launches=self.n_launches)
+
+    @property
+    def label(self) -> str:
+        """`14 launches in a/b, a/c`, or `none`."""
+        if not self.n_launches:
+            return NO_CALIBRATION
+        launches = "1 launch" if self.n_launches == 1 else f"{self.n_launches} launches"
+        return f"{launches} in {', '.join(self.folders)}"
+
+
+UNTAUGHT = Taught()
+
+
+def taught(runs: Sequence[EarlierRun], deployment: Deployment) -> Taught:
+    """What earlier runs teach about the memory of a deployment, each under the workloads that it had."""
+    alike = [run for run in runs if distance(run.card.deployment, deployment) == 0]
+    said: list[Observation] = []
+    n_launches, folders = 0, []
+    for run in alike:
+        forecaster = Forecaster(run.card.deployment, run.card.workloads, run.card.slo)
+        found = [said_of(record, forecaster) for record in run.records]
+        said += [each for one in found for each in one]
+        n_launches += sum(map(bool, found))
+        folders += [run.folder] if any(found) else []
+    return Taught(tuple(said), n_launches, tuple(folders))
+
+
+def taught_below(
+    root: Path, deployment: Deployment, workloads: Sequence[Workload] = ANY, twin_world: int = 0
+) -> Taught:
+    """The same of the nearest runs below a results folder.
+
+    Args:
+        root: Folder with studies.
+        deployment: Whose launches count.
+        workloads: Runs of these come first.
+        twin_world: World whose simulated launches are meant; 0 for measured ones, as the nominal twin teaches nothing.
+    """
+    world = load_engine(EngineRef(name="twin", options={"world": twin_world})).identity() if twin_world else None
+    card = RunCard(
+        study="",
+        source="measured" if world is None else world.source,
+        engine_label="" if world is None else world.label,
+        deployment=deployment,
+        workloads=tuple(workloads),
+        objective=Objective(),
+        slo=Slo(),
+    )
+    known = taught(find_earlier(root, Asking(root, card)).runs, deployment)
+    return Taught(known.said, known.n_launches, tuple(str(root / folder) for folder in known.folders))
+
+
+def said_of(record: TrialRecord, forecaster: Forecaster) -> list[Observation]:
+    """What one trial says of the nominal law."""
+    return observations(record, forecaster.law(record.config), NOMINAL)
