@@ -8,13 +8,14 @@ import numpy as np
 
 from advisor.app.context import StudyContext
 from advisor.app.forecast import Forecaster
+from advisor.app.stand_in import MEMORY_PRIOR
 from advisor.domain.deployment import Deployment
 from advisor.domain.outcome import Rejected
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.rules import validate
-from advisor.memory.frontier import Frontier, fit, observed
+from advisor.memory.frontier import PRIOR, Frontier, fit, observed
 from advisor.search.admission import MEMORY_RULE, Forecast, admit
 from advisor.search.space import all_configs, indices_of
 from advisor.twin.constants import NOMINAL
@@ -27,14 +28,15 @@ class LearntFrontier:
 
     def __init__(self, forecaster: Forecaster) -> None:
         self.forecaster = forecaster
-        self._fitted: tuple[int, Frontier] = (0, fit([]))
+        self.prior = PRIOR if forecaster.stand_in is None else MEMORY_PRIOR
+        self._fitted: tuple[int, Frontier] = (0, self.prior)
 
     def __call__(self, records: Sequence[TrialRecord]) -> Frontier:
         """After some records; as many as last time are the same."""
         launched = [record for record in records if record.launched]
         if self._fitted[0] != len(launched):
             found = [observed(record, self.forecaster.law(record.config), NOMINAL) for record in launched]
-            self._fitted = len(launched), fit([observation for observation in found if observation is not None])
+            self._fitted = len(launched), fit([each for each in found if each is not None], self.prior)
         return self._fitted[1]
 
 
@@ -68,8 +70,13 @@ class MemoryGate:
         return Forecast(
             p_fits=float(frontier.p_fits(slopes, margin_gib)[0]),
             shortfall_gib=float(frontier.expected_shortfall_gib(slopes, margin_gib)[0]),
-            kv_tokens=int(self.forecaster.budget(config).kv_tokens),
+            kv_tokens=self._kv_tokens(config),
         )
+
+    def _kv_tokens(self, config: ServingConfig) -> int:
+        """Predicted; without a twin nobody can say that a request would not fit."""
+        known = self.forecaster.stand_in is None
+        return int(self.forecaster.budget(config).kv_tokens) if known else self.forecaster.needed_tokens
 
     def nearest_fitting(self, config: ServingConfig, records: Sequence[TrialRecord]) -> ServingConfig | None:
         """The configuration fewest ladder steps away that most probably fits, else the one that lacks least memory.

@@ -10,6 +10,7 @@ from typing import get_args
 from pydantic import Field
 
 from advisor.app.defaults import Defaults
+from advisor.app.stand_in import stand_in_here
 from advisor.domain.deployment import OPTION_FIELDS, Deployment, Quantization
 from advisor.domain.errors import BadInput
 from advisor.domain.objective import Objective, Slo, check_objective, parse_objective, parse_slo
@@ -67,18 +68,25 @@ class Resolved(StrictModel):
     slo: Slo
     budget: Budget
     defaults: Defaults
+    here: bool = False
 
 
-def resolve(question: Question) -> Resolved:
+def resolve(question: Question, *, here: bool = False) -> Resolved:
     """The study that the question means.
+
+    Args:
+        question: What was asked.
+        here: It is served on this machine, which shows what nobody described of the model and the GPU.
 
     Raises:
         BadInput: unknown names, impossible workloads or layouts, an empty search space.
     """
-    study = _study(question)
+    study = _study(question, here)
     deployment = _deployment(study.deployment, question)
-    facts = catalog.model_facts(deployment.model)
-    catalog.gpu_facts(deployment.gpu)
+    substitute = stand_in_here(deployment) if here else None
+    if substitute is None:
+        catalog.gpu_facts(deployment.gpu)
+    facts = catalog.model_facts(deployment.model) if substitute is None else substitute.facts
     deployment.check_model(facts)
     workloads = _workloads(question, study)
     for workload in workloads:
@@ -112,6 +120,7 @@ def resolve(question: Question) -> Resolved:
         slo=slo,
         budget=budget,
         defaults=_defaults(question, study, workloads, deployment, slo),
+        here=here,
     )
 
 
@@ -161,13 +170,15 @@ def announced(model: str) -> str:
     return next((quant for word, quant in _QUANT_IN_NAME if word in model.lower()), "bf16")
 
 
-def _study(question: Question) -> Study:
+def _study(question: Question, here: bool) -> Study:
     """The named study, the shipped one for this model and GPU, or a generic one."""
     if question.study is not None:
         return catalog.study(question.study)
     default = catalog.study(DEFAULT_STUDY)
     if question.model is None and question.gpu is None:
         return default
+    if question.model is not None and not here:
+        catalog.model_facts(question.model)
     found = shipped_study(question, question.gpu)
     if found is not None:
         return found
@@ -183,10 +194,11 @@ def _study(question: Question) -> Study:
 def shipped_study(question: Question, gpu: str | None) -> Study | None:
     """The shipped study about the model of a question on a GPU (on any, if None); None when there is none."""
     default = catalog.study(DEFAULT_STUDY)
-    wanted, quant = catalog.model_facts(question.model or default.deployment.model).name, _quantization(question)
+    wanted, quant = catalog.described(question.model or default.deployment.model), _quantization(question)
     for study in map(catalog.study, catalog.study_names()):
         fixed = study.deployment
-        same = catalog.model_facts(fixed.model).name == wanted and fixed.quantization == quant
+        name = catalog.model_facts(fixed.model).name
+        same = wanted is not None and name == wanted.name and fixed.quantization == quant
         if same and gpu in (None, fixed.gpu):
             return study
     return None

@@ -68,8 +68,8 @@ def worth_launching(session: Session, output: OutputFormat) -> bool:
         return True
     plan, screen = plan_view.plan_document(session), console.stderr()
     screen.print(
-        f"At most {plan.max_launches} launches, about {plan.expected_hours:.1f} h of the node = "
-        f"{plan.expected_gpu_hours:.0f} GPU-hours; {plan_view.gain_text(plan.predicted_gain, context.baseline.name)}."
+        f"At most {plan.max_launches} launches; time of the node: {plan_view.time_text(plan)}; "
+        f"{plan_view.expected_text(plan, context.baseline.name)}."
     )
     if plan.predicted_gain is None or plan.predicted_gain >= 1 + LEAST_GAIN:
         return True
@@ -96,6 +96,7 @@ def run(session: Session, output: OutputFormat) -> int:
     """
     from advisor.report import bundle, console
     from advisor.report.progress import reporter_for
+    from advisor.report.study_notes import taught_text, unmodelled_text
     from advisor.report.summary import study_view
 
     cancel = Cancel()
@@ -105,6 +106,10 @@ def run(session: Session, output: OutputFormat) -> int:
     screen.print(console.banner(identity.source, identity.label, session.why_twin))
     if session.forecaster.dialect.warning:
         screen.print(session.forecaster.dialect.warning, markup=False)
+    if session.context.unmodelled is not None:
+        screen.print(f"advisor: {unmodelled_text(session.context.unmodelled)}.", markup=False)
+    for text in (*session.earlier.notes, *([taught_text(session.taught_by)] if session.taught_by else [])):
+        screen.print(text, markup=False)
     with session.open_ledger() as ledger:
         with reporter_for(screen)(session.context, screen, ledger.records()) as reporter:
             summary = session.run(ledger, reporter, cancel)

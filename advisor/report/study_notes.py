@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -68,6 +70,17 @@ def outlook_text(summary: StudySummary) -> str:
     pace, gain = summary.outlook.launches_per_hour, 100 * summary.outlook.expected_gain
     hour = "One more hour (simulated)" if summary.source == "simulated" else "One more hour"
     return f"{hour} is about {pace:.0f} launches, of which the sampler expects {gain:.1f} % more at most."
+
+
+def taught_text(taught_by: Sequence[str]) -> str:
+    """Which earlier studies taught this one."""
+    n = len(taught_by)
+    return f"{n} earlier {'study' if n == 1 else 'studies'} taught this one: {'; '.join(taught_by)}."
+
+
+def unmodelled_text(why: str) -> str:
+    """That there is no twin of the deployment, and what follows."""
+    return f"no twin of this deployment ({why}): searched by measurement alone, nothing is predicted"
 
 
 def miss_text(miss: NearestMiss) -> str:

@@ -20,6 +20,8 @@ from advisor.twin.layout import TableKey, layout_of, quant_modes, table_model
 from advisor.twin.roofline import GpuSpec, roofline_tables
 from advisor.twin.step_tables import StepTables, TableSet
 
+SMALL_VOCABULARY = 32_000  # no model in use knows fewer
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -93,6 +95,20 @@ def models() -> dict[str, ModelFacts]:
     return facts
 
 
+def described(name: str) -> ModelFacts | None:
+    """Architecture numbers of a model as `model_facts` finds them, None where nobody described it."""
+    try:
+        return model_facts(name)
+    except BadInput:
+        return None
+
+
+def vocabulary(model: str) -> int:
+    """Token ids that a model knows for certain: as described, else as its own `config.json` says, else few."""
+    facts = described(model)
+    return SMALL_VOCABULARY if facts is None else facts.vocab_size
+
+
 def model_facts(name: str) -> ModelFacts:
     """Architecture numbers of a model; instruct and quantised variants share those of their base.
 
@@ -144,6 +160,13 @@ def gpu_facts(name: str) -> GpuFacts:
     return gpus()[name]
 
 
+def nearest_gpu(gpu: GpuFacts) -> str:
+    """The key of a GPU system if it is known, else of the known one whose memory is nearest."""
+    if gpu.name in gpus():
+        return gpu.name
+    return min(gpus().values(), key=lambda known: (abs(known.memory_bytes - gpu.memory_bytes), known.name)).name
+
+
 @functools.cache
 def _gpu_specs() -> dict[str, GpuSpec]:
     raw = json.loads((_PACKAGE / "twin" / "tables" / "gpus.json").read_text(encoding="utf-8"))
@@ -171,10 +194,13 @@ def step_tables(deployment: Deployment) -> StepTables:
     Raises:
         BadInput: unknown model or GPU.
     """
-    facts = model_facts(deployment.model)
     gpu_facts(deployment.gpu)
-    key = table_key(deployment, facts)
-    tables = _tables()
+    return tables_of(deployment, model_facts(deployment.model))
+
+
+def tables_of(deployment: Deployment, facts: ModelFacts) -> StepTables:
+    """The same for a model of these architecture numbers, whether or not its name is known."""
+    key, tables = table_key(deployment, facts), _tables()
     return tables[key] if key in tables else _roofline(key, facts)
 
 

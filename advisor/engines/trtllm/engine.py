@@ -98,11 +98,10 @@ class TrtllmEngine:
         if len(gpus) < deployment.gpus:
             seen = f"{len(gpus)} of {len(reading.gpus)} GPUs are visible" if reading.gpus else "there is no GPU"
             return f"{deployment.gpus} GPUs are needed and {seen}: use --tp, or CUDA_VISIBLE_DEVICES"
-        others = sorted({gpu.name for gpu in gpus[: deployment.gpus] if gpu.key != deployment.gpu})
+        others = sorted({gpu.name for gpu in gpus[: deployment.gpus] if gpu.system != deployment.gpu})
         if others:
-            keys = sorted({gpu.key for gpu in gpus if gpu.key})
-            way_out = f"use --gpu {keys[0]}" if keys else "their kernel times are not known here"
-            return f"the study is about {deployment.gpu}, and this machine has {', '.join(others)}: {way_out}"
+            here = ", ".join(others)
+            return f"the study is about {deployment.gpu}, and this machine has {here}: use --gpu {gpus[0].system}"
         return None
 
     def prepare(self, spec: LaunchSpec) -> TrtllmLaunch:
@@ -252,7 +251,7 @@ class TrtllmLaunch:
             other_pids=placed.pids,
             launcher_trouble=placed.trouble,
         )
-        return TrtllmServer(spec, self.spoken, catalog.model_facts(deployed.model).vocab_size, start, on_event)
+        return TrtllmServer(spec, self.spoken, catalog.vocabulary(deployed.model), start, on_event)
 
     def _gpus(self) -> tuple[Gpu, ...]:
         """The GPUs of this machine that the launch takes; none where a launcher decides."""
