@@ -47,6 +47,7 @@ class StandIn:
         gpu: With the memory that is really there.
         tables_for: Step tables of a deployment, as the twin asks for them.
         why: What the twin does not know, in words.
+        is_typical: The architecture is a guess.
     """
 
     deployment: Deployment
@@ -54,6 +55,7 @@ class StandIn:
     gpu: GpuFacts
     tables_for: Callable[[Deployment], StepTables]
     why: str
+    is_typical: bool
 
 
 def stand_in_here(deployment: Deployment, env: Mapping[str, str] = os.environ) -> StandIn | None:
@@ -65,7 +67,7 @@ def stand_in_here(deployment: Deployment, env: Mapping[str, str] = os.environ) -
     facts, gpu = catalog.described(deployment.model), catalog.gpus().get(deployment.gpu)
     gaps = []
     if facts is None:
-        gaps.append(f"nobody described {deployment.model}, of which only the size is known")
+        gaps.append(f"nobody described {deployment.model}, of which only the checkpoint's size is known")
     if gpu is None:
         gaps.append(f"of {deployment.gpu} only the memory is known")
     if deployment.pp > 1:
@@ -98,7 +100,7 @@ def stand_in(
         memory = replace(tables.memory, weights_gib=weights, capacity_gib=gpu.memory_bytes / GIB_BYTES)
         return replace(tables, memory=memory)
 
-    return StandIn(played, shape, gpu, tables_for, why)
+    return StandIn(played, shape, gpu, tables_for, why, is_typical=facts is None)
 
 
 def _typical(played: Deployment, size_gib: float) -> ModelFacts:

@@ -67,10 +67,8 @@ def worth_launching(session: Session, output: OutputFormat) -> bool:
     if context.identity.source != "measured" or session.how.rescue is not None or session.is_begun():
         return True
     plan, screen = plan_view.plan_document(session), console.stderr()
-    screen.print(
-        f"At most {plan.max_launches} launches; time of the node: {plan_view.time_text(plan)}; "
-        f"{plan_view.expected_text(plan, context.baseline.name)}."
-    )
+    gain = "" if plan.unmodelled else f"; {plan_view.gain_text(plan.predicted_gain, context.baseline.name)}"
+    screen.print(f"At most {plan.max_launches} launches; time of the node: {plan_view.time_text(plan)}{gain}.")
     if plan.predicted_gain is None or plan.predicted_gain >= 1 + LEAST_GAIN:
         return True
     if output is OutputFormat.json:

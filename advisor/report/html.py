@@ -17,7 +17,7 @@ from advisor.report.markup import Html, copyable, join, tag
 from advisor.report.metric_rows import METRICS
 from advisor.report.page_style import CSS, SCRIPT
 from advisor.report.reproduce import reproduce
-from advisor.report.study_notes import ROBUST, outlook_text, robust_section
+from advisor.report.study_notes import ROBUST, knowledge_text, outlook_text, robust_section
 from advisor.report.summary import (
     LIMITS,
     STOPPED,
@@ -287,7 +287,7 @@ def _all_trials(summary: StudySummary, records: Sequence[TrialRecord]) -> Html:
     return tag(
         "section",
         tag("h2", "Every trial"),
-        tag("p", said),
+        tag("p", f"{said} {knowledge_text(summary)}".rstrip()),
         html_tables.trials_table(summary.results, records),
         class_="part trials",
         id="trials",

@@ -72,6 +72,13 @@ def outlook_text(summary: StudySummary) -> str:
     return f"{hour} is about {pace:.0f} launches, of which the sampler expects {gain:.1f} % more at most."
 
 
+def knowledge_text(summary: StudySummary) -> str:
+    """What the search knew before its first launch beside the twin, in sentences; empty where that is nothing."""
+    unmodelled = f"There is {unmodelled_text(summary.unmodelled)}." if summary.unmodelled else ""
+    taught = taught_text(summary.taught_by) if summary.taught_by else ""
+    return " ".join(filter(None, (unmodelled, taught)))
+
+
 def taught_text(taught_by: Sequence[str]) -> str:
     """Which earlier studies taught this one."""
     n = len(taught_by)

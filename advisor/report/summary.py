@@ -15,7 +15,7 @@ from advisor.metrics.confidence import Interval
 from advisor.report.console import SHORT_NAMES, table, value_text
 from advisor.report.goal_view import goal_notes, pareto_view
 from advisor.report.metric_rows import METRICS, NONE
-from advisor.report.study_notes import miss_text, outlook_text, robust_view
+from advisor.report.study_notes import knowledge_text, miss_text, outlook_text, robust_view
 
 LIMITS = {
     "gpu": "the GPUs: kernels are busy all the time",
@@ -75,6 +75,9 @@ def study_view(summary: StudySummary) -> RenderableType:
             f"Ended because {STOPPED.get(summary.stopped_by, summary.stopped_by)}. {outlook_text(summary)}".rstrip()
         ),
     ]
+    knowledge = knowledge_text(summary)
+    if knowledge:
+        parts.append(Text(knowledge))
     return Group(*parts)
 
 

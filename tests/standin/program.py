@@ -140,8 +140,8 @@ class Run:
         s = self.settings
         self.log.info("Using LLM with PyTorch backend")
         try:
-            deployment = s.deployment(self.dial.gpu)
-            facts = catalog.model_facts(s.model)
+            deployment = s.deployment(self.dial.gpu, self.dial.plays)
+            facts = catalog.model_facts(deployment.model)
             twin = Twin(
                 facts, catalog.step_tables, constants=draw_world(self.dial.world), ladder_rule=self.release.ladder
             )
@@ -190,7 +190,7 @@ class Run:
             RankMemory(gpus, rank, gpu, pid)
             for rank, (gpu, pid) in enumerate(zip(visible, self.workers.pids, strict=False))
         ]
-        deployment = s.deployment(self.dial.gpu)
+        deployment = s.deployment(self.dial.gpu, self.dial.plays)
         law = Law(twin.memory_terms(deployment), s, twin.constants)
         window = twin.facts.max_position or _USUAL_CONTEXT_TOKENS
         started = Startup(self.context, law, self.ranks, self._pause, window).run()
