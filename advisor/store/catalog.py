@@ -104,7 +104,7 @@ def described(name: str) -> ModelFacts | None:
 
 
 def vocabulary(model: str) -> int:
-    """Token ids that a model knows for certain: as described, else as its own `config.json` says, else few."""
+    """Token ids that a model knows for certain: as described, else few."""
     facts = described(model)
     return SMALL_VOCABULARY if facts is None else facts.vocab_size
 
@@ -131,7 +131,8 @@ def model_facts(name: str) -> ModelFacts:
     hint = f" Near it: {', '.join(near)}." if near else ""
     raise BadInput(
         f"No architecture numbers for model {name!r}.{hint} Name one of the {len(known)} published models that "
-        "`advisor studies --models` lists, or a folder that holds the checkpoint's config.json."
+        "`advisor studies --models` lists, or a folder that holds the checkpoint's config.json. Where the weights are "
+        "on the disk of the machine that serves them, `advisor tune --engine trtllm` searches by measurement alone."
     )
 
 

@@ -53,7 +53,6 @@ class Entry:
         about: For the list of contenders.
         needs: Packages without which it is named as skipped.
         most_truths: Truths of a class that it plays at most, because it is slow; None for all.
-        needs_twin: True where it cannot play truths whose model no twin knows.
         is_optuna: True for the stock samplers that the targets compare with.
     """
 
@@ -62,7 +61,6 @@ class Entry:
     needs: tuple[str, ...] = ()
     most_truths: int | None = None
     is_optuna: bool = False
-    needs_twin: bool = False
 
     @property
     def missing(self) -> tuple[str, ...]:

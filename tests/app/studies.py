@@ -56,6 +56,8 @@ def session(
     gpu_price: float | None = None,
     baselines: tuple[str, ...] = (),
     resume: bool = False,
+    sampler: str = "random",
+    transfer: bool = True,
 ) -> Session:
     """Llama-3.1-8B on one H100 over 36 configurations; the baseline is the release's default, which is one of them."""
     (folder / "small.yaml").write_text(SPACE)
@@ -70,7 +72,7 @@ def session(
         max_hours=max_hours,
         gpu_hours=gpu_hours,
     )
-    how = How(engine="twin", baselines=baselines, out=folder / "out", resume=resume, sampler="random")
+    how = How(engine="twin", baselines=baselines, out=folder / "out", resume=resume, sampler=sampler, transfer=transfer)
     return dataclasses.replace(open_session(question, how), engine=engine)
 
 
