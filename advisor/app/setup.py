@@ -10,7 +10,7 @@ from typing import get_args
 from pydantic import Field
 
 from advisor.app.defaults import Defaults
-from advisor.app.stand_in import stand_in_here
+from advisor.app.stand_in import check_known, stand_in_here
 from advisor.domain.deployment import OPTION_FIELDS, Deployment, Quantization
 from advisor.domain.errors import BadInput
 from advisor.domain.objective import Objective, Slo, check_objective, parse_objective, parse_slo
@@ -177,8 +177,8 @@ def _study(question: Question, here: bool) -> Study:
     default = catalog.study(DEFAULT_STUDY)
     if question.model is None and question.gpu is None:
         return default
-    if question.model is not None and not here:
-        catalog.model_facts(question.model)
+    if question.model is not None:
+        check_known(question.model, here)
     found = shipped_study(question, question.gpu)
     if found is not None:
         return found

@@ -58,6 +58,16 @@ class StandIn:
     is_typical: bool
 
 
+def check_known(model: str, here: bool, env: Mapping[str, str] = os.environ) -> None:
+    """Refuse a model of which nothing is known.
+
+    Raises:
+        BadInput: it is not described and, where it is to be served here, not on this disk.
+    """
+    if catalog.described(model) is None:
+        _ = _checkpoint_gib(model, env) if here else catalog.model_facts(model)
+
+
 def stand_in_here(deployment: Deployment, env: Mapping[str, str] = os.environ) -> StandIn | None:
     """What this machine shows of a deployment that the twin cannot play; None where the twin can.
 

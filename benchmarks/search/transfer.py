@@ -42,7 +42,7 @@ def neighbour(truth: DrawnTruth, deployment: Deployment, workload: Workload, *, 
     assert problem.forecaster is not None
     constants = draw_constants(np.random.default_rng([*truth.seed, 7])) if stranger else truth.twin.constants
     twin = dataclasses.replace(problem.forecaster.twin, constants=constants)
-    return DrawnTruth(problem, twin, truth.effects, truth.fields, truth.spreads, truth.seed)
+    return DrawnTruth(problem, twin, truth.effects, () if stranger else truth.fields, truth.spreads, truth.seed)
 
 
 def neighbours(truth: DrawnTruth) -> dict[str, DrawnTruth | None]:
