@@ -17,7 +17,7 @@ from advisor.domain.study import SearchSpace
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.search.kinship import SERVER_AXES
-from advisor.search.prior import OBJECTIVE, PriorSource, grid_places, log_output, outputs, places_of
+from advisor.search.prior import OBJECTIVE, Prior, PriorSource, grid_places, log_output, outputs, places_of
 from advisor.search.surrogate import Belief, Design, Grid, Ladders, Surrogate, believing, fit, joined
 
 Array = NDArray[np.float64]
@@ -148,10 +148,13 @@ def expectations(
         records: All trials so far.
         running: Launches not ended yet; they are taken to end as expected, so that nobody else goes there.
     """
-    seen = {name: _seen(sought, name, records) for name in outputs(sought.slo)}
+    measured = [record for record in records if record.measured]
+    here = _Here.of(sought, [record.config for record in measured])
+    seen = {name: _seen(sought, name, measured, here) for name in outputs(sought.slo)}
     learnt = {name: _learnt(sought, name, each) for name, each in seen.items()}
     if running:
-        learnt = {name: believing(each, _design(sought, name, running)) for name, each in learnt.items()}
+        there = _Here.of(sought, running)
+        learnt = {name: believing(each, there.design(sought, name)) for name, each in learnt.items()}
     log_limits = {limit.name: math.log(limit.limit_ms) for limit in sought.slo.limits}
     prior = sought.prior.over_grid()
     found = []
@@ -170,12 +173,10 @@ def _learnt(sought: Sought, name: str, seen: Seen) -> Surrogate:
     return fit(joined(lessons.design, seen.design), np.concatenate([lessons.residuals, seen.residuals]), belief)
 
 
-def _seen(sought: Sought, name: str, records: Sequence[TrialRecord]) -> Seen:
-    measured = [record for record in records if record.measured]
-    everything = _design(sought, name, [record.config for record in measured])
-    prior = sought.prior.at([record.config for record in measured])
+def _seen(sought: Sought, name: str, measured: Sequence[TrialRecord], here: _Here) -> Seen:
+    everything = here.design(sought, name)
     n, n_workloads = len(measured), len(sought.workloads)
-    log_prior = np.array([prior.log_values[workload.name, name] for workload in sought.workloads]).reshape(-1)
+    log_prior = np.array([here.prior.log_values[workload.name, name] for workload in sought.workloads]).reshape(-1)
     log_value = np.array(
         [[log_measured(name, r, workload, sought.objective) for r in measured] for workload in sought.workloads], float
     ).reshape(-1)
@@ -191,18 +192,27 @@ def log_measured(name: str, record: TrialRecord, workload: Workload, objective: 
     return math.nan if value is None else value
 
 
-def _design(sought: Sought, name: str, configs: Sequence[ServingConfig]) -> Design:
-    """Rows of some configurations under every workload, one workload after the other."""
-    places, prior = places_of(sought.space, configs), sought.prior.at(configs)
-    tasks = [task(workload) for workload in sought.workloads]
-    n = len(tasks) * len(configs)
-    return Design(
-        places=np.tile(places, (len(tasks), 1)),
-        tasks=np.repeat(np.array(tasks), len(configs), axis=0),
-        servers=np.tile(ON_ONE_SERVER, (n, 1)),
-        extra_sd=np.zeros(n),
-        slopes=np.concatenate([prior.slopes[workload.name, name] for workload in sought.workloads]),
-    )
+@dataclass(frozen=True, eq=False)
+class _Here:
+    """Some configurations: their places (n, d), and what is believed of them."""
+
+    places: Array
+    prior: Prior
+
+    @staticmethod
+    def of(sought: Sought, configs: Sequence[ServingConfig]) -> _Here:
+        return _Here(places_of(sought.space, configs), sought.prior.at(configs))
+
+    def design(self, sought: Sought, name: str) -> Design:
+        """Rows of them under every workload, one workload after the other."""
+        tasks, n = [task(workload) for workload in sought.workloads], len(self.places)
+        return Design(
+            places=np.tile(self.places, (len(tasks), 1)),
+            tasks=np.repeat(np.array(tasks), n, axis=0),
+            servers=np.tile(ON_ONE_SERVER, (n * len(tasks), 1)),
+            extra_sd=np.zeros(n * len(tasks)),
+            slopes=np.concatenate([self.prior.slopes[workload.name, name] for workload in sought.workloads]),
+        )
 
 
 def _incumbent(

@@ -244,7 +244,7 @@ def _covariance_of(seen: Design, belief: Belief) -> Callable[[Array], Array]:
     """K (n, n) of the rows seen, noise included, as a function of theta."""
     distances = np.abs(seen.places[:, None, :] - seen.places[None, :, :])
     tasks, linear = _alike(seen.tasks, seen.tasks), seen.slopes @ seen.slopes.T
-    apart = ((seen.servers[:, None, :] - seen.servers[None, :, :]) ** 2).sum(axis=2)
+    apart = _apart(seen.servers, seen.servers)
 
     def covariance(theta: Array) -> Array:
         local, constants, noise = np.exp(2 * theta[:3])
@@ -290,4 +290,10 @@ def _matern(distances: Array) -> Array:
 
 def _alike(tasks: Array, others: Array, doubt: float = 1.0) -> Array:
     """T or V of every pair, shape (N, n)."""
-    return np.asarray(np.exp(-0.5 * doubt**2 * ((tasks[:, None, :] - others[None, :, :]) ** 2).sum(axis=2)))
+    return np.asarray(np.exp(-0.5 * doubt**2 * _apart(tasks, others)))
+
+
+def _apart(points: Array, others: Array) -> Array:
+    """Squared distance of every pair, shape (N, n)."""
+    own, theirs = (points**2).sum(axis=1), (others**2).sum(axis=1)
+    return np.asarray(np.maximum(0.0, own[:, None] + theirs[None, :] - 2 * points @ others.T))
