@@ -52,6 +52,14 @@ def test_of_an_unknown_model_the_weights_and_the_gpu_are_what_they_are(tmp_path:
     assert "only the checkpoint's size is known" in forecaster.stand_in.why
 
 
+def test_a_checkpoint_in_the_cache_of_the_hub_has_a_size_too(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--acme--mystery" / "snapshots" / "abc"
+    checkpoint(snapshot, config=MYSTERY, total_bytes=8 * GIB_BYTES)
+    found = stand_in_here(changed(KNOWN, model="acme/mystery"), {"HF_HUB_CACHE": str(tmp_path)})
+    assert found is not None
+    assert found.tables_for(found.deployment).memory.weights_gib == pytest.approx(4.0)
+
+
 def test_pipeline_stages_cut_the_weights_like_ranks_of_a_known_model() -> None:
     forecaster = guessing(changed(KNOWN, tp=1, pp=2))
     terms = forecaster.twin.memory_terms(forecaster.deployment)
