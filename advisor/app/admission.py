@@ -9,12 +9,13 @@ import numpy as np
 from advisor.app.calibration import UNTAUGHT, Taught, said_of
 from advisor.app.context import StudyContext
 from advisor.app.forecast import Forecaster
+from advisor.app.stand_in import MEMORY_PRIOR
 from advisor.domain.deployment import Deployment
 from advisor.domain.outcome import Rejected
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
-from advisor.memory.frontier import AT_START, Frontier, Observation, fit, margins
+from advisor.memory.frontier import AT_START, PRIOR, Frontier, Observation, fit, margins
 from advisor.search.admission import MEMORY_RULE, Forecast, admit
 from advisor.search.space import all_configs, indices_of
 from advisor.twin.constants import NOMINAL
@@ -27,7 +28,9 @@ class LearntFrontier:
 
     def __init__(self, forecaster: Forecaster, earlier: Taught = UNTAUGHT) -> None:
         self.forecaster, self.earlier = forecaster, earlier
-        self._fitted: tuple[int, Frontier] = (0, earlier.frontier)
+        self.prior = PRIOR if forecaster.stand_in is None else MEMORY_PRIOR
+        began = fit(earlier.said, self.prior, n_launches=earlier.n_launches)
+        self._fitted: tuple[int, Frontier] = (0, began)
         self._said: dict[int, list[Observation]] = {}
 
     def __call__(self, records: Sequence[TrialRecord]) -> Frontier:
@@ -39,7 +42,7 @@ class LearntFrontier:
                     self._said[record.number] = said_of(record, self.forecaster)
             said = [each for record in launched for each in self._said[record.number]]
             n_launches = self.earlier.n_launches + len(launched)
-            self._fitted = len(launched), fit([*self.earlier.said, *said], n_launches=n_launches)
+            self._fitted = len(launched), fit([*self.earlier.said, *said], self.prior, n_launches=n_launches)
         return self._fitted[1]
 
 
@@ -73,13 +76,18 @@ class MemoryGate:
         return Forecast(
             p_fits=float(frontier.p_fits(slopes, margin_gib)[0]),
             shortfall_gib=float(frontier.expected_shortfall_gib(slopes, margin_gib)[0]),
-            kv_tokens=int(self.forecaster.budget(config).kv_tokens),
+            kv_tokens=self._kv_tokens(config),
         )
 
     def p_starts(self, config: ServingConfig, records: Sequence[TrialRecord]) -> float:
         """Probability that memory lasts until the server is up, before any load."""
         margins_gib, J = margins(self.forecaster.law(config), NOMINAL, AT_START)
         return float(self.frontier(records).p_fits(J[None], margins_gib[None])[0])
+
+    def _kv_tokens(self, config: ServingConfig) -> int:
+        """Predicted; without a twin nobody can say that a request would not fit."""
+        known = self.forecaster.stand_in is None
+        return int(self.forecaster.budget(config).kv_tokens) if known else self.forecaster.needed_tokens
 
     def nearest_fitting(self, config: ServingConfig, records: Sequence[TrialRecord]) -> ServingConfig | None:
         """The configuration fewest ladder steps away that most probably fits, else the one that lacks least memory.

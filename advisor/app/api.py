@@ -50,6 +50,7 @@ def tune(
     max_launches: int | None = None,
     out: str | Path = "results",
     resume: bool = False,
+    transfer: bool = True,
 ) -> StudySummary:
     """Run a study and write its ledger below `out`, as `advisor tune` does.
 
@@ -68,6 +69,7 @@ def tune(
         max_launches: Process starts in all; none for the study's own budget.
         out: Folder for results.
         resume: Go on with a run that is already there.
+        transfer: Learn from earlier studies of this model below `out`.
 
     Raises:
         BadInput: anything that cannot be meant.
@@ -91,6 +93,7 @@ def tune(
         seed=seed,
         out=Path(out),
         resume=resume,
+        transfer=transfer,
     )
     session = open_session(question, how)
     quiet = _Quiet()

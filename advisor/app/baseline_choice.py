@@ -33,6 +33,8 @@ def choose_baselines(
             catalog.curated(),
         )
     )
+    if forecaster.stand_in is not None and forecaster.stand_in.is_typical:
+        known = [_without_architecture(entry) for entry in known]
     own = baseline_named(resolved.study.baseline, known)
     launched = [own.name if own.config is not None else "default"]
     for name in asked:
@@ -43,6 +45,13 @@ def choose_baselines(
         if name not in launched:
             launched.append(name)
     return tuple(_completed(entry, resolved) for entry in known), tuple(launched)
+
+
+def _without_architecture(entry: Baseline) -> Baseline:
+    """trtllm-bench sizes by the architecture, and a typical one is not the model's."""
+    if entry.name != "trtllm-bench":
+        return entry
+    return Baseline(name=entry.name, config=None, why="its sizing rule needs the model's architecture")
 
 
 def _completed(entry: Baseline, resolved: Resolved) -> Baseline:

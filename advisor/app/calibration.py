@@ -14,6 +14,7 @@ from pathlib import Path
 from advisor.app.earlier import Asking, EarlierRun, find_earlier
 from advisor.app.engines import load_engine
 from advisor.app.forecast import Forecaster
+from advisor.app.stand_in import StandIn
 from advisor.domain.deployment import Deployment
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.ports import EngineRef
@@ -21,6 +22,7 @@ from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload, parse_workload
 from advisor.memory.frontier import Frontier, Observation, fit, observations
 from advisor.search.kinship import distance
+from advisor.store import catalog
 from advisor.store.run_card import RunCard
 from advisor.twin.constants import NOMINAL
 
@@ -53,13 +55,18 @@ class Taught:
 UNTAUGHT = Taught()
 
 
-def taught(runs: Sequence[EarlierRun], deployment: Deployment) -> Taught:
-    """What earlier runs teach about the memory of a deployment, each under the workloads that it had."""
+def taught(runs: Sequence[EarlierRun], deployment: Deployment, stand_in: StandIn | None = None) -> Taught:
+    """What earlier runs teach about the memory of a deployment, each under the workloads that it had.
+
+    Nothing where there is no memory law of it: neither the twin's nor, on the machine that serves it, a stand-in's.
+    """
+    if stand_in is None and (deployment.pp > 1 or catalog.described(deployment.model) is None):
+        return UNTAUGHT
     alike = [run for run in runs if distance(run.card.deployment, deployment) == 0]
     said: list[Observation] = []
     n_launches, folders = 0, []
     for run in alike:
-        forecaster = Forecaster(run.card.deployment, run.card.workloads, run.card.slo)
+        forecaster = Forecaster(run.card.deployment, run.card.workloads, run.card.slo, stand_in)
         found = [said_of(record, forecaster) for record in run.records]
         said += [each for one in found for each in one]
         n_launches += sum(map(bool, found))

@@ -84,7 +84,7 @@ def _chosen(
         question = changed(question, engine=name)
     if engine.identity().source != "measured":
         return Chosen(ref, engine, resolve(question))
-    return Chosen(ref, engine, resolve(_as_found_here(question, engine, env)))
+    return Chosen(ref, engine, resolve(_as_found_here(question, engine, env), here=True))
 
 
 def _as_found_here(question: Question, engine: Engine, env: Mapping[str, str]) -> Question:
@@ -94,8 +94,8 @@ def _as_found_here(question: Question, engine: Engine, env: Mapping[str, str]) -
         BadInput: files for one release were asked for, and another one is installed.
     """
     found: dict[str, str] = {}
-    keys = {gpu.key for gpu in visible(find_gpus().gpus, env)}
-    key = next(iter(keys)) if len(keys) == 1 else None
+    systems = {gpu.system for gpu in visible(find_gpus().gpus, env)}
+    key = next(iter(systems)) if len(systems) == 1 else None
     is_open = question.gpu is None and question.study is None
     if key is not None and is_open and (question.model is not None or shipped_study(question, key) is not None):
         found["gpu"] = key

@@ -20,12 +20,15 @@ from advisor.domain.workload import Workload
 from advisor.search.baselines import Baseline
 from advisor.search.space import columns
 
-Predict = Callable[[ServingConfig, Workload], Prediction]
+Predict = Callable[[ServingConfig, Workload], Prediction | None]
 
 
 @dataclass(frozen=True)
 class StudyContext:
-    """What a study is about. `predict` and `references` know only the nominal twin, never a drawn world."""
+    """What a study is about. `predict` and `references` know only the nominal twin, never a drawn world.
+
+    Where there is no twin of the deployment, `unmodelled` says why in words, and nothing is predicted.
+    """
 
     name: str
     title: str
@@ -49,6 +52,7 @@ class StudyContext:
     defaults: Defaults
     vary: tuple[str, ...] = ()
     max_answer_drift: float = DEFAULT_MOST_DRIFT
+    unmodelled: str | None = None
 
     @property
     def max_seq_len(self) -> int:

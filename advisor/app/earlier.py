@@ -14,7 +14,7 @@ from advisor.domain.strict import StrictModel, explain
 from advisor.domain.trial import TrialRecord
 from advisor.domain.units import MIB_BYTES
 from advisor.domain.workload import Workload
-from advisor.search.kinship import distance, is_kin
+from advisor.search.kinship import MOST_STUDIES, distance, is_kin
 from advisor.search.shapes import octaves
 from advisor.store.run_card import RunCard, newest_runs, read_card
 from advisor.store.trial_folder import committed, has_trials
@@ -22,7 +22,6 @@ from advisor.store.yaml_files import read_text, write_atomic
 
 EARLIER = "earlier.json"
 MOST_LOOKED_AT = 200  # runs whose card is read
-MOST_RUNS = 6  # that teach one study
 MOST_FILE_BYTES = 64 * MIB_BYTES
 
 
@@ -32,6 +31,16 @@ class EarlierRun(StrictModel):
     folder: str
     card: RunCard
     records: tuple[TrialRecord, ...] = Field(min_length=1)
+
+    def about(self, ours: Deployment) -> str:
+        """One clause for people: how many launches of what, and where it differs from this study."""
+        fixed, n = self.card.deployment, sum(record.measured for record in self.records)
+        here = {
+            "on": f"{fixed.gpus} x {fixed.gpu}" if (fixed.gpus, fixed.gpu) != (ours.gpus, ours.gpu) else "",
+            "of release": fixed.engine_version if fixed.engine_version != ours.engine_version else "",
+        }
+        apart = "".join(f" {word} {what}" for word, what in here.items() if what)
+        return f"{n} launches of {'+'.join(workload.name for workload in self.card.workloads[:3])}{apart}"
 
     def same_deployment(self, deployment: Deployment) -> bool:
         """True where even its GiB are those of this study."""
@@ -92,7 +101,7 @@ def find_earlier(root: Path, asking: Asking) -> EarlierRuns:
     related.sort(key=lambda entry: (*_far(entry[1], asking.card), str(entry[0])))
     runs: list[EarlierRun] = []
     for folder, card in related:
-        if len(runs) == MOST_RUNS:
+        if len(runs) == MOST_STUDIES:
             break
         try:
             records = committed(folder)

@@ -101,7 +101,7 @@ class _Estimator:
         self.nominal, self.known, self.workload = Forecaster(deployment, (workload,), slo), known, workload
         self.fitted = self.nominal
         if known.n_launches:
-            self.fitted = Forecaster(deployment, (workload,), slo, known.frontier.constants(NOMINAL))
+            self.fitted = Forecaster(deployment, (workload,), slo, constants=known.frontier.constants(NOMINAL))
 
     def __call__(self, config: ServingConfig) -> Estimate:
         prediction, frontier = self.fitted.predict(config, self.workload), self.known.frontier

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.app.setup import Resolved
+from advisor.app.stand_in import StandIn, stand_in_here
 from advisor.domain.deployment import KV_BLOCK_TOKENS, Deployment
 from advisor.domain.errors import NothingFeasible
 from advisor.domain.objective import COST, Objective, Slo
@@ -38,29 +40,37 @@ BROKEN_LIMIT = 20.0  # log units, beyond what any objective spans
 
 
 class Forecaster:
-    """Predictions for one deployment and its workloads, nominal ones unless other constants are given."""
+    """Predictions for one deployment and its workloads, nominal ones unless other constants are given.
+
+    Guesses where a stand-in takes the twin's place.
+    """
 
     def __init__(
         self,
         deployment: Deployment,
         workloads: Sequence[Workload],
         slo: Slo | None = None,
+        stand_in: StandIn | None = None,
         constants: TwinConstants = NOMINAL,
     ) -> None:
-        self.deployment, self.slo = deployment, slo
-        self.workloads = tuple(workloads)
+        self.slo, self.stand_in, self.workloads = slo, stand_in, tuple(workloads)
         self.dialect = spoken_by(deployment)
-        self.facts = catalog.model_facts(deployment.model)
-        self.gpu = catalog.gpu_facts(deployment.gpu)
+        self.deployment = deployment if stand_in is None else stand_in.deployment
+        self.facts = catalog.model_facts(deployment.model) if stand_in is None else stand_in.facts
+        self.gpu = catalog.gpu_facts(deployment.gpu) if stand_in is None else stand_in.gpu
         self.twin = Twin(
             self.facts,
-            catalog.step_tables,
+            catalog.step_tables if stand_in is None else stand_in.tables_for,
             constants,
             ladder_rule=self.dialect.graph_ladder,
             engine_memory=self.dialect.memory,
         )
         self.predict = functools.lru_cache(maxsize=4096)(self._predict)
         self.budget = functools.lru_cache(maxsize=65536)(self._budget)
+
+    def shown(self, config: ServingConfig, workload: Workload) -> Prediction | None:
+        """What may be called a prediction: nothing that a stand-in guesses."""
+        return self.predict(config, workload) if self.stand_in is None else None
 
     def _predict(self, config: ServingConfig, workload: Workload) -> Prediction:
         return self.twin.predict(self.deployment, config, workload, slo=self.slo)
@@ -130,9 +140,13 @@ class Forecaster:
     ) -> dict[str, float]:
         """Predicted objective at the baseline by workload; where it would not run, at a configuration that would.
 
+        Without a twin 1: gains are then logarithms of what was measured.
+
         Raises:
             NothingFeasible: the twin finds no configuration that serves the workload.
         """
+        if self.stand_in is not None:
+            return {workload.name: 1.0 for workload in self.workloads}
         configs = [entry.config for name in launched for entry in baselines if entry.name == name and entry.config]
         return {workload.name: self._reference(configs, workload, objective, space) for workload in self.workloads}
 
@@ -174,8 +188,11 @@ class Forecaster:
     def relaxations(self, config: ServingConfig, short_gib: float, space: SearchSpace) -> tuple[Relaxation, ...]:
         """More GPUs, or smaller weights, with which a configuration that lacked so many GiB should fit.
 
-        Its KV fraction may be another one there: what is left over for the other terms depends on it most.
+        Its KV fraction may be another one there: what is left over for the other terms depends on it most. A stand-in
+        knows none.
         """
+        if self.stand_in is not None:
+            return ()
         ladder = next((each.values for each in space.active if each.name == KV_FRACTION), ())
         alike = [config, *(changed(config, **{KV_FRACTION: value}) for value in ladder)]
 
@@ -243,3 +260,9 @@ def best_first(scores: NDArray[np.float64]) -> list[int]:
     """Places of all configurations that can serve, best first."""
     order = np.argsort(-scores, kind="stable")
     return [int(place) for place in order if np.isfinite(scores[place])]
+
+
+def forecaster_of(resolved: Resolved) -> Forecaster:
+    """The twin of a study, or what stands in for it where the study is served on this machine."""
+    substitute = stand_in_here(resolved.deployment) if resolved.here else None
+    return Forecaster(resolved.deployment, resolved.workloads, resolved.slo, substitute)

@@ -47,7 +47,8 @@ def nearest_miss(
         return changed(slow, relaxations=(*slow.relaxations, *_more_gpus(context, records, workload, forecaster, slow)))
     miss = nearest_memory_miss(records, forecaster.needed_tokens)
     outcomes = [record.outcome for record in records]
-    if miss is None and any(isinstance(each, Rejected) and each.rule == MEMORY_RULE for each in outcomes):
+    blind = forecaster.stand_in is not None
+    if miss is None and not blind and any(isinstance(each, Rejected) and each.rule == MEMORY_RULE for each in outcomes):
         miss = predicted_miss(context, forecaster)
     if miss is None or miss.memory is None:
         return None
@@ -63,6 +64,8 @@ def _more_gpus(
     asked = next(each for each in context.workloads if each.name == workload)
 
     def predict(deployment: Deployment) -> Metrics | None:
+        if forecaster.stand_in is not None:
+            return None
         try:
             return forecaster.twin.predict(deployment, slow.serving_config, asked).metrics
         except BadInput:

@@ -51,7 +51,7 @@ class Prober:
     def _predicted_costs(self, config: ServingConfig) -> Costs:
         """Before anything was measured: as the twin assumes of starts and predicts of loads."""
         context = self.trials.context
-        predictions = [context.predict(config, workload) for workload in context.workloads]
+        predictions = [self.gate.forecaster.predict(config, workload) for workload in context.workloads]
         loads = [prediction.metrics.duration_s for prediction in predictions if prediction.metrics is not None]
         weights_gib = predictions[0].memory_gib.weights
         return Costs(

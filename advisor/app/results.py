@@ -194,6 +194,10 @@ class StudySummary(StrictModel):
     pareto: tuple[ParetoPoint, ...] = Field(default=(), description="The trade-off of each shape over all its loads")
     calibration: str = Field(default="none", description="Earlier launches that taught the memory law, and where")
     rescue: RescueReport | None = Field(default=None, description="Of `--rescue` only")
+    taught_by: tuple[str, ...] = Field(default=(), description="Earlier runs that the search learnt from, in words")
+    unmodelled: str | None = Field(
+        default=None, description="What the twin does not know of the deployment, so that nothing was predicted"
+    )
 
     @property
     def feasible(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import Field
 
 from advisor.app.defaults import Defaults
+from advisor.app.stand_in import check_known, stand_in_here
 from advisor.domain.deployment import Deployment, Quantization
 from advisor.domain.errors import BadInput
 from advisor.domain.objective import Objective, Slo, check_objective, parse_objective, parse_slo
@@ -74,18 +75,25 @@ class Resolved(StrictModel):
     defaults: Defaults
     vary: tuple[str, ...] = Field(default=(), description="Dimensions asked for besides those of the study")
     max_answer_drift: float
+    here: bool = False
 
 
-def resolve(question: Question) -> Resolved:
+def resolve(question: Question, *, here: bool = False) -> Resolved:
     """The study that the question means.
+
+    Args:
+        question: What was asked.
+        here: It is served on this machine, which shows what nobody described of the model and the GPU.
 
     Raises:
         BadInput: unknown names, impossible workloads or layouts, an empty search space.
     """
-    study = _study(question)
+    study = _study(question, here)
     deployment = _deployment(study.deployment, question)
-    facts = catalog.model_facts(deployment.model)
-    catalog.gpu_facts(deployment.gpu)
+    substitute = stand_in_here(deployment) if here else None
+    if substitute is None:
+        catalog.gpu_facts(deployment.gpu)
+    facts = catalog.model_facts(deployment.model) if substitute is None else substitute.facts
     deployment.check_model(facts)
     workloads = _workloads(question, study)
     for workload in workloads:
@@ -121,6 +129,7 @@ def resolve(question: Question) -> Resolved:
         defaults=_defaults(question, study, workloads, deployment, slo),
         vary=question.vary,
         max_answer_drift=study.max_answer_drift if question.max_answer_drift is None else question.max_answer_drift,
+        here=here,
     )
 
 
@@ -169,13 +178,15 @@ def announced(model: str) -> str:
     return next((quant for word, quant in _QUANT_IN_NAME if word in model.lower()), "bf16")
 
 
-def _study(question: Question) -> Study:
+def _study(question: Question, here: bool) -> Study:
     """The named study, the shipped one for this model and GPU, or a generic one."""
     if question.study is not None:
         return catalog.study(question.study)
     default = catalog.study(DEFAULT_STUDY)
     if question.model is None and question.gpu is None:
         return default
+    if question.model is not None:
+        check_known(question.model, here)
     found = shipped_study(question, question.gpu)
     if found is not None:
         return found
@@ -206,11 +217,12 @@ def _spoken_engine(fixed: Deployment) -> str:
 def shipped_study(question: Question, gpu: str | None) -> Study | None:
     """The shipped study about the model of a question on a GPU (on any, if None); None when there is none."""
     default = catalog.study(DEFAULT_STUDY)
-    wanted, quant = catalog.model_facts(question.model or default.deployment.model).name, _quantization(question)
+    wanted, quant = catalog.described(question.model or default.deployment.model), _quantization(question)
     found = []
     for study in map(catalog.study, catalog.study_names()):
         fixed = study.deployment
-        same = catalog.model_facts(fixed.model).name == wanted and fixed.quantization == quant
+        name = catalog.model_facts(fixed.model).name
+        same = wanted is not None and name == wanted.name and fixed.quantization == quant
         if same and gpu in (None, fixed.gpu):
             found.append(study)
     own_engine = [study for study in found if study.deployment.engine == (question.engine or default.deployment.engine)]

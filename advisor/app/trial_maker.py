@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from advisor.app.answers import answer_question
 from advisor.app.context import StudyContext
 from advisor.app.trial_runner import run_trial
+from advisor.domain.measurement import MemoryReport
 from advisor.domain.outcome import Rejected
 from advisor.domain.ports import Asked, Engine, LaunchSpec, Ledger, Proposal, Reporter, TrialRequest
 from advisor.domain.serving_config import ServingConfig
@@ -49,7 +50,7 @@ class TrialMaker:
                 deadlines=context.deadlines,
                 seed=context.seed * 100_003 + asked.number,
             ),
-            memory_predicted_gib=context.predict(asked.config, context.workloads[0]).memory_gib,
+            memory_predicted_gib=self._memory_gib(asked.config),
             max_attempts=min(MAX_ATTEMPTS, max(1, self.starts_left())),
             referee=referee,
             answers=answer_question(context, self.ledger.records(), asked.config),
@@ -74,7 +75,7 @@ class TrialMaker:
             engine_label=identity.label,
             seed=self.context.seed,
             outcome=refusal,
-            memory_predicted_gib=self.context.predict(asked.config, self.context.workloads[0]).memory_gib,
+            memory_predicted_gib=self._memory_gib(asked.config),
             expected_gain=asked.expected_gain,
             n_attempts=0,
         )
@@ -97,6 +98,10 @@ class TrialMaker:
         """True when the last launches of this run, and not of one that was mended since, say so."""
         last = self._committed[-MAX_INFRASTRUCTURE_IN_A_ROW:]
         return len(last) == MAX_INFRASTRUCTURE_IN_A_ROW and all(record.infrastructure for record in last)
+
+    def _memory_gib(self, config: ServingConfig) -> MemoryReport | None:
+        prediction = self.context.predict(config, self.context.workloads[0])
+        return None if prediction is None else prediction.memory_gib
 
     def _commit(self, record: TrialRecord) -> None:
         self.ledger.commit(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from advisor.app.choosing import choose
 from advisor.app.context import StudyContext
 from advisor.app.earlier import Asking, EarlierRuns, earlier_runs, note_earlier
 from advisor.app.energy import check_measurable
-from advisor.app.forecast import Forecaster
+from advisor.app.forecast import Forecaster, forecaster_of
+from advisor.app.lessons import lessons
 from advisor.app.misses import with_nearest_misses
 from advisor.app.prices import with_prices
 from advisor.app.probing import LAUNCHES_PER_PROBE, Prober
@@ -27,7 +29,7 @@ from advisor.app.setup import Question, Resolved
 from advisor.app.starts import NoStarts, TwinStarts
 from advisor.app.trial_maker import TrialMaker
 from advisor.app.tuner import Tuner
-from advisor.app.twin_prior import TwinPrior
+from advisor.app.twin_prior import TwinPrior, belief_of
 from advisor.domain.errors import BadInput
 from advisor.domain.ports import CancelToken, Engine, Proposer, Reporter
 from advisor.domain.serving_config import OptionValue, ServingConfig
@@ -117,24 +119,35 @@ class Session:
         said = self.how.max_probes
         return self.context.budget.max_launches // LAUNCHES_PER_PROBE if said is None else said
 
+    @property
+    def n_starts(self) -> int:
+        """Choices of the twin that are launched first: none without a twin, or where the sampler knows it itself."""
+        without = self.how.sampler == OWN_SAMPLER or self.context.unmodelled is not None
+        return 0 if without else self.starts.n
+
     def is_begun(self) -> bool:
         """True when the run folder already holds finished trials."""
         return has_trials(self.run_folder)
 
-    def expected_hours(self) -> float:
-        """Server time that the budget allows, from the predicted baseline or the first start that would run."""
+    def expected_hours(self) -> float | None:
+        """Server time that the budget allows, from the predicted baseline or the first start that would run.
+
+        None where nobody can say: without a twin, or where the twin expects none of them to run.
+        """
+        if self.context.unmodelled is not None:
+            return None
         tried = [self.context.baseline.config, *self.starts.considered[0][:3]]
         for config in tried:
             if config is None:
                 continue
-            predictions = [self.context.predict(config, workload) for workload in self.context.workloads]
+            predictions = [self.forecaster.predict(config, workload) for workload in self.context.workloads]
             metrics = [prediction.metrics for prediction in predictions if prediction.metrics is not None]
             if len(metrics) == len(predictions):
                 n_loads = USUAL_LOADS if self.context.objective.metric == "goodput" else 1
                 loads_s = n_loads * sum(each.duration_s for each in metrics)
                 start_s = STARTUP.total_s(predictions[0].memory_gib.weights, n_graphs=20)
                 return min(self.context.server_hours, self.context.budget.max_launches * (start_s + loads_s) / 3600)
-        return 0.0
+        return None
 
     def predicted_gain(self) -> float | None:
         """The most that the twin expects over the baseline, 1.0 = equal; None where the baseline would not do."""
@@ -147,7 +160,8 @@ class Session:
         """Mean log gain over the prediction at the baseline; None where memory or a limit forbids it."""
         context, logs = self.context, []
         for workload in context.workloads if config is not None else ():
-            metrics = None if config is None else context.predict(config, workload).metrics
+            prediction = None if config is None else context.predict(config, workload)
+            metrics = None if prediction is None else prediction.metrics
             value = None if metrics is None or not context.slo.met(metrics) else context.objective.value(metrics)
             if not value:
                 return None
@@ -200,15 +214,22 @@ class Session:
             rescuer = Rescuer(trials=trials, gate=self.gate, forecaster=self.forecaster, cancel=cancel)
             ending = rescuer.run()
             return changed(self.summary(ledger.records(), ending), rescue=rescuer.report(ledger.records()))
-        starts = NoStarts() if self.how.sampler == OWN_SAMPLER else self.starts
+        starts = self.starts if self.n_starts else NoStarts()
         prober = Prober(trials, self.gate, self.max_probes)
         tuner = Tuner(trials=trials, admission=self.gate, starts=starts, cancel=cancel, probes=prober)
         stopped_by = tuner.run()
         return self.summary(ledger.records(), stopped_by)
 
+    @property
+    def taught_by(self) -> tuple[str, ...]:
+        """Earlier runs that the search learns from, each with what it was about."""
+        runs = self.earlier.runs if self.how.sampler == OWN_SAMPLER else ()
+        return tuple(run.about(self.context.deployment) for run in runs)
+
     def summary(self, records: Sequence[TrialRecord], stopped_by: str) -> StudySummary:
         """The study as its records tell it."""
         found = summarise(self.context, records, stopped_by, self.how.top_n)
+        found = changed(found, taught_by=self.taught_by, unmodelled=self.context.unmodelled)
         return with_prices(with_nearest_misses(found, self.context, records, self.forecaster), self.gate, records)
 
 
@@ -223,7 +244,7 @@ def open_session(question: Question, how: How) -> Session:
     resolved, engine = chosen.resolved, chosen.engine
     identity = engine.identity()
     check_measurable(resolved.objective, identity.source, resolved.deployment.gpus)
-    forecaster = Forecaster(resolved.deployment, resolved.workloads, resolved.slo)
+    forecaster = forecaster_of(resolved)
     asked = how.baselines if how.rescue is None else (*how.baselines, how.rescue)
     baselines, launched = choose_baselines(resolved, asked, forecaster)
     if how.rescue is None:
@@ -248,15 +269,16 @@ def open_session(question: Question, how: How) -> Session:
         identity=identity,
         sampler=how.sampler,
         seed=how.seed,
-        predict=forecaster.predict,
+        predict=forecaster.shown,
         references=forecaster.references(baselines, launched, resolved.objective, resolved.space),
         defaults=resolved.defaults,
         vary=resolved.vary,
         max_answer_drift=resolved.max_answer_drift,
+        unmodelled=None if forecaster.stand_in is None else forecaster.stand_in.why,
     )
     asking = Asking(_run_folder(how, context), _card(context))
     earlier = earlier_runs(how.out, asking) if how.transfer else EarlierRuns()
-    gate = MemoryGate(context, forecaster, taught(earlier.runs, context.deployment))
+    gate = MemoryGate(context, forecaster, taught(earlier.runs, context.deployment, forecaster.stand_in))
     return Session(
         resolved=resolved,
         how=how,
@@ -265,7 +287,7 @@ def open_session(question: Question, how: How) -> Session:
         forecaster=forecaster,
         gate=gate,
         starts=TwinStarts(context, forecaster, gate),
-        proposer=_proposer(how.sampler, context, forecaster, gate),
+        proposer=_proposer(how.sampler, context, forecaster, gate, earlier),
         earlier=earlier,
         why_twin=chosen.why_twin,
     )
@@ -287,7 +309,9 @@ def _card(context: StudyContext) -> RunCard:
     )
 
 
-def _proposer(name: str, context: StudyContext, forecaster: Forecaster, gate: MemoryGate) -> Proposer:
+def _proposer(
+    name: str, context: StudyContext, forecaster: Forecaster, gate: MemoryGate, earlier: EarlierRuns
+) -> Proposer:
     """A sampler by name: advisor's own, or one of Optuna's.
 
     Raises:
@@ -298,7 +322,16 @@ def _proposer(name: str, context: StudyContext, forecaster: Forecaster, gate: Me
     if name != OWN_SAMPLER:
         return make_proposer(name, context.space, context.slo, context.value_of)
     prior = TwinPrior(forecaster, context.space, context.objective, context.slo)
-    sought = Sought(context.space, context.workloads, context.objective, context.slo, prior, context.baseline.config)
+    sought = Sought(
+        context.space,
+        context.workloads,
+        context.objective,
+        context.slo,
+        prior,
+        context.baseline.config,
+        belief_of(forecaster),
+        functools.cache(lambda: lessons(earlier.runs, prior, context.deployment)),
+    )
     return OwnProposer(sought, frontier=gate.frontier, admissible=gate.is_legal)
 
 

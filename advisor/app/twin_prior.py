@@ -15,8 +15,10 @@ from advisor.domain.objective import Objective, Slo
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.study import SearchSpace
 from advisor.domain.workload import Workload
-from advisor.search.prior import OBJECTIVE, Prior, joined, outputs
-from advisor.search.space import all_configs
+from advisor.search.expectation import MEAN_BELIEF
+from advisor.search.prior import OBJECTIVE, Prior, joined, outputs, rows_of
+from advisor.search.space import all_configs, rows_by_config
+from advisor.search.surrogate import Belief
 from advisor.twin.constants import ABSOLUTE_ERROR, KNOWN_ERROR, NOMINAL, TwinConstants
 from advisor.twin.ranking import Alike, Ranking, grouped, rank_groups
 
@@ -29,16 +31,32 @@ LEFT_OUT = np.array([0.08, 0.08, 0.0])
 LEFT_OUT_SD = np.array([0.12, 0.12, 0.1])
 MANY = 1024  # requests in flight that an open loop is taken to have at most
 
+GUESS = Belief(bias=1.0, local=0.25, constants=2.0)
+"""Of a stand-in for a twin: its level says nothing, and its form little."""
+
 PROBED = 200  # configurations on which a constant shows whether it matters at all
 LEAST_EFFECT = 1e-3
 MOST_SLOPE = 0.3  # beyond that a step over an edge, not a slope
 
 
+def belief_of(forecaster: Forecaster) -> Belief:
+    """How far a forecaster may be wrong."""
+    return MEAN_BELIEF if forecaster.stand_in is None else GUESS
+
+
 class TwinPrior:
     """Implements `PriorSource` for one study."""
 
-    def __init__(self, forecaster: Forecaster, space: SearchSpace, objective: Objective, slo: Slo) -> None:
+    def __init__(
+        self,
+        forecaster: Forecaster,
+        space: SearchSpace,
+        objective: Objective,
+        slo: Slo,
+        constants: tuple[TwinConstants, ...] | None = None,
+    ) -> None:
         self.forecaster, self.space, self.objective, self.slo = forecaster, space, objective, slo
+        self._constants = constants
         self._known: dict[ServingConfig, Prior] = {}
 
     def over_grid(self) -> Prior:
@@ -47,16 +65,25 @@ class TwinPrior:
 
     @cached_property
     def _grid(self) -> Prior:
-        return self._computed(all_configs(self.space))
+        return self.computed(all_configs(self.space))
+
+    def elsewhere(self, forecaster: Forecaster) -> TwinPrior:
+        """The beliefs about another deployment or other workloads, with slopes along the same constants."""
+        return TwinPrior(forecaster, self.space, self.objective, self.slo, self._that_matter)
 
     def at(self, configs: Sequence[ServingConfig]) -> Prior:
         """Of some configurations, on the grid or not."""
+        row_of = rows_by_config(self.space)
         for config in configs:
-            if config not in self._known:
-                self._known[config] = self._computed([config])
+            row = row_of.get(config)
+            if config not in self._known and row is None:
+                self._known[config] = self.computed([config])
+            elif row is not None:
+                self._known[config] = rows_of(self._grid, slice(row, row + 1))
         return joined([self._known[config] for config in configs], like=self._grid)
 
-    def _computed(self, configs: Sequence[ServingConfig]) -> Prior:
+    def computed(self, configs: Sequence[ServingConfig]) -> Prior:
+        """Of some configurations, all together."""
         groups = grouped(self.forecaster.twin, self.forecaster.deployment, configs)
         rankings = self._rankings(groups, NOMINAL)
         nominal = self._logs(rankings)
@@ -77,6 +104,8 @@ class TwinPrior:
     @cached_property
     def _that_matter(self) -> tuple[TwinConstants, ...]:
         """The nominal constants with one of them off by a standard deviation, for each that moves anything here."""
+        if self._constants is not None:
+            return self._constants
         everything = all_configs(self.space)
         probed = everything[:: max(1, len(everything) // PROBED)]
         groups = grouped(self.forecaster.twin, self.forecaster.deployment, probed)

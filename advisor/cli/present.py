@@ -67,10 +67,8 @@ def worth_launching(session: Session, output: OutputFormat) -> bool:
     if context.identity.source != "measured" or session.how.rescue is not None or session.is_begun():
         return True
     plan, screen = plan_view.plan_document(session), console.stderr()
-    screen.print(
-        f"At most {plan.max_launches} launches, about {plan.expected_hours:.1f} h of the node = "
-        f"{plan.expected_gpu_hours:.0f} GPU-hours; {plan_view.gain_text(plan.predicted_gain, context.baseline.name)}."
-    )
+    gain = "" if plan.unmodelled else f"; {plan_view.gain_text(plan.predicted_gain, context.baseline.name)}"
+    screen.print(f"At most {plan.max_launches} launches; time of the node: {plan_view.time_text(plan)}{gain}.")
     if plan.predicted_gain is None or plan.predicted_gain >= 1 + LEAST_GAIN:
         return True
     if output is OutputFormat.json:
@@ -96,6 +94,7 @@ def run(session: Session, output: OutputFormat) -> int:
     """
     from advisor.report import bundle, console, plan_view
     from advisor.report.progress import reporter_for
+    from advisor.report.study_notes import taught_text, unmodelled_text
     from advisor.report.summary import study_view
 
     cancel = Cancel()
@@ -107,6 +106,10 @@ def run(session: Session, output: OutputFormat) -> int:
         screen.print(session.forecaster.dialect.warning, markup=False)
     if said := plan_view.answers_text(session.context):
         screen.print(said, markup=False)
+    if session.context.unmodelled is not None:
+        screen.print(f"advisor: {unmodelled_text(session.context.unmodelled)}.", markup=False)
+    for text in (*session.earlier.notes, *([taught_text(session.taught_by)] if session.taught_by else [])):
+        screen.print(text, markup=False)
     with session.open_ledger() as ledger:
         with reporter_for(screen)(session.context, screen, ledger.records()) as reporter:
             summary = session.run(ledger, reporter, cancel)

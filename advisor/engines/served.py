@@ -166,11 +166,10 @@ class ServedEngine(ABC):
         if len(gpus) < deployment.gpus:
             seen = f"{len(gpus)} of {len(reading.gpus)} GPUs are visible" if reading.gpus else "there is no GPU"
             return f"{deployment.gpus} GPUs are needed and {seen}: use --tp, or CUDA_VISIBLE_DEVICES"
-        others = sorted({gpu.name for gpu in gpus[: deployment.gpus] if gpu.key != deployment.gpu})
+        others = sorted({gpu.name for gpu in gpus[: deployment.gpus] if gpu.system != deployment.gpu})
         if others:
-            keys = sorted({gpu.key for gpu in gpus if gpu.key})
-            way_out = f"use --gpu {keys[0]}" if keys else "their kernel times are not known here"
-            return f"the study is about {deployment.gpu}, and this machine has {', '.join(others)}: {way_out}"
+            here = ", ".join(others)
+            return f"the study is about {deployment.gpu}, and this machine has {here}: use --gpu {gpus[0].system}"
         return None
 
     def gpus(self, spec: LaunchSpec) -> tuple[Gpu, ...]:
@@ -323,7 +322,7 @@ class ServedServer(LaunchedServer):
 
     def __init__(self, launch: ServedLaunch, gpus: Sequence[Gpu], start: Start, on_event: OnEvent) -> None:
         self._engine, self._spec, self._spoken = launch.engine, launch.spec, launch.spoken
-        self._vocab_size = catalog.model_facts(self.deployment.model).vocab_size
+        self._vocab_size = catalog.vocabulary(self.deployment.model)
         self._probe = launch.engine.probe(self._spec.config, gpus)
         self._poller: Poller | None = None
         super().__init__(start, self._probe.take, on_event)

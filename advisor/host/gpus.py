@@ -59,6 +59,11 @@ class Gpu(StrictModel):
     compute_capability: tuple[int, int]
     nvlinks: int | None = Field(description="Links that are up; None where the driver does not tell")
 
+    @property
+    def system(self) -> str:
+        """The word for it in a study: its key, or one made of the driver's name where no table knows it."""
+        return self.key or re.sub(r"[^a-z0-9]+", "_", self.name.removeprefix("NVIDIA ").lower()).strip("_")
+
 
 class GpuReading(StrictModel):
     """Every GPU of this machine, or why there is none to see and what to do."""

@@ -17,7 +17,7 @@ from advisor.report.metric_rows import METRICS
 from advisor.report.page_style import CSS, SCRIPT
 from advisor.report.price_view import PRICES_NOTE, price_section
 from advisor.report.reproduce import reproduce
-from advisor.report.study_notes import ROBUST, answer_notes, robust_section
+from advisor.report.study_notes import ROBUST, answer_notes, knowledge_text, robust_section
 from advisor.report.summary import (
     LIMITS,
     baseline_text,
@@ -281,7 +281,7 @@ def _all_trials(summary: StudySummary, records: Sequence[TrialRecord]) -> Html:
     return tag(
         "section",
         tag("h2", "Every trial"),
-        tag("p", spent_text(summary)),
+        tag("p", f"{spent_text(summary)} {knowledge_text(summary)}".rstrip()),
         html_tables.trials_table(summary.results, records),
         class_="part trials",
         id="trials",

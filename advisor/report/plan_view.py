@@ -19,6 +19,7 @@ from advisor.domain.outcome import summary
 from advisor.domain.strict import StrictModel
 from advisor.report.console import banner, short_name, table, value_text
 from advisor.report.price_view import PRICES_NOTE, price_table
+from advisor.report.study_notes import taught_text, unmodelled_text
 from advisor.report.summary import LIMITS
 from advisor.search.stopping import confirmation_launches
 
@@ -40,10 +41,14 @@ class DryRun(StrictModel):
     confirmation_launches: int
     baselines: tuple[str, ...]
     starts: int
-    expected_hours: float
-    expected_gpu_hours: float
+    expected_hours: float | None = Field(description="Of the server; null where nothing can be predicted")
+    expected_gpu_hours: float | None
     predicted_gain: float | None = Field(
         description="Best over baseline as the twin expects it, 1.0 = equal; null where the baseline would not do"
+    )
+    taught_by: tuple[str, ...] = Field(description="Earlier runs that the search learns from, in words")
+    unmodelled: str | None = Field(
+        description="What the twin does not know of the deployment, so that nothing is predicted"
     )
 
 
@@ -157,10 +162,12 @@ def plan_document(session: Session) -> DryRun:
         max_launches=context.budget.max_launches,
         confirmation_launches=confirmation_launches(context.budget, len(context.workloads)),
         baselines=context.launched_baselines,
-        starts=session.starts.n,
+        starts=session.n_starts,
         expected_hours=hours,
-        expected_gpu_hours=hours * context.deployment.gpus,
+        expected_gpu_hours=None if hours is None else hours * context.deployment.gpus,
         predicted_gain=session.predicted_gain(),
+        taught_by=session.taught_by,
+        unmodelled=context.unmodelled,
     )
 
 
@@ -186,15 +193,13 @@ def plan_text(session: Session) -> RenderableType:
         "launches",
         f"at most {document.max_launches}, {document.confirmation_launches} of them kept for the confirmation",
     )
-    facts.add_row(
-        "first",
-        ", ".join([*(f"baseline {name}" for name in document.baselines), f"{document.starts} choices of the twin"]),
-    )
+    starts = [f"{document.starts} choices of the twin"] if document.starts else []
+    facts.add_row("first", ", ".join([*(f"baseline {name}" for name in document.baselines), *starts]))
     spent = "virtual, simulated in about a minute" if context.identity.source == "simulated" else "of the node"
-    facts.add_row(
-        "server time", f"about {document.expected_hours:.1f} h = {document.expected_gpu_hours:.0f} GPU-hours ({spent})"
-    )
-    facts.add_row("expected", gain_text(document.predicted_gain, context.baseline.name))
+    facts.add_row("server time", f"{time_text(document)} ({spent})")
+    facts.add_row("expected", expected_text(document, context.baseline.name))
+    if document.taught_by:
+        facts.add_row("learns from", taught_text(document.taught_by))
     facts.add_row("results", document.run_folder)
     return Group(banner(context.identity.source, context.identity.label, session.why_twin), Text(), facts)
 
@@ -210,6 +215,18 @@ def answers_text(context: StudyContext) -> str:
         f"{names} can change what the model says: each launch answers fixed prompts, and one that differs from the "
         f"baseline in more than {100 * context.max_answer_drift:.0f} % of them, beyond the noise, is not considered."
     )
+
+
+def time_text(plan: DryRun) -> str:
+    """Server time of the whole budget."""
+    if plan.expected_hours is None:
+        return "nobody can say"
+    return f"about {plan.expected_hours:.1f} h = {plan.expected_gpu_hours:.0f} GPU-hours"
+
+
+def expected_text(plan: DryRun, baseline: str) -> str:
+    """What the study is expected to win, or why nobody can say."""
+    return unmodelled_text(plan.unmodelled) if plan.unmodelled else gain_text(plan.predicted_gain, baseline)
 
 
 def gain_text(gain: float | None, baseline: str) -> str:

@@ -10,11 +10,13 @@ from advisor.app.exporting import Export
 from advisor.app.results import Result, StudySummary
 from advisor.domain.trial import TrialRecord
 from advisor.report.plan_view import DryRun
+from advisor.store.run_card import RunCard
 
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "result": Result,
     "summary": StudySummary,
     "outcome": TrialRecord,
+    "study": RunCard,
     "estimate": Estimate,
     "plan": Plan,
     "dry-run": DryRun,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -92,6 +94,24 @@ def answer_notes(check: AnswerCheck | None) -> list[str]:
             f"Not considered, because more than {100 * check.limit:.0f} % of the answers differ beyond that: {trials}."
         )
     return notes
+
+
+def knowledge_text(summary: StudySummary) -> str:
+    """What the search knew before its first launch beside the twin, in sentences; empty where that is nothing."""
+    unmodelled = f"There is {unmodelled_text(summary.unmodelled)}." if summary.unmodelled else ""
+    taught = taught_text(summary.taught_by) if summary.taught_by else ""
+    return " ".join(filter(None, (unmodelled, taught)))
+
+
+def taught_text(taught_by: Sequence[str]) -> str:
+    """Which earlier studies taught this one."""
+    n = len(taught_by)
+    return f"{n} earlier {'study' if n == 1 else 'studies'} taught this one: {'; '.join(taught_by)}."
+
+
+def unmodelled_text(why: str) -> str:
+    """That there is no twin of the deployment, and what follows."""
+    return f"no twin of this deployment ({why}): searched by measurement alone, nothing is predicted"
 
 
 def miss_text(miss: NearestMiss) -> str:

@@ -17,7 +17,7 @@ from advisor.report.console import short_name, table, value_text
 from advisor.report.goal_view import goal_notes, pareto_view
 from advisor.report.metric_rows import METRICS, NONE
 from advisor.report.price_view import PRICES_NOTE, price_table
-from advisor.report.study_notes import answer_notes, miss_text, outlook_text, robust_view
+from advisor.report.study_notes import answer_notes, knowledge_text, miss_text, outlook_text, robust_view
 
 LIMITS = {
     "gpu": "the GPUs: kernels are busy all the time",
@@ -80,7 +80,10 @@ def study_view(summary: StudySummary) -> RenderableType:
         parts += [Text(), Text(f"The memory law began with {summary.calibration}.")]
     front = pareto_view(summary)
     parts += [] if front is None else [Text(), front]
-    return Group(*parts, Text(), Text(spent_text(summary)))
+    parts += [Text(), Text(spent_text(summary))]
+    if knowledge := knowledge_text(summary):
+        parts.append(Text(knowledge))
+    return Group(*parts)
 
 
 def spent_text(summary: StudySummary) -> str:

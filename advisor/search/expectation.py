@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.study import SearchSpace
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
-from advisor.search.prior import OBJECTIVE, PriorSource, grid_places, log_output, outputs, places_of
-from advisor.search.surrogate import Belief, Design, Grid, Ladders, Surrogate, believing, fit
+from advisor.search.kinship import SERVER_AXES
+from advisor.search.prior import OBJECTIVE, Prior, PriorSource, grid_places, log_output, outputs, places_of
+from advisor.search.surrogate import Belief, Design, Grid, Ladders, Surrogate, believing, fit, joined
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -25,13 +26,25 @@ Rows = NDArray[np.int64]
 NOTHING_YET = 1.0  # log units below the best expected: stands for the incumbent while nothing keeps the limits
 MARGIN = 1.0  # standard deviations of a repeat: a winner must keep its limits when it is measured again
 OCTAVES_A_TASK = 3.0  # of ISL, OSL or load between workloads that teach each other little
-MEAN_BELIEF = Belief()  # the twin knows means ...
-TAIL_BELIEF = Belief(bias=0.5)  # ... and of a percentile only that it moves with the mean
+MEAN_BELIEF = Belief()
+TAIL_BIAS = 0.5  # the twin knows means, and of a percentile only that it moves with the mean
+ON_ONE_SERVER = np.zeros(SERVER_AXES)
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """Rows of one output that earlier studies measured, as errors of the twin's logarithm under their own workload."""
+
+    design: Design
+    residuals: Array
 
 
 @dataclass(frozen=True)
 class Sought:
-    """What is asked of every configuration, and what is believed before the first launch. `home` is the baseline."""
+    """What is asked of every configuration, and what is believed before the first launch.
+
+    `home` is the baseline; `lessons` gives, by output, what earlier studies taught, each time the same.
+    """
 
     space: SearchSpace
     workloads: tuple[Workload, ...]
@@ -39,6 +52,8 @@ class Sought:
     slo: Slo
     prior: PriorSource
     home: ServingConfig | None = None
+    belief: Belief = MEAN_BELIEF
+    lessons: Callable[[], Mapping[str, Lessons]] = dict
 
     @functools.cached_property
     def ladders(self) -> Ladders:
@@ -50,7 +65,7 @@ class Sought:
         """Rows of the whole grid by workload and output."""
         slopes = self.prior.over_grid().slopes
         return {
-            (workload.name, name): Grid(self.ladders, _task(workload), slopes[workload.name, name])
+            (workload.name, name): Grid(self.ladders, task(workload), ON_ONE_SERVER, slopes[workload.name, name])
             for workload in self.workloads
             for name in outputs(self.slo)
         }
@@ -133,10 +148,13 @@ def expectations(
         records: All trials so far.
         running: Launches not ended yet; they are taken to end as expected, so that nobody else goes there.
     """
-    seen = {name: _seen(sought, name, records) for name in outputs(sought.slo)}
-    learnt = {name: fit(each.design, each.residuals, _belief(name, sought.objective)) for name, each in seen.items()}
+    measured = [record for record in records if record.measured]
+    here = _Here.of(sought, [record.config for record in measured])
+    seen = {name: _seen(sought, name, measured, here) for name in outputs(sought.slo)}
+    learnt = {name: _learnt(sought, name, each) for name, each in seen.items()}
     if running:
-        learnt = {name: believing(each, _design(sought, name, running)) for name, each in learnt.items()}
+        there = _Here.of(sought, running)
+        learnt = {name: believing(each, there.design(sought, name)) for name, each in learnt.items()}
     log_limits = {limit.name: math.log(limit.limit_ms) for limit in sought.slo.limits}
     prior = sought.prior.over_grid()
     found = []
@@ -147,35 +165,54 @@ def expectations(
     return tuple(found)
 
 
-def _seen(sought: Sought, name: str, records: Sequence[TrialRecord]) -> Seen:
-    measured = [record for record in records if record.measured]
-    everything = _design(sought, name, [record.config for record in measured])
-    prior = sought.prior.at([record.config for record in measured])
+def _learnt(sought: Sought, name: str, seen: Seen) -> Surrogate:
+    """Earlier studies first: the own rows, which come last, choose the hyperparameters where there are many."""
+    belief, lessons = _belief(sought, name), sought.lessons().get(name)
+    if lessons is None:
+        return fit(seen.design, seen.residuals, belief)
+    return fit(joined(lessons.design, seen.design), np.concatenate([lessons.residuals, seen.residuals]), belief)
+
+
+def _seen(sought: Sought, name: str, measured: Sequence[TrialRecord], here: _Here) -> Seen:
+    everything = here.design(sought, name)
     n, n_workloads = len(measured), len(sought.workloads)
-    log_prior = np.array([prior.log_values[workload.name, name] for workload in sought.workloads]).reshape(-1)
+    log_prior = np.array([here.prior.log_values[workload.name, name] for workload in sought.workloads]).reshape(-1)
     log_value = np.array(
-        [[_measured(sought, name, record, workload) for record in measured] for workload in sought.workloads], float
+        [[log_measured(name, r, workload, sought.objective) for r in measured] for workload in sought.workloads], float
     ).reshape(-1)
     known = np.flatnonzero(np.isfinite(log_value - log_prior))
     workload = np.repeat(np.arange(n_workloads), n)
     return Seen(everything.rows(known), workload[known], log_prior[known], (log_value - log_prior)[known])
 
 
-def _measured(sought: Sought, name: str, record: TrialRecord, workload: Workload) -> float:
+def log_measured(name: str, record: TrialRecord, workload: Workload, objective: Objective) -> float:
+    """Natural logarithm of one output of a trial under a workload, NaN where it has none."""
     outcome = record.workload(workload.name)
-    value = None if outcome is None or outcome.metrics is None else log_output(name, outcome.metrics, sought.objective)
+    value = None if outcome is None or outcome.metrics is None else log_output(name, outcome.metrics, objective)
     return math.nan if value is None else value
 
 
-def _design(sought: Sought, name: str, configs: Sequence[ServingConfig]) -> Design:
-    """Rows of some configurations under every workload, one workload after the other."""
-    places, prior = places_of(sought.space, configs), sought.prior.at(configs)
-    tasks = [_task(workload) for workload in sought.workloads]
-    return Design(
-        places=np.tile(places, (len(tasks), 1)),
-        tasks=np.repeat(np.array(tasks), len(configs), axis=0),
-        slopes=np.concatenate([prior.slopes[workload.name, name] for workload in sought.workloads]),
-    )
+@dataclass(frozen=True, eq=False)
+class _Here:
+    """Some configurations: their places (n, d), and what is believed of them."""
+
+    places: Array
+    prior: Prior
+
+    @staticmethod
+    def of(sought: Sought, configs: Sequence[ServingConfig]) -> _Here:
+        return _Here(places_of(sought.space, configs), sought.prior.at(configs))
+
+    def design(self, sought: Sought, name: str) -> Design:
+        """Rows of them under every workload, one workload after the other."""
+        tasks, n = [task(workload) for workload in sought.workloads], len(self.places)
+        return Design(
+            places=np.tile(self.places, (len(tasks), 1)),
+            tasks=np.repeat(np.array(tasks), n, axis=0),
+            servers=np.tile(ON_ONE_SERVER, (n * len(tasks), 1)),
+            extra_sd=np.zeros(n * len(tasks)),
+            slopes=np.concatenate([self.prior.slopes[workload.name, name] for workload in sought.workloads]),
+        )
 
 
 def _incumbent(
@@ -192,12 +229,13 @@ def _incumbent(
     return float(expected[OBJECTIVE][kept].max()) if kept.any() else None
 
 
-def _task(workload: Workload) -> Array:
+def task(workload: Workload) -> Array:
     """Where a workload stands among others, in units of what makes them strangers, shape (3,)."""
     load = workload.concurrency or workload.request_rate_per_s or 1.0
     return np.log2([workload.isl, workload.osl, load]) / OCTAVES_A_TASK
 
 
-def _belief(name: str, objective: Objective) -> Belief:
-    told = objective.metric if name == OBJECTIVE else name
-    return TAIL_BELIEF if ":" in told and not told.endswith(":mean") else MEAN_BELIEF
+def _belief(sought: Sought, name: str) -> Belief:
+    told = sought.objective.metric if name == OBJECTIVE else name
+    is_tail = ":" in told and not told.endswith(":mean")
+    return replace(sought.belief, bias=max(sought.belief.bias, TAIL_BIAS)) if is_tail else sought.belief

@@ -17,6 +17,9 @@ OTHER_RELEASE = 0.3
 OTHER_KV_DTYPE = 0.3
 OCTAVE_OF_RANKS = 0.4  # of TP, PP or EP
 OTHER_ATTENTION = 0.4  # attention data parallelism on one side only
+OTHER_STUDY = 0.3  # another day, client and set of prompts, or a server that is not what it is called
+MOST_STUDIES = 6
+SERVER_AXES = 7 + MOST_STUDIES
 
 
 def is_kin(theirs: Deployment, ours: Deployment) -> bool:
@@ -24,8 +27,20 @@ def is_kin(theirs: Deployment, ours: Deployment) -> bool:
     return (theirs.model, theirs.quantization, theirs.engine) == (ours.model, ours.quantization, ours.engine)
 
 
-def standing(theirs: Deployment, ours: Deployment) -> Array:
-    """Where a deployment stands when ours is the origin, shape (7,)."""
+def standing(theirs: Deployment, ours: Deployment, study: int) -> Array:
+    """Where the server of an earlier study stands when ours is the origin, shape (SERVER_AXES,).
+
+    Args:
+        theirs: Its deployment.
+        ours: This study's.
+        study: Its number, below `MOST_STUDIES`: studies of one deployment still stand apart.
+    """
+    apart = np.zeros(MOST_STUDIES)
+    apart[study] = OTHER_STUDY
+    return np.concatenate([_differences(theirs, ours), apart])
+
+
+def _differences(theirs: Deployment, ours: Deployment) -> Array:
     return np.array(
         [
             OTHER_GPU * (theirs.gpu != ours.gpu),
@@ -38,8 +53,8 @@ def standing(theirs: Deployment, ours: Deployment) -> Array:
 
 
 def distance(theirs: Deployment, ours: Deployment) -> float:
-    """Length of `standing`; 0 where nothing that matters differs."""
-    return float(np.linalg.norm(standing(theirs, ours)))
+    """How much differs between two deployments, 0 where nothing that matters does."""
+    return float(np.linalg.norm(_differences(theirs, ours)))
 
 
 def _ranks(deployment: Deployment) -> tuple[int, int, int]:

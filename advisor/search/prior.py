@@ -51,7 +51,7 @@ class PriorSource(Protocol):
 
 def joined(priors: Sequence[Prior], like: Prior) -> Prior:
     """The rows of several priors as one with the keys of `like`; of none, one without rows."""
-    each = [*priors, _rows(like, slice(0, 0))]
+    each = [*priors, rows_of(like, slice(0, 0))]
     return Prior(
         log_values={key: np.concatenate([prior.log_values[key] for prior in each]) for key in like.log_values},
         slopes={key: np.concatenate([prior.slopes[key] for prior in each]) for key in like.slopes},
@@ -60,7 +60,8 @@ def joined(priors: Sequence[Prior], like: Prior) -> Prior:
     )
 
 
-def _rows(prior: Prior, which: slice) -> Prior:
+def rows_of(prior: Prior, which: slice) -> Prior:
+    """Some of its rows."""
     return Prior(
         log_values={key: value[which] for key, value in prior.log_values.items()},
         slopes={key: value[which] for key, value in prior.slopes.items()},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from advisor.memory.frontier import Frontier
 from advisor.search.admission import LEAST_P_FITS
 from advisor.search.expectation import Sought, expectations
 from advisor.search.prior import OBJECTIVE, places_of, steps_along
-from advisor.search.space import all_configs
+from advisor.search.space import all_configs, rows_by_config
 
 Array = NDArray[np.float64]
 
@@ -79,7 +79,8 @@ class OwnProposer:
         """Probability that a launch is measured at all, shape (N,); 0 where one was tried or nothing can be served."""
         prior, frontier = self.sought.prior.over_grid(), self.frontier(records)
         chance = frontier.p_fits(prior.margin_slopes, prior.margin_gib) * self._p_survives(records)
-        tried = (self._row_of.get(config) for config in (*(record.config for record in records), *running))
+        row_of = rows_by_config(self.sought.space)
+        tried = (row_of.get(config) for config in (*(record.config for record in records), *running))
         chance[[row for row in tried if row is not None]] = 0.0
         for workload in self.sought.workloads:
             chance[~np.isfinite(prior.log_values[workload.name, OBJECTIVE])] = 0.0
@@ -109,7 +110,3 @@ class OwnProposer:
             return np.zeros(len(self.sought.ladders.places))
         steps = steps_along(self.sought.space)
         return np.asarray(np.abs(self.sought.ladders.places - places_of(self.sought.space, [self.sought.home])) @ steps)
-
-    @functools.cached_property
-    def _row_of(self) -> Mapping[ServingConfig, int]:
-        return {config: row for row, config in enumerate(all_configs(self.sought.space))}

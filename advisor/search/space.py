@@ -229,6 +229,11 @@ def all_configs(space: SearchSpace) -> tuple[ServingConfig, ...]:
     return _grid(space).configs
 
 
+def rows_by_config(space: SearchSpace) -> Mapping[ServingConfig, int]:
+    """The row of every configuration in `all_configs`."""
+    return _grid(space).rows
+
+
 def columns(space: SearchSpace) -> dict[str, Column]:
     """The grid by dimension: one array per active dimension, shape (n_configs,), rows as in `all_configs`."""
     return dict(_grid(space).columns)
@@ -260,6 +265,10 @@ class _Grid:
         names = list(self.columns)
         rows = zip(*(column.tolist() for column in self.columns.values()), strict=True)
         return tuple(config_from_flat(dict(zip(names, row, strict=True))) for row in rows)
+
+    @functools.cached_property
+    def rows(self) -> dict[ServingConfig, int]:
+        return {config: row for row, config in enumerate(self.configs)}
 
 
 @functools.lru_cache(maxsize=8)

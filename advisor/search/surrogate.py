@@ -1,11 +1,12 @@
 """What launches teach about one output of the server: a Gaussian process over the error of the twin's logarithm.
 
     r(x) = log measured(x) - log twin(x)
-    cov(r(x), r(x')) = T(t, t') (b^2 + a^2 M(u, u')) + s^2 J(x) . J(x')
+    cov(r(x), r(x')) = V(v, v') (T(t, t') (b^2 + a^2 M(u, u')) + s^2 J(x) . J(x'))
 
 x        a configuration under a workload        n rows seen, N rows asked
 u (d,)   its place on the ladders, 0 to 1 each   M product over ladders of Matern 5/2, one length each
 t (m,)   the task: where its workload stands      T squared exponential of length 1; 1 within one task
+v (h,)   the server: where its deployment stands   V squared exponential of length 1 / doubt; 1 on one server
 J (K,)   how log twin(x) moves when constant k of the twin is off by one standard deviation
 b        what is off everywhere, such as a percentile against the mean that the twin knows
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,18 +33,24 @@ LOG_STEPS = (-0.9, -0.4, 0.4, 0.9)  # tried on one hyperparameter at a time
 LENGTH_STEPS = (-0.5, 0.5)
 SWEEPS = 2
 LEAST_RISE = 0.02  # of the log posterior, for another sweep
-N_SCALES = 3  # a, s and noise stand before the lengths
+N_SCALES = 4  # a, s, noise and doubt stand before the lengths
+DOUBT = 3
 MOST_ROWS_TO_CLIMB = 32  # more of them say little more about hyperparameters
 JITTER = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """Rows as the covariance sees them: `places` (n, d), `tasks` (n, m), `slopes` (n, K)."""
+    """Rows as the covariance sees them: `places` (n, d), `tasks` (n, m), `servers` (n, h), `slopes` (n, K).
+
+    `extra_sd` (n,) is the standard deviation that a row has beyond that of repeats, 0 for a launch of this study.
+    """
 
     places: Array
     tasks: Array
+    servers: Array
     slopes: Array
+    extra_sd: Array
 
     def __len__(self) -> int:
         return len(self.places)
@@ -55,7 +62,7 @@ class Design:
 
     def rows(self, which: Index | slice) -> Design:
         """Some of the rows."""
-        return Design(self.places[which], self.tasks[which], self.slopes[which])
+        return Design(*(each[which] for each in vars(self).values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +97,11 @@ class Ladders:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """All N rows of one task: a grid of ladders, so that sums over its kernel factorise."""
+    """All N rows of one task on one server: a grid of ladders, so that sums over its kernel factorise."""
 
     ladders: Ladders
     task: Array
+    server: Array
     slopes: Array
 
     def __len__(self) -> int:
@@ -106,13 +114,14 @@ class Grid:
 
     def rows(self, which: Index) -> Design:
         """Some of the rows."""
-        tasks = np.repeat(self.task[None, :], len(which), axis=0)
-        return Design(self.ladders.places[which], tasks, self.slopes[which])
+        n = len(which)
+        tasks, servers = np.tile(self.task, (n, 1)), np.tile(self.server, (n, 1))
+        return Design(self.ladders.places[which], tasks, servers, self.slopes[which], np.zeros(n))
 
 
 @dataclass(frozen=True)
 class Belief:
-    """What is believed of r before the first launch: medians of a, s, noise and lengths, and the fixed b.
+    """What is believed of r before the first launch: medians of a, s, noise, doubt and lengths, and the fixed b.
 
     The widths are standard deviations of their natural logarithms.
     """
@@ -121,16 +130,17 @@ class Belief:
     local: float = 0.12
     constants: float = 1.0
     noise: float = 0.02
+    doubt: float = 1.0
     length: float = 0.6
-    widths: tuple[float, float, float, float] = (0.7, 0.5, 0.4, 0.5)
+    widths: tuple[float, float, float, float, float] = (0.7, 0.5, 0.4, 1.0, 0.5)
 
     def log_medians(self, d: int) -> Array:
-        """theta (3 + d,): logarithms of a, s, noise and d lengths."""
-        return np.asarray(np.log([self.local, self.constants, self.noise, *[self.length] * d]))
+        """theta (4 + d,): logarithms of a, s, noise, doubt and d lengths."""
+        return np.asarray(np.log([self.local, self.constants, self.noise, self.doubt, *[self.length] * d]))
 
     def log_widths(self, d: int) -> Array:
         """Standard deviations of theta."""
-        return np.array([*self.widths[:3], *[self.widths[3]] * d])
+        return np.array([*self.widths[:N_SCALES], *[self.widths[N_SCALES]] * d])
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,20 +158,27 @@ class Surrogate:
         """Standard deviation of repeats, in units of r."""
         return math.exp(self.theta[2])
 
+    @property
+    def doubt(self) -> float:
+        """How far other servers stand off, in units of what was believed."""
+        return math.exp(self.theta[DOUBT])
+
     def mean_over(self, grid: Grid) -> Array:
         """Expected r of a whole grid, shape (N,)."""
         local, constants = np.exp(2 * self.theta[:2])
-        weights = self.weights * _alike(grid.task[None, :], self.seen.tasks)[0]
-        near = grid.ladders.sums(_matern, np.exp(self.theta[3:]), self.seen.places, weights)
-        linear = grid.slopes @ (constants * self.seen.slopes.T @ self.weights)
+        kin = self.weights * _alike(grid.server[None, :], self.seen.servers, self.doubt)[0]
+        weights = kin * _alike(grid.task[None, :], self.seen.tasks)[0]
+        near = grid.ladders.sums(_matern, np.exp(self.theta[N_SCALES:]), self.seen.places, weights)
+        linear = grid.slopes @ (constants * self.seen.slopes.T @ kin)
         return np.asarray(self.belief.bias**2 * weights.sum() + local * near + linear)
 
     def mean_and_sd(self, asked: Design) -> tuple[Array, Array]:
         """Expected r and its standard deviation without noise, shape (N,) each."""
         local, constants = np.exp(2 * self.theta[:2])
-        near = product(_matern, np.exp(self.theta[3:]), asked.places, self.seen.places)
+        near = product(_matern, np.exp(self.theta[N_SCALES:]), asked.places, self.seen.places)
         cross = _alike(asked.tasks, self.seen.tasks) * (self.belief.bias**2 + local * near)
         cross += constants * asked.slopes @ self.seen.slopes.T
+        cross *= _alike(asked.servers, self.seen.servers, self.doubt)
         explained = np.linalg.solve(self.factor, cross.T)
         variance = self.prior_sd(asked) ** 2 - (explained * explained).sum(axis=0)
         return cross @ self.weights, np.sqrt(np.maximum(variance, JITTER))
@@ -172,45 +189,46 @@ class Surrogate:
         return np.asarray(np.sqrt(self.belief.bias**2 + local + constants * asked.slope_squares))
 
 
-def fit(seen: Design, residuals: Array, belief: Belief, extra_noise: Array | None = None) -> Surrogate:
+def fit(seen: Design, residuals: Array, belief: Belief) -> Surrogate:
     """The surrogate at the most probable hyperparameters.
 
     Args:
         seen: Rows that were measured; repeats are rows of their own, and tell the noise.
         residuals: r, shape (n,).
         belief: Before the first launch.
-        extra_noise: Standard deviation that a row has beyond that of repeats, shape (n,).
     """
     n, d = seen.places.shape
-    extra = np.zeros(n) if extra_noise is None else extra_noise
     theta = belief.log_medians(d)
     if n > 1:
         last = slice(max(0, n - MOST_ROWS_TO_CLIMB), n)
-        theta = _climb(_log_posterior(seen.rows(last), residuals[last], belief, extra[last]), theta)
-    return _solved(seen, residuals, belief, theta, extra)
+        climbing = seen.rows(last)
+        fixed = () if (climbing.servers != climbing.servers[0]).any() else (DOUBT,)
+        theta = _climb(_log_posterior(climbing, residuals[last], belief), theta, fixed)
+    return _solved(seen, residuals, belief, theta)
 
 
 def believing(surrogate: Surrogate, asked: Design) -> Surrogate:
     """The surrogate as if rows had come out as expected: it knows more there and expects the same everywhere."""
-    theta, seen = surrogate.theta, _joined(surrogate.seen, asked)
+    theta, seen = surrogate.theta, joined(surrogate.seen, asked)
     residuals = surrogate.factor @ (surrogate.factor.T @ surrogate.weights)
     residuals = np.concatenate([residuals, surrogate.mean_and_sd(asked)[0]])
-    return _solved(seen, residuals, surrogate.belief, theta, np.zeros(len(seen)))
+    return _solved(seen, residuals, surrogate.belief, theta)
 
 
-def _solved(seen: Design, residuals: Array, belief: Belief, theta: Array, extra: Array) -> Surrogate:
-    factor = np.linalg.cholesky(_covariance_of(seen, belief, extra)(theta))
+def _solved(seen: Design, residuals: Array, belief: Belief, theta: Array) -> Surrogate:
+    factor = np.linalg.cholesky(_covariance_of(seen, belief)(theta))
     weights = np.linalg.solve(factor.T, np.linalg.solve(factor, residuals))
     return Surrogate(seen, belief, theta, np.asarray(weights), np.asarray(factor))
 
 
-def _joined(a: Design, b: Design) -> Design:
+def joined(a: Design, b: Design) -> Design:
+    """The rows of both, in order."""
     return Design(*(np.concatenate(pair) for pair in zip(vars(a).values(), vars(b).values(), strict=True)))
 
 
-def _log_posterior(seen: Design, residuals: Array, belief: Belief, extra: Array) -> Callable[[Array], float]:
+def _log_posterior(seen: Design, residuals: Array, belief: Belief) -> Callable[[Array], float]:
     """Log marginal likelihood plus log prior of theta, up to a constant."""
-    covariance = _covariance_of(seen, belief, extra)
+    covariance = _covariance_of(seen, belief)
     medians, widths = belief.log_medians(seen.places.shape[1]), belief.log_widths(seen.places.shape[1])
 
     def log_posterior(theta: Array) -> float:
@@ -222,26 +240,28 @@ def _log_posterior(seen: Design, residuals: Array, belief: Belief, extra: Array)
     return log_posterior
 
 
-def _covariance_of(seen: Design, belief: Belief, extra: Array) -> Callable[[Array], Array]:
+def _covariance_of(seen: Design, belief: Belief) -> Callable[[Array], Array]:
     """K (n, n) of the rows seen, noise included, as a function of theta."""
     distances = np.abs(seen.places[:, None, :] - seen.places[None, :, :])
     tasks, linear = _alike(seen.tasks, seen.tasks), seen.slopes @ seen.slopes.T
+    apart = _apart(seen.servers, seen.servers)
 
     def covariance(theta: Array) -> Array:
         local, constants, noise = np.exp(2 * theta[:3])
-        near = _matern(distances / np.exp(theta[3:])).prod(axis=2)
-        own = np.diag(noise + extra**2 + JITTER)
-        return np.asarray(tasks * (belief.bias**2 + local * near) + constants * linear + own)
+        near = _matern(distances / np.exp(theta[N_SCALES:])).prod(axis=2)
+        servers = np.exp(-0.5 * math.exp(2 * theta[DOUBT]) * apart)
+        own = np.diag(noise + seen.extra_sd**2 + JITTER)
+        return np.asarray(servers * (tasks * (belief.bias**2 + local * near) + constants * linear) + own)
 
     return covariance
 
 
-def _climb(log_posterior: Callable[[Array], float], start: Array) -> Array:
-    """The best point that steps along one coordinate at a time reach."""
+def _climb(log_posterior: Callable[[Array], float], start: Array, fixed: Sequence[int]) -> Array:
+    """The best point that steps along one coordinate at a time reach; some coordinates are left alone."""
     theta, best = start, log_posterior(start)
     for _ in range(SWEEPS):
         before = best
-        for k in range(len(theta)):
+        for k in [k for k in range(len(theta)) if k not in fixed]:
             for step in LOG_STEPS if k < N_SCALES else LENGTH_STEPS:
                 moved = theta.copy()
                 moved[k] += step
@@ -268,6 +288,12 @@ def _matern(distances: Array) -> Array:
     return np.asarray((1 + scaled + scaled * scaled / 3) * np.exp(-scaled))
 
 
-def _alike(tasks: Array, others: Array) -> Array:
-    """T of every pair, shape (N, n)."""
-    return np.asarray(np.exp(-0.5 * ((tasks[:, None, :] - others[None, :, :]) ** 2).sum(axis=2)))
+def _alike(tasks: Array, others: Array, doubt: float = 1.0) -> Array:
+    """T or V of every pair, shape (N, n)."""
+    return np.asarray(np.exp(-0.5 * doubt**2 * _apart(tasks, others)))
+
+
+def _apart(points: Array, others: Array) -> Array:
+    """Squared distance of every pair, shape (N, n)."""
+    own, theirs = (points**2).sum(axis=1), (others**2).sum(axis=1)
+    return np.asarray(np.maximum(0.0, own[:, None] + theirs[None, :] - 2 * points @ others.T))

@@ -25,6 +25,7 @@ CPU = "cpu"
 """Key of a machine that serves without a GPU."""
 # Assumed, for orders of magnitude only: two AVX-512 cores and their share of the memory's bandwidth.
 _CPU_GB_PER_S, _CPU_TFLOPS = 10.0, 0.15
+SMALL_VOCABULARY = 32_000  # no model in use knows fewer
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -99,6 +100,20 @@ def models() -> dict[str, ModelFacts]:
     return facts
 
 
+def described(name: str) -> ModelFacts | None:
+    """Architecture numbers of a model as `model_facts` finds them, None where nobody described it."""
+    try:
+        return model_facts(name)
+    except BadInput:
+        return None
+
+
+def vocabulary(model: str) -> int:
+    """Token ids that a model knows for certain: as described, else few."""
+    facts = described(model)
+    return SMALL_VOCABULARY if facts is None else facts.vocab_size
+
+
 def model_facts(name: str) -> ModelFacts:
     """Architecture numbers of a model; instruct and quantised variants share those of their base.
 
@@ -121,7 +136,8 @@ def model_facts(name: str) -> ModelFacts:
     hint = f" Near it: {', '.join(near)}." if near else ""
     raise BadInput(
         f"No architecture numbers for model {name!r}.{hint} Name one of the {len(known)} published models that "
-        "`advisor studies --models` lists, or a folder that holds the checkpoint's config.json."
+        "`advisor studies --models` lists, or a folder that holds the checkpoint's config.json. Where the weights are "
+        "on the disk of the machine that serves them, `advisor tune --engine trtllm` searches by measurement alone."
     )
 
 
@@ -148,6 +164,13 @@ def gpu_facts(name: str) -> GpuFacts:
     if name not in gpus():
         raise unknown_name("GPU", name, gpus())
     return gpus()[name]
+
+
+def nearest_gpu(gpu: GpuFacts) -> str:
+    """The key of a GPU system if it is known, else of the known one whose memory is nearest."""
+    if gpu.name in gpus():
+        return gpu.name
+    return min(gpus().values(), key=lambda known: (abs(known.memory_bytes - gpu.memory_bytes), known.name)).name
 
 
 @functools.cache
@@ -193,10 +216,13 @@ def step_tables(deployment: Deployment) -> StepTables:
     Raises:
         BadInput: unknown model or GPU.
     """
-    facts = model_facts(deployment.model)
     gpu_facts(deployment.gpu)
-    key = table_key(deployment, facts)
-    tables = _tables()
+    return tables_of(deployment, model_facts(deployment.model))
+
+
+def tables_of(deployment: Deployment, facts: ModelFacts) -> StepTables:
+    """The same for a model of these architecture numbers, whether or not its name is known."""
+    key, tables = table_key(deployment, facts), _tables()
     return tables[key] if key in tables else _roofline(key, facts)
 
 

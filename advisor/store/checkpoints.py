@@ -78,6 +78,15 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         )
 
 
+def weights_gib(folder: Path) -> float:
+    """GiB of the weights: as the index says, else of the files that are there; 0 where there are none."""
+    try:
+        names, total_bytes = _weight_files(folder)
+        return gib(total_bytes or sum((folder / name).stat().st_size for name in names))
+    except (BadInput, OSError):
+        return 0.0
+
+
 def declared_quantization(folder: Path) -> tuple[str | None, Quantization | None]:
     """As a checkpoint declares it, in capitals, and in advisor's words, if it has any.
 

@@ -63,7 +63,10 @@ class Twin:
     def times(self, deployment: Deployment) -> StepTimes:
         """Step times of a deployment."""
         if deployment.pp > 1:
-            raise BadInput(f"The twin has no data for pipeline parallelism (pp {deployment.pp}); use --pp 1.")
+            raise BadInput(
+                f"The twin has no data for pipeline parallelism (pp {deployment.pp}); use --pp 1, or tune by "
+                "measurement alone where the GPUs are: advisor tune --engine trtllm."
+            )
         return step_times(self.tables_for(deployment), self.facts.layers, self.constants)
 
     def memory_terms(self, deployment: Deployment) -> MemoryTerms:

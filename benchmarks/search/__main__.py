@@ -54,8 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         promise = CLASSES[each].promise if each in CLASSES else f"truths of {args.truth}"
         print(f"\n{each}: {promise}")
         print("\n".join(lines(scores[each])))
-        absent = [name for name, played in scores[each].items() if not played and entry(name).needs_twin]
-        print("".join(f"  {name} did not play: it needs a twin of the model\n" for name in absent), end="")
         verdicts = judged(each, scores[each])
         print("".join(f"  {verdict.text}\n" for verdict in verdicts), end="")
         missed += sum(not verdict.met for verdict in verdicts)

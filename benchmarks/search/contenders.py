@@ -13,15 +13,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from advisor.app.admission import LearntFrontier
-from advisor.app.twin_prior import TwinPrior
+from advisor.app.forecast import Forecaster
+from advisor.app.stand_in import stand_in
+from advisor.app.twin_prior import TwinPrior, belief_of
 from advisor.domain.errors import BadInput
 from advisor.domain.ports import Proposer
 from advisor.domain.serving_config import ServingConfig, config_from_flat
+from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
+from advisor.domain.units import GIB_BYTES
 from advisor.search.baselines import baseline_named
 from advisor.search.expectation import Sought
 from advisor.search.proposer import OwnProposer
 from advisor.search.space import completed, config_at, indices_of
+from advisor.store import catalog
 from advisor.store.stock_samplers import STOCK_SAMPLERS, OptunaProposer, StockSampler, derived_seed
 from advisor.store.telling import ValueOf
 from benchmarks.search.problems import Problem, named_baselines
@@ -48,7 +53,6 @@ class Entry:
         about: For the list of contenders.
         needs: Packages without which it is named as skipped.
         most_truths: Truths of a class that it plays at most, because it is slow; None for all.
-        needs_twin: True where it cannot play truths whose model no twin knows.
         is_optuna: True for the stock samplers that the targets compare with.
     """
 
@@ -57,7 +61,6 @@ class Entry:
     needs: tuple[str, ...] = ()
     most_truths: int | None = None
     is_optuna: bool = False
-    needs_twin: bool = False
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -191,14 +194,25 @@ def _single_shot(name: str) -> Callable[[Problem, int], Contender]:
 
 
 def _own(problem: Problem, seed: int) -> Contender:
-    assert problem.forecaster is not None
-    prior = TwinPrior(problem.forecaster, problem.space, problem.objective, problem.slo)
-    sought = Sought(problem.space, problem.workloads, problem.objective, problem.slo, prior, problem.baseline)
-    return Sampler(OwnProposer(sought, LearntFrontier(problem.forecaster)), seed)
+    forecaster = problem.forecaster or _guessing(problem)
+    prior = TwinPrior(forecaster, problem.space, problem.objective, problem.slo)
+    sought = Sought(
+        problem.space, problem.workloads, problem.objective, problem.slo, prior, problem.baseline, belief_of(forecaster)
+    )
+    return Sampler(OwnProposer(sought, LearntFrontier(forecaster)), seed)
+
+
+def _guessing(problem: Problem) -> Forecaster:
+    """From the size of the checkpoint and the GPU alone."""
+    gpu = changed(catalog.gpu_facts(problem.deployment.gpu), memory_bytes=round(problem.capacity_gib * GIB_BYTES))
+    nameless = changed(problem.deployment, model="unknown")
+    return Forecaster(
+        nameless, problem.workloads, stand_in=stand_in(nameless, gpu, None, problem.weights_gib, "nobody described it")
+    )
 
 
 CONTENDERS: dict[str, Entry] = {
-    OURS: Entry(_own, "advisor's own sampler", needs_twin=True),
+    OURS: Entry(_own, "advisor's own sampler"),
     "random": _stock("random", "random search"),
     "qmc": _stock("qmc", "scrambled Sobol points"),
     "tpe": Entry(

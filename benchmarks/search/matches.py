@@ -49,11 +49,9 @@ def outside_truth(path: str) -> Callable[[int], Truth]:
 
 
 def run(job: Job) -> tuple[Job, dict[str, Score]]:
-    """Play one truth: it is drawn once, and every contender meets it afresh; some need a twin."""
+    """Play one truth: it is drawn once, and every contender meets it afresh."""
     truth = outside_truth(job.truth_file)(job.seed) if job.truth_file else draw_truth(job.class_name, job.seed)
-    blind = truth.problem.forecaster is None
-    playing = [name for name in job.contenders if not (blind and entry(name).needs_twin)]
-    return job, {name: play(truth, entry(name).make(truth.problem, job.seed)) for name in playing}
+    return job, {name: play(truth, entry(name).make(truth.problem, job.seed)) for name in job.contenders}
 
 
 def jobs(classes: Sequence[str], contenders: Sequence[str], seeds: range, truth_file: str | None) -> list[Job]:

@@ -57,6 +57,8 @@ def session(
     baselines: tuple[str, ...] = (),
     resume: bool = False,
     max_probes: int | None = 0,
+    sampler: str = "random",
+    transfer: bool = True,
 ) -> Session:
     """Llama-3.1-8B on one H100 over 36 configurations; the baseline is the release's default, which is one of them."""
     (folder / "small.yaml").write_text(SPACE)
@@ -72,7 +74,13 @@ def session(
         gpu_hours=gpu_hours,
     )
     how = How(
-        engine="twin", baselines=baselines, out=folder / "out", resume=resume, sampler="random", max_probes=max_probes
+        engine="twin",
+        baselines=baselines,
+        out=folder / "out",
+        resume=resume,
+        sampler=sampler,
+        transfer=transfer,
+        max_probes=max_probes,
     )
     return dataclasses.replace(open_session(question, how), engine=engine)
 

@@ -99,7 +99,7 @@ def test_nothing_unreadable_is_fatal_and_everything_left_out_is_named(tmp_path: 
 
 def test_what_is_looked_at_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(earlier, "MOST_LOOKED_AT", 4)
-    monkeypatch.setattr(earlier, "MOST_RUNS", 2)
+    monkeypatch.setattr(earlier, "MOST_STUDIES", 2)
     for n in range(6):
         run(tmp_path, f"study{n}/run")
     assert len(find_earlier(tmp_path, asking(tmp_path)).runs) == 2

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from advisor.domain.units import GIB_BYTES
 from tests.end_to_end.machine import Machine
 from tests.end_to_end.soak import FAULTS, check, play
 from tests.host.waiting import until
+from tests.standin.equipment import MODEL
+from tests.store.checkpoint_folders import checkpoint
 
 
 def test_whatever_is_killed_the_study_ends_with_the_right_winner_and_leaves_nothing(tmp_path: Path) -> None:
@@ -117,3 +120,22 @@ def test_the_least_energy_is_found_by_the_counters_of_the_gpus(tmp_path: Path) -
     (result,) = json.loads(said)["results"]
     assert result["best"]["metrics"]["energy_j_per_million_tok"] > 0
     assert result["objective"]["metric"] == "energy_j_per_million_tok"
+
+
+def test_a_model_and_a_gpu_that_nobody_described_are_searched_by_measurement_alone(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, plays=MODEL)
+    config, size_bytes = {"architectures": ["MysteryForCausalLM"]}, round(15 * GIB_BYTES)
+    model = str(checkpoint(tmp_path / "mystery", config=config, total_bytes=size_bytes))
+    machine.standin.gpus.set(0, "name", "NVIDIA L99")
+    process = machine.started("--model", model, "--gpu", "l99", "--max-launches", "5")
+    said, heard = process.communicate()
+    assert process.returncode == 0, heard
+    machine.assert_nothing_is_left()
+    for text in (said, heard):
+        assert "searched by measurement alone, nothing is predicted" in " ".join(text.split())
+    records = machine.records()
+    assert [record["role"] for record in records].count("search") >= 1
+    assert all(record["memory_predicted_gib"] is None for record in records)
+    (result,) = machine.summary()["results"]
+    assert result["best"]["metrics"]["output_tok_per_s"] > 0
+    assert all(row["prediction"] is None for row in result["predicted_baselines"])

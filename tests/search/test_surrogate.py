@@ -20,12 +20,13 @@ BELIEF = Belief()
 def grid(rng: np.random.Generator, n_slopes: int = 3) -> Grid:
     ladders = [np.linspace(0, 1, n) for n in (5, 4, 3)]
     places = np.stack([axis.ravel() for axis in np.meshgrid(*ladders, indexing="ij")], axis=1)
-    return Grid(Ladders(places), np.array([0.3, 0.0]), rng.normal(0, 0.05, (len(places), n_slopes)))
+    return Grid(Ladders(places), np.array([0.3, 0.0]), np.zeros(2), rng.normal(0, 0.05, (len(places), n_slopes)))
 
 
 def seen_in(rng: np.random.Generator, asked: Grid, n: int) -> Design:
     rows = asked.rows(rng.choice(len(asked), n, replace=False))
-    return Design(rows.places, rows.tasks + rng.choice([0.0, 0.8], (n, 1)), rows.slopes)
+    tasks, servers = (part + rng.choice([0.0, 0.8], (n, 1)) for part in (rows.tasks, rows.servers))
+    return replace(rows, tasks=tasks, servers=servers, extra_sd=rng.choice([0.0, 0.1], n))
 
 
 def covariance(a: Design, b: Design, belief: Belief, theta: Array) -> Array:
@@ -35,12 +36,13 @@ def covariance(a: Design, b: Design, belief: Belief, theta: Array) -> Array:
     for i in range(len(a)):
         for j in range(len(b)):
             near = 1.0
-            for k, length in enumerate(np.exp(theta[3:])):
+            for k, length in enumerate(np.exp(theta[4:])):
                 distance = math.sqrt(5) * abs(a.places[i, k] - b.places[j, k]) / length
                 near *= (1 + distance + distance**2 / 3) * math.exp(-distance)
             task = math.exp(-0.5 * float(((a.tasks[i] - b.tasks[j]) ** 2).sum()))
+            server = math.exp(-0.5 * math.exp(2 * theta[3]) * float(((a.servers[i] - b.servers[j]) ** 2).sum()))
             own = belief.bias**2 + local**2 * near
-            found[i, j] = task * own + constants**2 * float(a.slopes[i] @ b.slopes[j])
+            found[i, j] = server * (task * own + constants**2 * float(a.slopes[i] @ b.slopes[j]))
     return found
 
 
@@ -51,7 +53,7 @@ def test_it_is_the_textbook_posterior(n: int) -> None:
     seen, residuals = seen_in(rng, asked, n), rng.normal(0, 0.1, n)
     found = fit(seen, residuals, BELIEF)
     some = asked.rows(np.arange(0, len(asked), 7))
-    K = covariance(seen, seen, BELIEF, found.theta) + found.noise**2 * np.eye(n)
+    K = covariance(seen, seen, BELIEF, found.theta) + np.diag(found.noise**2 + seen.extra_sd**2)
     cross = covariance(some, seen, BELIEF, found.theta)
     mean = cross @ np.linalg.solve(K, residuals)
     variance = np.diag(covariance(some, some, BELIEF, found.theta) - cross @ np.linalg.solve(K, cross.T))
@@ -88,7 +90,7 @@ def test_without_noise_what_was_seen_is_known() -> None:
     rng = np.random.default_rng(4)
     asked = grid(rng)
     seen, residuals = asked.rows(np.array([2, 30, 55])), np.array([0.1, -0.2, 0.05])
-    found = fit(seen, residuals, replace(BELIEF, noise=1e-5, widths=(0.7, 0.5, 1e-3, 0.5)))
+    found = fit(seen, residuals, replace(BELIEF, noise=1e-5, widths=(0.7, 0.5, 1e-3, 1.0, 0.5)))
     mean, sd = found.mean_and_sd(seen)
     assert np.allclose(mean, residuals, atol=1e-3)
     assert (sd < 1e-3).all()
@@ -96,7 +98,7 @@ def test_without_noise_what_was_seen_is_known() -> None:
 
 def test_a_constant_that_is_off_is_found_from_few_rows_and_corrects_all() -> None:
     rng = np.random.default_rng(5)
-    asked = Grid(grid(rng).ladders, np.zeros(1), rng.normal(0, 0.1, (60, 4)))
+    asked = Grid(grid(rng).ladders, np.zeros(1), np.zeros(1), rng.normal(0, 0.1, (60, 4)))
     off = np.array([1.5, -2.0, 0.0, 1.0])
     seen = rng.choice(60, 8, replace=False)
     found = fit(asked.rows(seen), asked.slopes[seen] @ off, BELIEF)
@@ -119,8 +121,29 @@ def test_a_row_said_to_be_uncertain_counts_less() -> None:
     asked = grid(rng)
     seen, residuals = asked.rows(np.array([10])), np.array([0.3])
     sure = fit(seen, residuals, BELIEF)
-    unsure = fit(seen, residuals, BELIEF, np.array([0.5]))
+    unsure = fit(replace(seen, extra_sd=np.array([0.5])), residuals, BELIEF)
     assert abs(unsure.mean_over(asked)[10]) < 0.5 * abs(sure.mean_over(asked)[10])
+
+
+def test_believing_keeps_what_is_uncertain() -> None:
+    rng = np.random.default_rng(9)
+    asked = grid(rng)
+    seen = replace(asked.rows(np.array([10, 44])), extra_sd=np.array([0.5, 0.0]))
+    found = fit(seen, np.array([0.3, -0.1]), BELIEF)
+    more = believing(found, asked.rows(np.array([30])))
+    assert np.allclose(found.mean_over(asked), more.mean_over(asked), atol=1e-6)
+
+
+def test_a_neighbour_teaches_less_than_the_server_itself_and_a_stranger_nothing() -> None:
+    rng = np.random.default_rng(10)
+    asked = grid(rng)
+    seen, residuals = asked.rows(np.array([2, 30, 55])), np.array([0.2, 0.2, 0.2])
+    near, kin, stranger = (
+        fit(replace(seen, servers=np.full((3, 2), apart)), residuals, BELIEF).mean_over(asked)[30]
+        for apart in (0.0, 0.7, 9.0)
+    )
+    assert near > kin > 0.02
+    assert abs(stranger) < 1e-6
 
 
 def test_a_surrogate_of_nothing_expects_what_the_twin_says() -> None:

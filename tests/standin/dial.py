@@ -36,6 +36,8 @@ class Dial:
     """Real seconds that the phases of a start last, all together."""
     stats_wait_s: float = 0.05
     """Longest wait of `/metrics` for a first entry (upstream: 2 s)."""
+    plays: str | None = None
+    """Model whose times and sizes it has, whatever it serves; pipeline stages are then played as tensor parallelism."""
     faults: tuple[Fault, ...] = field(default=())
 
 

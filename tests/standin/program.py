@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.outcome import Phase
 from advisor.memory.law import MemoryTerms
@@ -141,8 +142,8 @@ class Run:
         s = self.settings
         self.log.info("Using LLM with PyTorch backend")
         try:
-            deployment = s.deployment(self.dial.gpu)
-            facts = catalog.model_facts(s.model)
+            deployment = s.deployment(self.dial.gpu, self.dial.plays)
+            facts = catalog.model_facts(deployment.model)
             twin = Twin(
                 facts, catalog.step_tables, constants=draw_world(self.dial.world), ladder_rule=self.release.ladder
             )
@@ -191,14 +192,17 @@ class Run:
             RankMemory(gpus, rank, gpu, pid)
             for rank, (gpu, pid) in enumerate(zip(visible, self.workers.pids, strict=False))
         ]
-        terms = twin.memory_terms(s.deployment(self.dial.gpu))
-        return self._started(twin, terms, self.workers, twin.facts.max_position or _USUAL_CONTEXT_TOKENS)
+        deployment = self.settings.deployment(self.dial.gpu, self.dial.plays)
+        terms = twin.memory_terms(deployment)
+        return self._started(twin, deployment, terms, self.workers, twin.facts.max_position or _USUAL_CONTEXT_TOKENS)
 
-    def _started(self, twin: Twin, terms: MemoryTerms, workers: Workers, window: int) -> Serving:
+    def _started(
+        self, twin: Twin, deployment: Deployment, terms: MemoryTerms, workers: Workers, window: int
+    ) -> Serving:
         """Go through the start; the server that came up."""
         law = Law(terms, self.settings, twin.constants)
         started = Startup(self.context, law, self.ranks, self._pause, window).run()
-        times = twin.times(self.settings.deployment(self.dial.gpu))
+        times = twin.times(deployment)
         return Serving(self.context, started, times, law, self.ranks, workers)
 
     # -- time and faults of a start ----------------------------------------------------------------------------------

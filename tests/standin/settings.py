@@ -72,15 +72,16 @@ class Settings:
         named = {name: value for name, value in vars(self).items() if name not in ("release", "notes")}
         return {"release": self.release.key, **named, "graph_sizes": list(self.graph_sizes)}
 
-    def deployment(self, gpu: str) -> Deployment:
-        """What the twin is asked about."""
+    def deployment(self, gpu: str, plays: str | None = None) -> Deployment:
+        """What the twin is asked about; `plays` as in `Dial`."""
+        model = plays or self.model
         return Deployment(
-            model=self.model,
-            quantization=quantization_of(self.model),
+            model=model,
+            quantization=quantization_of(model),
             gpu=gpu,
             gpus=self.n_ranks,
-            tp=self.tp,
-            pp=self.pp,
+            tp=self.n_ranks if plays else self.tp,
+            pp=1 if plays else self.pp,
             ep=self.ep,
             attention_dp=self.attention_dp,
             graph_padding=self.graph_padding,

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from advisor.domain.deployment import Deployment
 from advisor.domain.units import from_gib, gib
 from advisor.memory.constants import VLLM_MEMORY
 from advisor.memory.law import MemoryTerms
@@ -241,12 +242,13 @@ class VllmRun(Run):
         }
         self.log.server(f"non-default args: {said}")
 
-    def _started(self, twin: Twin, terms: MemoryTerms, workers: Workers, window: int) -> Serving:
+    def _started(
+        self, twin: Twin, deployment: Deployment, terms: MemoryTerms, workers: Workers, window: int
+    ) -> Serving:
         law = VllmLaw(terms, self.settings, twin.constants)
         (rank,) = self.ranks
         started = VllmStartup(self.context, law, rank, self._pause).run()
-        times = twin.times(self.settings.deployment(self.dial.gpu))
-        return VllmServing(self.context, started, times, law, self.ranks, workers)
+        return VllmServing(self.context, started, twin.times(deployment), law, self.ranks, workers)
 
 
 def main(argv: list[str]) -> int:

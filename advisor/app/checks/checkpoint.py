@@ -178,7 +178,7 @@ def _fit(facts: Facts) -> Iterator[Finding]:
     fit, wanted = facts.weights.fit, facts.wanted
     found = facts.weights.checkpoint
     if wanted.unresolved is not None and (found is None or found.trouble is None):
-        why = "Without a model, a GPU and a layout that advisor knows, it can predict nothing, and launches nothing."
+        why = "Without a model, a GPU and a layout that advisor knows, it can predict nothing."
         way = Way(what="Say what is missing: --model, --gpu, --tp, --quant, or a whole study with --study.")
         yield miss("checkpoint.fit", wanted.unresolved, why, way)
     if fit is None or wanted.deployment is None:

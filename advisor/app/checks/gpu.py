@@ -93,13 +93,13 @@ def _kind(facts: Facts) -> Iterator[Finding]:
         )
         yield warning("gpu.kind", what, why, way)
     elif not keys:
-        why = "No kernel times of this GPU are known here, so advisor cannot predict or tune for it."
+        why = "No kernel times of this GPU are known here: advisor predicts nothing, and tunes by measurement alone."
         yield warning(
             "gpu.kind",
             what,
             why,
             Way(
-                what="Tune on the simulator for the nearest GPU that it knows, and run verify.sh here:",
+                what="Name it in a study (--gpu); or simulate the nearest GPU that it knows, and run verify.sh here:",
                 commands=("advisor tune --engine twin --gpu h100_sxm --isl 4096 --osl 1024",),
             ),
         )
