@@ -46,6 +46,7 @@ class StudyContext:
     predict: Predict
     references: dict[str, float]
     defaults: Defaults
+    early_stop: bool = True
 
     @property
     def max_seq_len(self) -> int:

@@ -8,7 +8,16 @@ from collections.abc import Callable
 from advisor.app.engines import load_engine
 from advisor.domain.errors import BadInput, EngineFailed
 from advisor.domain.measurement import EffectiveSettings, LoadPoint, MemoryReport, ProfiledMemory, WorkloadOutcome
-from advisor.domain.outcome import RETRIED_ONCE, BadConfig, Evidence, Infrastructure, Measured, Outcome, Unhealthy
+from advisor.domain.outcome import (
+    RETRIED_ONCE,
+    BadConfig,
+    Evidence,
+    Hopeless,
+    Infrastructure,
+    Measured,
+    Outcome,
+    Unhealthy,
+)
 from advisor.domain.ports import (
     Engine,
     EvidenceStore,
@@ -16,13 +25,13 @@ from advisor.domain.ports import (
     NoEvidence,
     OnEvent,
     RunningServer,
-    Stop,
     TrialEvent,
     TrialRequest,
 )
 from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import PhaseTiming, TrialRecord
 from advisor.domain.workload import Workload
+from advisor.search.hopeless import Watch
 from advisor.search.loads import at_load, best_load, next_load, worst_excess
 
 LOAD_SEED = 61  # more than a study has workloads; times the loads of one of them below the referee's
@@ -43,7 +52,6 @@ def silent(_: TrialEvent) -> None:
 def run_trial(
     request: TrialRequest,
     engine: Engine | None = None,
-    stop: Stop = never,
     on_event: OnEvent = silent,
     evidence: EvidenceStore | None = None,
 ) -> TrialRecord:
@@ -52,16 +60,15 @@ def run_trial(
     Args:
         request: All there is to know, serialisable.
         engine: The engine when the caller has it already; else it is loaded by the request's name.
-        stop: Sees partial results and may end a benchmark early.
         on_event: Called as phases pass and numbers settle.
         evidence: Takes the command line, the configuration file and the per-request samples.
     """
     engine = engine or load_engine(request.engine)
     evidence = evidence or NoEvidence()
-    launch = _launch(request, engine, stop, on_event, evidence)
+    launch = _launch(request, engine, on_event, evidence)
     n_attempts = int(launch.started)
     if launch.is_worth_another and request.max_attempts > 1:
-        launch, n_attempts = _launch(request, engine, stop, on_event, evidence), 2
+        launch, n_attempts = _launch(request, engine, on_event, evidence), 2
     identity = engine.identity()
     return TrialRecord(
         number=request.number,
@@ -97,7 +104,7 @@ class _Launch(StrictModel):
         return transient or isinstance(self.outcome, RETRIED_ONCE)
 
 
-def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: EvidenceStore) -> _Launch:
+def _launch(request: TrialRequest, engine: Engine, on_event: OnEvent, evidence: EvidenceStore) -> _Launch:
     spec = request.spec
     try:
         prepared = engine.prepare(spec)
@@ -114,11 +121,11 @@ def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent
         loads: list[PhaseTiming] = []
         if outcome is None and spec.fidelity == "full":
             began_s = time.monotonic()
-            measured, outcome = _measure(server, request, engine, stop, on_event, evidence)
+            measured, outcome = _measure(server, request, engine, on_event, evidence)
             if server.endpoint is not None:  # real time passed, which only we can tell
                 loads.append(PhaseTiming(name="serve", duration_s=time.monotonic() - began_s))
         return _Launch(
-            outcome=outcome or Measured(),
+            outcome=outcome or hopeless(measured) or Measured(),
             workloads=measured,
             phases=(*server.phases(), *loads),
             effective=server.effective(),
@@ -146,11 +153,15 @@ def judged(measured: WorkloadOutcome) -> Outcome | None:
         return Unhealthy(reason=f"{measured.workload}: {measured.note or f'{measured.n_short} requests fell short'}")
     if measured.client is not None and measured.client.saturated:
         return Infrastructure(reason=f"{measured.workload}: {measured.note or 'the client was the limit'}")
-    if measured.stopped_early:
-        return Unhealthy(reason=f"{measured.workload} was stopped early: {measured.note or 'hopeless'}")
-    if measured.metrics is None:
+    if measured.metrics is None and not measured.stopped_early:
         return Infrastructure(reason=measured.note or f"{measured.workload} could not be measured")
     return None
+
+
+def hopeless(workloads: tuple[WorkloadOutcome, ...]) -> Hopeless | None:
+    """The verdict on a launch whose server did well, if some of its benchmarks were stopped early."""
+    stopped = [f"{each.workload}: {each.note}" for each in workloads if each.stopped_early]
+    return Hopeless(reason="; ".join(stopped)) if stopped else None
 
 
 def _text(error: Exception) -> str:
@@ -194,8 +205,17 @@ def _at_best_load(
     return changed(tried[best], workload=workload.name, concurrency=best, loads=loads), None
 
 
+def _watch(request: TrialRequest, workload: Workload) -> Watch | None:
+    """The rule that stops a benchmark of a workload, None where it has nothing to beat."""
+    to_beat = next((each for each in request.incumbents if each.workload == workload.name), None)
+    if to_beat is None:
+        return None
+    deployed = request.spec.deployment.with_options(request.spec.config.options)
+    return Watch(to_beat, request.goal, request.spec.slo, deployed.gpus, workload.concurrency)
+
+
 def _measure(
-    server: RunningServer, request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: EvidenceStore
+    server: RunningServer, request: TrialRequest, engine: Engine, on_event: OnEvent, evidence: EvidenceStore
 ) -> tuple[tuple[WorkloadOutcome, ...], Outcome | None]:
     """Every workload in turn, in the study's order; what was measured before a crash stays valid."""
     measurer = engine.measurer()
@@ -206,7 +226,12 @@ def _measure(
         seed = request.spec.seed * 1009 + place
 
         def measure(loaded: Workload, n_before: int, seed: int = seed) -> WorkloadOutcome:
-            return measurer.measure(server, loaded, seed + LOAD_SEED * n_before, stop, on_event, evidence)
+            watch = _watch(request, loaded)
+            stop = watch or never
+            outcome = measurer.measure(server, loaded, seed + LOAD_SEED * n_before, stop, on_event, evidence)
+            if watch is None or not outcome.stopped_early:
+                return outcome
+            return changed(outcome, note=watch.reason, so_far=watch.so_far)
 
         try:
             done[place] = measure(workload, 0)

@@ -63,6 +63,7 @@ class How(StrictModel):
     storage: str | None = None
     resume: bool = False
     top_n: int = Field(default=5, ge=1)
+    early_stop: bool = True
 
     @property
     def engine_options(self) -> dict[str, dict[str, OptionValue]]:
@@ -228,6 +229,7 @@ def open_session(question: Question, how: How) -> Session:
         predict=forecaster.predict,
         references=forecaster.references(baselines, launched, resolved.objective, resolved.space),
         defaults=resolved.defaults,
+        early_stop=how.early_stop,
     )
     gate = MemoryGate(context, forecaster)
     return Session(

@@ -71,6 +71,13 @@ def tune(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this run where it stopped.", rich_help_panel=opt.BUDGET)
     ] = False,
+    early_stop: Annotated[
+        bool,
+        typer.Option(
+            help="Stop benchmarks that cannot beat the best so far; baseline and confirmation are always whole.",
+            rich_help_panel=opt.BUDGET,
+        ),
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, launch nothing.", rich_help_panel=opt.BUDGET)
     ] = False,
@@ -135,6 +142,7 @@ def tune(
         storage=storage,
         resume=resume,
         top_n=top_n,
+        early_stop=early_stop,
     )
     session = tuning.open_session(asked, how)
     if dry_run:

@@ -137,6 +137,18 @@ class LoadPoint(StrictModel):
     metrics: Metrics
 
 
+class SoFar(StrictModel):
+    """What a benchmark showed until it was stopped. No measurement: it never stands where one is asked for."""
+
+    n_done: int = Field(ge=0)
+    n_requests: int = Field(ge=1)
+    metrics: Metrics = Field(description="Of the batches that were complete; see `bound`")
+    bound: bool = Field(description="True before the first batch: then no ending of the run could be better than these")
+    interval: tuple[float, float] | None = Field(
+        default=None, description="95 % interval of the objective of the whole run, from batches in their steady state"
+    )
+
+
 class WorkloadOutcome(StrictModel):
     """One workload on one launch: its metrics, or why there are none."""
 
@@ -149,6 +161,7 @@ class WorkloadOutcome(StrictModel):
     seed: int
     n_short: int = Field(default=0, ge=0, description="Requests that the server did not answer with their tokens")
     stopped_early: bool = False
+    so_far: SoFar | None = Field(default=None, description="Where it was stopped for being hopeless")
     note: str | None = None
     warm_up: WarmUp | None = None
     client: ClientReport | None = None

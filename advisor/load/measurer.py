@@ -28,12 +28,11 @@ from advisor.load.requests import Load, make_load
 from advisor.load.run import LoadRun
 from advisor.load.target import Target
 from advisor.load.warm_up import MAX_ROUNDS, warm_up
-from advisor.metrics.confidence import batch_means_interval
+from advisor.metrics.confidence import batch_means_interval, batch_size
 from advisor.metrics.definitions import compute
 
 RUNS_PER_SEED = 8  # the measurement, up to five rounds before it, and the question whether the server still answers
 STILL_THERE_S = 30.0
-OPEN_LOOP_BATCHES, OPEN_LOOP_BATCH = 10, 4  # how many, and least requests of one
 
 
 @runtime_checkable
@@ -187,7 +186,7 @@ class _Benchmark:
     def ci95(self) -> tuple[float, float] | None:
         """Of output tok/s, by batches of one wave each."""
         samples = self.run.samples()
-        per_batch = self.workload.concurrency or max(OPEN_LOOP_BATCH, self.load.n_requests // OPEN_LOOP_BATCHES)
+        per_batch = batch_size(self.workload.concurrency, self.load.n_requests)
         interval = batch_means_interval(samples["sent_ms"], samples["done_ms"], samples["n_output"], per_batch)
         return (interval.low, interval.high) if interval else None
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from advisor.domain.normal import normal_cdf, normal_pdf
-from advisor.domain.outcome import Measured, OutOfMemory, Unhealthy
+from advisor.domain.outcome import Hopeless, Measured, OutOfMemory, Unhealthy
 from advisor.domain.trial import TrialRecord
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
 from advisor.memory.law import STAGES, MemoryBudget
@@ -138,10 +138,10 @@ def observed(record: TrialRecord, law: Law, constants: MemoryConstants) -> Obser
         predicted, J = sensitivities(law, constants, stage)
         whole = stage is not None and record.source == "simulated"
         return Observation(J, float(predicted), -outcome.short_gib, "exact" if whole else "at_most")
-    if not isinstance(outcome, (Measured, Unhealthy)):
+    if not isinstance(outcome, (Measured, Hopeless, Unhealthy)):
         return None
     report = record.memory_measured_gib
-    if report is not None and isinstance(outcome, Measured):
+    if report is not None and record.served:
         predicted, J = sensitivities(law, constants, SERVE)
         seen: Kind = "exact" if record.source == "simulated" else "at_least"
         return Observation(J, float(predicted), report.headroom, seen)

@@ -101,6 +101,17 @@ def mean_interval(
 
 MIN_BATCHES = 5
 MAX_BATCHES = 20
+OPEN_LOOP_BATCHES, OPEN_LOOP_BATCH = 10, 4  # how many, and least requests of one
+BATCH_NOISE = 0.02  # of one batch against the next, until enough of them tell
+BATCH_NOISE_DOF = 4  # what that weighs beside the batches themselves
+
+
+def batch_size(concurrency: int | None, n_requests: int) -> int:
+    """Requests of one batch: a tenth of an open loop; of a closed one its concurrency.
+
+    Requests that started together end together and are one observation.
+    """
+    return concurrency or max(OPEN_LOOP_BATCH, n_requests // OPEN_LOOP_BATCHES)
 
 
 def batch_means_interval(
@@ -113,15 +124,14 @@ def batch_means_interval(
     """Interval of the output tok/s of one run, from batches of requests in the order in which they end.
 
     Batches follow each other without gaps; how far each is from their common ratio of tokens to seconds is the noise of
-    one batch (delta method, Student's t). The first and the last, ramp-up and tail, differ by design and are left out
-    of the noise, not of the throughput. It speaks of this launch alone: how launches differ, only repeats tell.
+    one batch. The first and the last, ramp-up and tail, differ by design and are left out of the noise, not of the
+    throughput. It speaks of this launch alone: how launches differ, only repeats tell.
 
     Args:
         sent_ms: Send times, shape (n_requests,), ms.
         done_ms: End times.
         n_output: Output tokens.
-        per_batch: Least requests of a batch; in a closed loop its concurrency, since requests that started together
-            end together and are one observation.
+        per_batch: Least requests of a batch; see `batch_size`.
         level: Of the interval.
 
     Returns:
@@ -134,7 +144,42 @@ def batch_means_interval(
     tokens = np.array([n_output[batch].sum() for batch in batches], np.float64)
     seconds = np.diff([done_ms[batch[-1]] for batch in batches], prepend=sent_ms.min()) / 1e3
     rate = float(tokens.sum() / seconds.sum())
-    steady, steady_s = tokens[1:-1], seconds[1:-1]
-    noise = float(np.std(steady - steady.sum() / steady_s.sum() * steady_s, ddof=1) / steady.mean())
-    half = rate * noise * student_t_quantile(0.5 + level / 2, n_batches - 3) / math.sqrt(n_batches)
+    steady, noise = _mean_and_noise(tokens[1:-1], seconds[1:-1])
+    half = rate * noise / steady * student_t_quantile(0.5 + level / 2, n_batches - 3) / math.sqrt(n_batches)
     return Interval(estimate=rate, low=max(0.0, rate - half), high=rate + half, level=level)
+
+
+def unfinished_interval(
+    values: Sequence[float], weights: Sequence[float], n_batches: float, level: float = 0.95
+) -> Interval | None:
+    """Interval of a metric of a whole run, while it runs: ramp-up as it was, the rest like the batches after it.
+
+    With few batches their noise is a posterior mean: `BATCH_NOISE` counts as four more of them.
+
+    Args:
+        values: Of the batches so far, in order; the first holds the ramp-up.
+        weights: Seconds of each where the metric is a rate, requests where it is a latency.
+        n_batches: Of the whole run.
+        level: Of the interval.
+
+    Returns:
+        None before the second batch.
+    """
+    n = len(values) - 1
+    if n < 1:
+        return None
+    v, w = np.asarray(values, np.float64), np.asarray(weights, np.float64)
+    steady, noise = _mean_and_noise(v[1:] * w[1:], w[1:])
+    dof = BATCH_NOISE_DOF + n - 1
+    noise = math.sqrt((BATCH_NOISE_DOF * (BATCH_NOISE * steady) ** 2 + (n - 1) * noise**2) / dof)
+    rest = float(w[1:].mean()) * max(n, n_batches - 1)
+    share = rest / (rest + float(w[0]))
+    estimate = share * steady + (1 - share) * float(v[0])
+    half = share * noise * student_t_quantile(0.5 + level / 2, dof) / math.sqrt(n)
+    return Interval(estimate=estimate, low=max(0.0, estimate - half), high=estimate + half, level=level)
+
+
+def _mean_and_noise(sums: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean of batches, sum over weight, and the deviation of one about it (delta method), 0 for a single one."""
+    mean = float(sums.sum() / weights.sum())
+    return mean, float(np.std(sums - mean * weights, ddof=1) / weights.mean()) if sums.size > 1 else 0.0

@@ -17,7 +17,7 @@ from advisor.report.markup import Html, copyable, join, tag
 from advisor.report.metric_rows import METRICS
 from advisor.report.page_style import CSS, SCRIPT
 from advisor.report.reproduce import reproduce
-from advisor.report.study_notes import ROBUST, outlook_text, robust_section
+from advisor.report.study_notes import ROBUST, counts_text, outlook_text, robust_section
 from advisor.report.summary import (
     LIMITS,
     STOPPED,
@@ -275,15 +275,11 @@ def _predicted(result: Result) -> Html:
 
 
 def _all_trials(summary: StudySummary, records: Sequence[TrialRecord]) -> Html:
-    counts = summary.counts
     why = STOPPED.get(summary.stopped_by, summary.stopped_by)
     spent = f"{span_text(summary.duration_s)} of server time" + (
         " (simulated)" if summary.source == "simulated" else ""
     )
-    said = (
-        f"{counts.trials} trials, {counts.launches} launches: {counts.oom} out of memory, {counts.rejected} rejected "
-        f"before launch, {counts.failed} failed; {spent}. Ended because {why}. {outlook_text(summary)}"
-    ).rstrip()
+    said = (f"{counts_text(summary.counts)}; {spent}. Ended because {why}. {outlook_text(summary)}").rstrip()
     return tag(
         "section",
         tag("h2", "Every trial"),

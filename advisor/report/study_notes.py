@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import RenderableType
 from rich.text import Text
 
-from advisor.app.results import StudySummary
+from advisor.app.results import Counts, StudySummary
 from advisor.app.robustness import RobustChoice
 from advisor.domain.measurement import MemoryReport, Source
 from advisor.report.console import table
@@ -17,6 +17,15 @@ from advisor.search.relaxation import help_text
 
 ROBUST = "robust"
 """Folder of the configuration for all workloads, beside those of the workloads."""
+
+
+def counts_text(counts: Counts) -> str:
+    """What became of all trials, in one clause."""
+    stopped = f"{counts.hopeless} stopped early, " if counts.hopeless else ""
+    return (
+        f"{counts.trials} trials, {counts.launches} launches: {counts.oom} out of memory, {stopped}"
+        f"{counts.rejected} rejected before launch, {counts.failed} failed"
+    )
 
 
 def robust_view(summary: StudySummary) -> list[RenderableType]:

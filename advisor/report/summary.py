@@ -15,7 +15,7 @@ from advisor.metrics.confidence import Interval
 from advisor.report.console import SHORT_NAMES, table, value_text
 from advisor.report.goal_view import goal_notes, pareto_view
 from advisor.report.metric_rows import METRICS, NONE
-from advisor.report.study_notes import miss_text, outlook_text, robust_view
+from advisor.report.study_notes import counts_text, miss_text, outlook_text, robust_view
 
 LIMITS = {
     "gpu": "the GPUs: kernels are busy all the time",
@@ -63,15 +63,13 @@ def study_view(summary: StudySummary) -> RenderableType:
     parts += robust_view(summary)
     front = pareto_view(summary)
     parts += [] if front is None else [Text(), front]
-    counts = summary.counts
     spent = f"{span_text(summary.duration_s)} of server time" + (
         " (simulated)" if summary.source == "simulated" else ""
     )
     parts += [
         Text(),
         Text(
-            f"{counts.trials} trials, {counts.launches} launches: {counts.oom} out of memory, "
-            f"{counts.rejected} rejected before launch, {counts.failed} failed; {spent}. "
+            f"{counts_text(summary.counts)}; {spent}. "
             f"Ended because {STOPPED.get(summary.stopped_by, summary.stopped_by)}. {outlook_text(summary)}".rstrip()
         ),
     ]

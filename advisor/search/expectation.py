@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.domain.measurement import WorkloadOutcome
 from advisor.domain.normal import normal_cdf, normal_pdf
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.serving_config import ServingConfig
@@ -24,6 +25,7 @@ Rows = NDArray[np.int64]
 
 NOTHING_YET = 1.0  # log units below the best expected: stands for the incumbent while nothing keeps the limits
 MARGIN = 1.0  # standard deviations of a repeat: a winner must keep its limits when it is measured again
+STOPPED_NOISE = 0.1  # ramp-up and tail weigh otherwise in a part of a benchmark than in all of it
 OCTAVES_A_TASK = 3.0  # of ISL, OSL or load between workloads that teach each other little
 MEAN_BELIEF = Belief()  # the twin knows means ...
 TAIL_BELIEF = Belief(bias=0.5)  # ... and of a percentile only that it moves with the mean
@@ -115,12 +117,16 @@ class Expectation:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Every measured row of one output: of each launch one a workload, `workload` (n,) by its number in the study."""
+    """Every row of one output: of each launch one a workload, `workload` (n,) by its number in the study.
+
+    `extra_noise` (n,) is 0 where a benchmark was measured whole, and more where it was stopped.
+    """
 
     design: Design
     workload: Rows
     log_prior: Array
     residuals: Array
+    extra_noise: Array
 
 
 def expectations(
@@ -134,7 +140,10 @@ def expectations(
         running: Launches not ended yet; they are taken to end as expected, so that nobody else goes there.
     """
     seen = {name: _seen(sought, name, records) for name in outputs(sought.slo)}
-    learnt = {name: fit(each.design, each.residuals, _belief(name, sought.objective)) for name, each in seen.items()}
+    learnt = {
+        name: fit(each.design, each.residuals, _belief(name, sought.objective), each.extra_noise)
+        for name, each in seen.items()
+    }
     if running:
         learnt = {name: believing(each, _design(sought, name, running)) for name, each in learnt.items()}
     log_limits = {limit.name: math.log(limit.limit_ms) for limit in sought.slo.limits}
@@ -148,22 +157,33 @@ def expectations(
 
 
 def _seen(sought: Sought, name: str, records: Sequence[TrialRecord]) -> Seen:
-    measured = [record for record in records if record.measured]
-    everything = _design(sought, name, [record.config for record in measured])
-    prior = sought.prior.at([record.config for record in measured])
-    n, n_workloads = len(measured), len(sought.workloads)
+    served = [record for record in records if record.served]
+    everything = _design(sought, name, [record.config for record in served])
+    prior = sought.prior.at([record.config for record in served])
+    n, n_workloads = len(served), len(sought.workloads)
     log_prior = np.array([prior.log_values[workload.name, name] for workload in sought.workloads]).reshape(-1)
-    log_value = np.array(
-        [[_measured(sought, name, record, workload) for record in measured] for workload in sought.workloads], float
-    ).reshape(-1)
-    known = np.flatnonzero(np.isfinite(log_value - log_prior))
-    workload = np.repeat(np.arange(n_workloads), n)
-    return Seen(everything.rows(known), workload[known], log_prior[known], (log_value - log_prior)[known])
+    outcomes = [record.workload(workload.name) for workload in sought.workloads for record in served]
+    log_value = np.array([_known(sought, name, outcome) for outcome in outcomes], float)
+    stopped = np.array([outcome is not None and outcome.so_far is not None for outcome in outcomes], bool)
+    bound = np.array([o is not None and o.so_far is not None and o.so_far.bound for o in outcomes], bool)
+    residuals = log_value - log_prior
+    worse = residuals < 0 if name == OBJECTIVE else residuals > 0  # else a bound says nothing that the twin does not
+    known = np.flatnonzero(np.isfinite(residuals) & (worse | ~bound))
+    return Seen(
+        design=everything.rows(known),
+        workload=np.repeat(np.arange(n_workloads), n)[known],
+        log_prior=log_prior[known],
+        residuals=residuals[known],
+        extra_noise=(STOPPED_NOISE * stopped)[known],
+    )
 
 
-def _measured(sought: Sought, name: str, record: TrialRecord, workload: Workload) -> float:
-    outcome = record.workload(workload.name)
-    value = None if outcome is None or outcome.metrics is None else log_output(name, outcome.metrics, sought.objective)
+def _known(sought: Sought, name: str, outcome: WorkloadOutcome | None) -> float:
+    """Logarithm of an output that was measured, or of what a stopped benchmark showed of it; NaN where neither."""
+    if outcome is None:
+        return math.nan
+    metrics = outcome.metrics or (outcome.so_far.metrics if outcome.so_far else None)
+    value = None if metrics is None else log_output(name, metrics, sought.objective)
     return math.nan if value is None else value
 
 
@@ -184,7 +204,7 @@ def _incumbent(
     """The best expected log objective among what was measured under a workload and is expected to keep the limits."""
     expected = {}
     for name, each in seen.items():
-        own = np.flatnonzero(each.workload == workload)
+        own = np.flatnonzero((each.workload == workload) & (each.extra_noise == 0))
         expected[name] = each.log_prior[own] + learnt[name].mean_and_sd(each.design.rows(own))[0]
     kept = np.ones(len(expected[OBJECTIVE]), bool)
     for name, log_limit in log_limits.items():

@@ -11,6 +11,7 @@ from advisor.domain.measurement import ClientReport, WorkloadOutcome
 from advisor.domain.outcome import (
     BadConfig,
     Crashed,
+    Hopeless,
     Infrastructure,
     Measured,
     Outcome,
@@ -165,19 +166,27 @@ def test_a_benchmark_that_did_not_count_is_no_measurement() -> None:
     assert run(Act(under={name: client}))[0].outcome == Infrastructure(reason=f"{name}: 80 ms late")
 
 
-def test_a_server_that_answers_wrongly_or_hopelessly_is_unhealthy_and_not_asked_again() -> None:
+def test_a_server_that_answers_wrongly_is_unhealthy_and_not_asked_again() -> None:
     name = SMALL.name
     short = WorkloadOutcome(workload=name, metrics=metrics(1.0), seed=0, n_short=2)
     told = WorkloadOutcome(workload=name, metrics=None, seed=0, n_short=2, note="2 of 64 requests got HTTP 400")
-    early = WorkloadOutcome(workload=name, metrics=None, seed=0, stopped_early=True, note="hopeless")
     for outcome, reason in (
         (short, f"{name}: 2 requests fell short"),
         (told, f"{name}: 2 of 64 requests got HTTP 400"),
-        (early, f"{name} was stopped early: hopeless"),
     ):
         record, engine = run(Act(under={name: outcome}))
         assert record.outcome == Unhealthy(reason=reason)
         assert len(engine.starts) == 1
+
+
+def test_a_workload_that_was_stopped_does_not_keep_the_others_from_being_measured() -> None:
+    early = WorkloadOutcome(workload=SMALL.name, metrics=None, seed=0, stopped_early=True, note="too slow")
+    record, engine = run(Act(under={SMALL.name: early}))
+    assert record.outcome == Hopeless(reason=f"{SMALL.name}: too slow")
+    assert record.served and not record.measured
+    other = record.workload(LARGE.name)
+    assert other is not None and other.metrics is not None
+    assert len(engine.starts) == 1
 
 
 def test_a_run_that_was_stopped_while_the_client_was_the_limit_says_nothing_about_the_server() -> None:

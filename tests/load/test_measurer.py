@@ -199,7 +199,7 @@ def test_a_hopeless_run_is_stopped_early() -> None:
         whole = measurer.measure(served, WORKLOAD, 4, never, silent, samples)
     assert outcome.stopped_early and outcome.metrics is None and outcome.n_short == 0
     assert (outcome.note or "").startswith("stopped early after ")
-    assert isinstance(judged(outcome), Unhealthy)
+    assert judged(outcome) is None, "nothing is wrong with the server"
     assert whole.metrics is not None
     assert len({tuple(seen.prompt[:8]) for seen in server.seen}) == len(server.seen), "nor do two benchmarks"
 

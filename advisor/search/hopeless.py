@@ -1,0 +1,145 @@
+"""Whether a benchmark that runs can still matter: when it cannot beat the incumbent or keep a limit, it is stopped.
+
+A benchmark is hopeless for certain when even the best way to end could not win, and very likely when the 95 % interval
+of what it will end with, from its batches so far, lies on the wrong side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from advisor.domain.measurement import Metrics, SoFar
+from advisor.domain.objective import Objective, Slo, SloLimit, latency_ms
+from advisor.domain.ports import Incumbent, PartialResult
+from advisor.domain.trial import TrialRecord
+from advisor.domain.workload import Workload
+from advisor.metrics.confidence import Interval, batch_size, unfinished_interval
+from advisor.metrics.unfinished import at_best, complete_batches, until
+from advisor.search.robust import regrets, robust
+from advisor.search.standings import pick, standings
+from advisor.search.stopping import noise
+
+SURE = 1.96 * math.sqrt(2)  # deviations between two launches
+RATES = ("output_tok_per_s_per_gpu", "output_tok_per_s", "request_per_s", "goodput")
+
+
+def incumbents(
+    records: Sequence[TrialRecord], workloads: Sequence[Workload], objective: Objective, slo: Slo
+) -> tuple[Incumbent, ...]:
+    """What a trial of the search has to beat under each workload, from the records alone.
+
+    With several workloads, one that loses here may still be the best for all of them. It is not while it loses more
+    than the robust configuration does at most, so that much is its slack; until something serves all workloads, nothing
+    is to beat. Nor is it where the load is searched: a lower load follows.
+
+    Args:
+        records: All trials so far.
+        workloads: Of the study.
+        objective: Of the study.
+        slo: Its limits, which an incumbent keeps.
+    """
+    tables = {workload.name: standings(records, workload.name, objective, slo) for workload in workloads}
+    for_all = robust(tables, objective)
+    if for_all is None:
+        return ()
+    slack = 1 / (1 - max(regrets(for_all, tables, objective).values())) if len(workloads) > 1 else 1.0
+    found = []
+    for workload in workloads:
+        best = pick(tables[workload.name], objective)
+        if best is not None and not (objective.metric == "goodput" and workload.concurrency is not None):
+            spread = noise([[math.log(value) for value in each.values] for each in tables[workload.name]])
+            found.append(Incumbent(workload=workload.name, value=best.mean, log_noise=spread, slack=slack))
+    return tuple(found)
+
+
+@dataclass
+class Watch:
+    """A stop rule for one benchmark. Each look costs little more than the requests that ended since the last one.
+
+    Attributes:
+        incumbent: What is to beat.
+        objective: Of the study.
+        slo: Limits that must be kept.
+        n_gpus: Of the deployment.
+        per_batch: Requests of a batch, None as `batch_size` has it for `concurrency`.
+        reason: Why it is hopeless, once it is.
+        so_far: What it showed until then.
+    """
+
+    incumbent: Incumbent
+    objective: Objective
+    slo: Slo
+    n_gpus: int
+    concurrency: int | None
+    reason: str | None = field(default=None, init=False)
+    so_far: SoFar | None = field(default=None, init=False)
+    _batches: tuple[Metrics, ...] = field(default=(), init=False)
+
+    def __call__(self, run: PartialResult) -> bool:
+        """True when the run may be stopped."""
+        best = at_best(run, self.n_gpus, self.slo)
+        per_batch = batch_size(self.concurrency, run.n_requests)
+        self._batches = complete_batches(run, per_batch, self.n_gpus, self.slo, self._batches)
+        forecast = Forecast(self._batches, run.n_requests / per_batch)
+        self.reason = next(self._reasons(best, forecast), None)
+        if self.reason is None:
+            return False
+        interval = forecast.objective(self.objective)
+        n = per_batch * len(self._batches)
+        self.so_far = SoFar(
+            n_done=run.n_done,
+            n_requests=run.n_requests,
+            metrics=until(run, n, self.n_gpus, self.slo) if n else best,
+            bound=not n,
+            interval=None if interval is None else (interval.low, interval.high),
+        )
+        return True
+
+    def _reasons(self, best: Metrics, forecast: Forecast) -> Iterator[str]:
+        """Why it is hopeless, what is certain first."""
+        yield from self._short_of(self.objective.value(best))
+        for limit in self.slo.limits:
+            if limit.excess(best) > 0:
+                yield f"{limit.name} cannot come within {limit.limit_ms:g} ms any more"
+        interval = forecast.objective(self.objective)
+        if interval is not None:
+            yield from self._short_of(interval.low if self.objective.direction == "minimize" else interval.high)
+        for limit in self.slo.limits:
+            interval = forecast.latency(limit)
+            if interval is not None and interval.low > limit.limit_ms:
+                yield f"{limit.name} is to be {interval.low:,.0f} ms at least, the limit is {limit.limit_ms:g} ms"
+
+    def _short_of(self, value: float | None) -> Iterator[str]:
+        """Why a value that the run can reach at best does not do, if so."""
+        to_beat = self.incumbent
+        if value is None:
+            return
+        lost = self.objective.gain(to_beat.value, value) if value > 0 else math.inf
+        if lost > to_beat.slack * math.exp(SURE * to_beat.log_noise):
+            word = "at least" if self.objective.direction == "minimize" else "at most"
+            yield f"{self.objective.metric} of {word} {value:,.4g}, the best so far has {to_beat.value:,.4g}"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will end with by its batches so far; `n_batches` are those of the whole run."""
+
+    batches: tuple[Metrics, ...]
+    n_batches: float
+
+    def objective(self, objective: Objective) -> Interval | None:
+        """Interval of the objective; None where batches do not tell."""
+        rate = objective.metric in RATES
+        weights = [each.duration_s if rate else float(each.n_requests) for each in self.batches]
+        return self._interval([objective.value(each) for each in self.batches], weights)
+
+    def latency(self, limit: SloLimit) -> Interval | None:
+        """Interval of the latency that a limit is about."""
+        values = [latency_ms(each, limit.latency, limit.statistic) for each in self.batches]
+        return self._interval(values, [float(each.n_requests) for each in self.batches])
+
+    def _interval(self, values: Sequence[float | None], weights: Sequence[float]) -> Interval | None:
+        known = [value for value in values if value is not None]
+        return unfinished_interval(known, weights, self.n_batches) if len(known) == len(values) else None
