@@ -142,10 +142,10 @@ class SoFar(StrictModel):
 
     n_done: int = Field(ge=0)
     n_requests: int = Field(ge=1)
-    metrics: Metrics = Field(description="Of the batches that were complete; see `bound`")
-    bound: bool = Field(description="True before the first batch: then no ending of the run could be better than these")
+    metrics: Metrics = Field(description="Latencies of what was answered, rates that the whole run would have had")
+    bound: bool = Field(description="True where too little was seen: then no ending is better than these metrics")
     interval: tuple[float, float] | None = Field(
-        default=None, description="95 % interval of the objective of the whole run, from batches in their steady state"
+        default=None, description="95 % interval of the objective of the whole run, from its batches"
     )
 
 

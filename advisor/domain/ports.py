@@ -75,6 +75,8 @@ class PartialResult:
     sent_ms: NDArray[np.float64]
     first_token_ms: NDArray[np.float64]
     done_ms: NDArray[np.float64]
+    n_output: NDArray[np.int64]
+    """Output tokens so far; of requests in flight as many as can be told."""
     osl: NDArray[np.int64]
     """Output tokens asked for."""
 
@@ -87,11 +89,6 @@ class PartialResult:
     def n_done(self) -> int:
         """Requests that were answered."""
         return int(np.isfinite(self.done_ms).sum())
-
-    @property
-    def output_tok_per_s(self) -> float:
-        """Output tokens of what was answered, over the time so far."""
-        return float(self.osl[np.isfinite(self.done_ms)].sum()) / self.elapsed_s
 
 
 Stop = Callable[[PartialResult], bool]

@@ -232,6 +232,7 @@ class SimulatedMeasurer:
                     sent_ms=progress.arrival_ms * pace,
                     first_token_ms=progress.first_token_ms * pace,
                     done_ms=progress.done_ms * pace,
+                    n_output=progress.n_output,
                     osl=osl,
                 )
             )

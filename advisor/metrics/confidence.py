@@ -149,34 +149,27 @@ def batch_means_interval(
     return Interval(estimate=rate, low=max(0.0, rate - half), high=rate + half, level=level)
 
 
-def unfinished_interval(
-    values: Sequence[float], weights: Sequence[float], n_batches: float, level: float = 0.95
-) -> Interval | None:
-    """Interval of a metric of a whole run, while it runs: ramp-up as it was, the rest like the batches after it.
+def steady_interval(values: Sequence[float], weights: Sequence[float], level: float = 0.95) -> Interval | None:
+    """Interval of what a run shows from batch to batch once its ramp-up is over.
 
     With few batches their noise is a posterior mean: `BATCH_NOISE` counts as four more of them.
 
     Args:
-        values: Of the batches so far, in order; the first holds the ramp-up.
+        values: Of the batches so far, in order; the first holds the ramp-up and is left out.
         weights: Seconds of each where the metric is a rate, requests where it is a latency.
-        n_batches: Of the whole run.
         level: Of the interval.
 
     Returns:
         None before the second batch.
     """
-    n = len(values) - 1
-    if n < 1:
+    v, w = np.asarray(values[1:], np.float64), np.asarray(weights[1:], np.float64)
+    if v.size < 1:
         return None
-    v, w = np.asarray(values, np.float64), np.asarray(weights, np.float64)
-    steady, noise = _mean_and_noise(v[1:] * w[1:], w[1:])
-    dof = BATCH_NOISE_DOF + n - 1
-    noise = math.sqrt((BATCH_NOISE_DOF * (BATCH_NOISE * steady) ** 2 + (n - 1) * noise**2) / dof)
-    rest = float(w[1:].mean()) * max(n, n_batches - 1)
-    share = rest / (rest + float(w[0]))
-    estimate = share * steady + (1 - share) * float(v[0])
-    half = share * noise * student_t_quantile(0.5 + level / 2, dof) / math.sqrt(n)
-    return Interval(estimate=estimate, low=max(0.0, estimate - half), high=estimate + half, level=level)
+    mean, noise = _mean_and_noise(v * w, w)
+    dof = BATCH_NOISE_DOF + v.size - 1
+    noise = math.sqrt((BATCH_NOISE_DOF * (BATCH_NOISE * mean) ** 2 + (v.size - 1) * noise**2) / dof)
+    half = noise * student_t_quantile(0.5 + level / 2, dof) / math.sqrt(v.size)
+    return Interval(estimate=mean, low=max(0.0, mean - half), high=mean + half, level=level)
 
 
 def _mean_and_noise(sums: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, float]:

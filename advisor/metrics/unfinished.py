@@ -1,9 +1,12 @@
-"""What can be said of a benchmark before its end: the batches that are complete, and the best way it could still end.
+"""What can be said of a benchmark before its end: the best way it could still end, and what its batches foretell.
 
-Both are metrics by the definitions of a whole run. Gaps between stream events are not looked at, so there is no ITL.
+Everything is told as metrics by the definitions of a whole run. Gaps between stream events are not looked at, so there
+is no ITL.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 from advisor.domain.measurement import Metrics
 from advisor.domain.objective import Slo
 from advisor.domain.ports import PartialResult
+from advisor.metrics.confidence import Interval, steady_interval
 from advisor.metrics.definitions import compute
 
 LEAST_MS = 1e-3  # so that what takes no time has a speed
@@ -31,36 +35,72 @@ def at_best(run: PartialResult, n_gpus: int, slo: Slo) -> Metrics:
     return compute(sent_ms, first_ms, done_ms, run.osl, n_gpus, slo=slo)
 
 
-def complete_batches(
-    run: PartialResult, per_batch: int, n_gpus: int, slo: Slo, known: tuple[Metrics, ...] = ()
-) -> tuple[Metrics, ...]:
-    """Metrics of every batch of `per_batch` requests in the order in which they end; each begins where one ended.
+@dataclass(frozen=True)
+class Batch:
+    """Requests that ended between two looks at a run, and the tokens of all requests in the meantime."""
 
-    Args:
-        run: Where it stands.
-        per_batch: See `confidence.batch_size`.
-        n_gpus: Of the deployment.
-        slo: What goodput goes by.
-        known: Batches that an earlier look at the same run found; they are not computed again.
-    """
-    found = list(known)
-    if run.n_done < per_batch * (len(found) + 1):
-        return known
-    order = np.argsort(run.done_ms, kind="stable")[: run.n_done]
-    for begin in range(per_batch * len(found), run.n_done - per_batch + 1, per_batch):
-        began_ms = float(run.done_ms[order[begin - 1]]) if begin else float(np.nanmin(run.sent_ms))
-        found.append(_of(run, order[begin : begin + per_batch], n_gpus, slo, began_ms))
-    return tuple(found)
+    metrics: Metrics
+    seconds: float
+    tokens: int
+    n_done: int
+    """Of the run, at the end of the batch."""
+
+    @property
+    def tok_per_s(self) -> float:
+        """Of output: tokens as they came, whether their requests ended or not."""
+        return self.tokens / self.seconds
 
 
-def until(run: PartialResult, n: int, n_gpus: int, slo: Slo) -> Metrics:
-    """Metrics of the first `n` requests that ended, n >= 1."""
-    return _of(run, np.argsort(run.done_ms, kind="stable")[:n], n_gpus, slo, float(np.nanmin(run.sent_ms)))
+@dataclass(frozen=True)
+class Batches:
+    """The batches of one run so far. Each closes at the first look that finds `per_batch` more requests ended."""
+
+    per_batch: int
+    n_gpus: int
+    slo: Slo
+    closed: tuple[Batch, ...] = ()
+
+    def seen(self, run: PartialResult) -> Batches:
+        """With one more batch, if it is complete. Nothing that an earlier look counted is counted again."""
+        n_before = self.closed[-1].n_done if self.closed else 0
+        if run.n_done < n_before + self.per_batch:
+            return self
+        order = np.argsort(run.done_ms, kind="stable")[n_before : run.n_done]
+        batch = Batch(
+            metrics=_of(run, order, self.n_gpus, self.slo),
+            seconds=run.elapsed_s - sum(each.seconds for each in self.closed),
+            tokens=int(run.n_output.sum()) - sum(each.tokens for each in self.closed),
+            n_done=run.n_done,
+        )
+        return Batches(self.per_batch, self.n_gpus, self.slo, (*self.closed, batch))
+
+    def foretold_tok_per_s(self, n_tokens: int) -> Interval | None:
+        """Output tok/s of the whole run if it goes on as it does; its tail can only make it less.
+
+        Args:
+            n_tokens: Of the whole run.
+
+        Returns:
+            None before the second batch.
+        """
+        steady = steady_interval([each.tok_per_s for each in self.closed], [each.seconds for each in self.closed])
+        if steady is None:
+            return None
+        seconds, left = sum(each.seconds for each in self.closed), n_tokens - sum(each.tokens for each in self.closed)
+        low, estimate, high = (
+            n_tokens / (seconds + left / max(rate, LEAST_MS)) for rate in (steady.low, steady.estimate, steady.high)
+        )
+        return Interval(estimate=estimate, low=low, high=high, level=steady.level)
+
+    def metrics(self, run: PartialResult, tok_per_s: float | None = None) -> Metrics:
+        """Of all that ended so far, at least one request, as if the run had this rate of output tokens."""
+        return _of(run, np.flatnonzero(np.isfinite(run.done_ms)), self.n_gpus, self.slo, tok_per_s)
 
 
-def _of(run: PartialResult, rows: NDArray[np.int64], n_gpus: int, slo: Slo, began_ms: float) -> Metrics:
-    done_ms = run.done_ms[rows]
-    began_ms = min(began_ms, float(done_ms.max()) - LEAST_MS)  # a batch may end with the one before
-    return compute(
-        run.sent_ms[rows], run.first_token_ms[rows], done_ms, run.osl[rows], n_gpus, slo=slo, began_ms=began_ms
-    )
+def _of(run: PartialResult, rows: NDArray[np.int64], n_gpus: int, slo: Slo, tok_per_s: float | None = None) -> Metrics:
+    """Metrics of some requests; their rates are those of a run with so many output tok/s."""
+    sent_ms, done_ms, osl = run.sent_ms[rows], run.done_ms[rows], run.osl[rows]
+    end_ms = float(done_ms.max())
+    lasted_ms = end_ms - float(sent_ms.min()) if tok_per_s is None else float(osl.sum()) / tok_per_s * 1e3
+    began_ms = end_ms - max(lasted_ms, LEAST_MS)
+    return compute(sent_ms, run.first_token_ms[rows], done_ms, osl, n_gpus, slo=slo, began_ms=began_ms)

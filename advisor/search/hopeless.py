@@ -11,18 +11,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from advisor.domain.measurement import Metrics, SoFar
-from advisor.domain.objective import Objective, Slo, SloLimit, latency_ms
+from advisor.domain.objective import COST, Objective, Slo, latency_ms
 from advisor.domain.ports import Incumbent, PartialResult
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
-from advisor.metrics.confidence import Interval, batch_size, unfinished_interval
-from advisor.metrics.unfinished import at_best, complete_batches, until
+from advisor.metrics.confidence import Interval, batch_size, steady_interval
+from advisor.metrics.unfinished import Batches, at_best
 from advisor.search.robust import regrets, robust
 from advisor.search.standings import pick, standings
 from advisor.search.stopping import noise
 
 SURE = 1.96 * math.sqrt(2)  # deviations between two launches
-RATES = ("output_tok_per_s_per_gpu", "output_tok_per_s", "request_per_s", "goodput")
+FROM_RATE = ("output_tok_per_s_per_gpu", "output_tok_per_s", "request_per_s", COST)  # of output tokens
 
 
 def incumbents(
@@ -63,8 +63,8 @@ class Watch:
         objective: Of the study.
         slo: Limits that must be kept.
         n_gpus: Of the deployment.
-        per_batch: Requests of a batch, None as `batch_size` has it for `concurrency`.
-        reason: Why it is hopeless, once it is.
+        concurrency: Of the workload; None in an open loop.
+        reason: Why the benchmark is hopeless, once it is.
         so_far: What it showed until then.
     """
 
@@ -75,39 +75,29 @@ class Watch:
     concurrency: int | None
     reason: str | None = field(default=None, init=False)
     so_far: SoFar | None = field(default=None, init=False)
-    _batches: tuple[Metrics, ...] = field(default=(), init=False)
+    _batches: Batches | None = field(default=None, init=False)
 
     def __call__(self, run: PartialResult) -> bool:
         """True when the run may be stopped."""
+        batches = self._batches or Batches(batch_size(self.concurrency, run.n_requests), self.n_gpus, self.slo)
+        self._batches = batches = batches.seen(run)
         best = at_best(run, self.n_gpus, self.slo)
-        per_batch = batch_size(self.concurrency, run.n_requests)
-        self._batches = complete_batches(run, per_batch, self.n_gpus, self.slo, self._batches)
-        forecast = Forecast(self._batches, run.n_requests / per_batch)
-        self.reason = next(self._reasons(best, forecast), None)
-        if self.reason is None:
-            return False
-        interval = forecast.objective(self.objective)
-        n = per_batch * len(self._batches)
-        self.so_far = SoFar(
-            n_done=run.n_done,
-            n_requests=run.n_requests,
-            metrics=until(run, n, self.n_gpus, self.slo) if n else best,
-            bound=not n,
-            interval=None if interval is None else (interval.low, interval.high),
-        )
-        return True
+        self.reason = next(self._reasons(run, best, batches), None)
+        if self.reason is not None:
+            self.so_far = self._shown(run, best, batches)
+        return self.reason is not None
 
-    def _reasons(self, best: Metrics, forecast: Forecast) -> Iterator[str]:
+    def _reasons(self, run: PartialResult, best: Metrics, batches: Batches) -> Iterator[str]:
         """Why it is hopeless, what is certain first."""
         yield from self._short_of(self.objective.value(best))
         for limit in self.slo.limits:
             if limit.excess(best) > 0:
                 yield f"{limit.name} cannot come within {limit.limit_ms:g} ms any more"
-        interval = forecast.objective(self.objective)
+        interval = self._foretold(run, batches)
         if interval is not None:
             yield from self._short_of(interval.low if self.objective.direction == "minimize" else interval.high)
         for limit in self.slo.limits:
-            interval = forecast.latency(limit)
+            interval = _steady(batches, [latency_ms(each.metrics, *limit.name.split(":")) for each in batches.closed])
             if interval is not None and interval.low > limit.limit_ms:
                 yield f"{limit.name} is to be {interval.low:,.0f} ms at least, the limit is {limit.limit_ms:g} ms"
 
@@ -121,25 +111,31 @@ class Watch:
             word = "at least" if self.objective.direction == "minimize" else "at most"
             yield f"{self.objective.metric} of {word} {value:,.4g}, the best so far has {to_beat.value:,.4g}"
 
+    def _foretold(self, run: PartialResult, batches: Batches) -> Interval | None:
+        """Interval of the objective of the whole run; None where batches do not tell."""
+        if self.objective.metric not in FROM_RATE:
+            return _steady(batches, [self.objective.value(each.metrics) for each in batches.closed])
+        rate = batches.foretold_tok_per_s(int(run.osl.sum()))
+        if rate is None:
+            return None
+        metrics = [batches.metrics(run, tok_per_s) for tok_per_s in (rate.low, rate.estimate, rate.high)]
+        found = [self.objective.value(each) for each in metrics]
+        low, estimate, high = sorted(value for value in found if value is not None)
+        return Interval(estimate=estimate, low=low, high=high, level=rate.level)
 
-@dataclass(frozen=True)
-class Forecast:
-    """What a run will end with by its batches so far; `n_batches` are those of the whole run."""
+    def _shown(self, run: PartialResult, best: Metrics, batches: Batches) -> SoFar:
+        interval, rate = self._foretold(run, batches), batches.foretold_tok_per_s(int(run.osl.sum()))
+        return SoFar(
+            n_done=run.n_done,
+            n_requests=run.n_requests,
+            metrics=best if rate is None else batches.metrics(run, rate.estimate),
+            bound=rate is None,
+            interval=None if interval is None else (interval.low, interval.high),
+        )
 
-    batches: tuple[Metrics, ...]
-    n_batches: float
 
-    def objective(self, objective: Objective) -> Interval | None:
-        """Interval of the objective; None where batches do not tell."""
-        rate = objective.metric in RATES
-        weights = [each.duration_s if rate else float(each.n_requests) for each in self.batches]
-        return self._interval([objective.value(each) for each in self.batches], weights)
-
-    def latency(self, limit: SloLimit) -> Interval | None:
-        """Interval of the latency that a limit is about."""
-        values = [latency_ms(each, limit.latency, limit.statistic) for each in self.batches]
-        return self._interval(values, [float(each.n_requests) for each in self.batches])
-
-    def _interval(self, values: Sequence[float | None], weights: Sequence[float]) -> Interval | None:
-        known = [value for value in values if value is not None]
-        return unfinished_interval(known, weights, self.n_batches) if len(known) == len(values) else None
+def _steady(batches: Batches, values: Sequence[float | None]) -> Interval | None:
+    """Interval of a latency, or of what depends on latencies; None where a batch has none."""
+    known = [value for value in values if value is not None]
+    weights = [float(each.metrics.n_requests) for each in batches.closed]
+    return steady_interval(known, weights) if len(known) == len(values) else None

@@ -55,6 +55,7 @@ class Progress:
     arrival_ms: Array
     first_token_ms: Array
     done_ms: Array
+    n_output: NDArray[np.int64]
 
 
 def simulate(
@@ -162,7 +163,11 @@ class _Run:
     def progress(self) -> Progress:
         fixed = self.times.constants.ttft_fixed_ms
         first, done = np.array(self.first) + fixed, np.array(self.done) + fixed
-        return Progress(self.t + fixed, np.array(self.arrival), first, done)
+        n_output = np.where(np.isfinite(done), self.osl, 0).astype(np.int64)
+        for last_step, running in self.finishing.items():
+            for _, k in running:
+                n_output[k] = self.osl[k] - (last_step - self.step)
+        return Progress(self.t + fixed, np.array(self.arrival), first, done, n_output)
 
     def issue(self) -> None:
         """Requests that clients send by now: planned time reached and a place within the concurrency free."""

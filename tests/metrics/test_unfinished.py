@@ -1,0 +1,105 @@
+"""What may be said of a run before its end, held against its end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from advisor.domain.objective import LATENCIES, STATISTICS, Objective, Slo, latency_ms, parse_slo
+from advisor.domain.ports import PartialResult
+from advisor.metrics.definitions import compute
+from advisor.metrics.unfinished import Batches, at_best
+from tests.metrics.runs import Array, closed_loop, seen_at
+
+SLO = parse_slo("ttft:p95<900ms,e2e:mean<3s")
+LANES, N = 8, 64
+
+
+def a_run(seed: int) -> tuple[Array, Array, Array, NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    sent, done, tokens = closed_loop(rng, LANES, N)
+    first = sent + (done - sent) * rng.uniform(0.05, 0.6, N)
+    return sent, first, done, tokens
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), share=st.floats(0.0, 1.1))
+def test_no_run_ends_better_than_at_its_best(seed: int, share: float) -> None:
+    sent, first, done, tokens = a_run(seed)
+    whole = compute(sent, first, done, tokens, 2, slo=SLO)
+    best = at_best(seen_at(share * float(done.max()), sent, first, done, tokens), 2, SLO)
+    for metric in (
+        "output_tok_per_s_per_gpu",
+        "output_tok_per_s",
+        "request_per_s",
+        "output_tok_per_s_per_user",
+        "goodput",
+    ):
+        objective = Objective(metric=metric)
+        hoped, ended = objective.value(best), objective.value(whole)
+        assert hoped is not None and ended is not None
+        assert hoped >= ended * (1 - 1e-6)
+    for name in LATENCIES:
+        for statistic in STATISTICS:
+            hoped, ended = latency_ms(best, name, statistic), latency_ms(whole, name, statistic)
+            assert (hoped is None) == (ended is None) == (name == "itl")
+            if hoped is not None and ended is not None:
+                assert hoped <= ended * (1 + 1e-6)
+
+
+def test_after_the_end_nothing_is_left_to_hope_for() -> None:
+    run = a_run(1)
+    end = at_best(seen_at(float(run[2].max()), *run), 2, SLO)
+    assert end == compute(*run, 2, slo=SLO)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), shares=st.lists(st.floats(0.01, 1.0), min_size=1, max_size=12))
+def test_batches_follow_each_other_without_gaps_however_often_one_looks(seed: int, shares: list[float]) -> None:
+    sent, first, done, tokens = a_run(seed)
+    looks = [seen_at(share * float(done.max()), sent, first, done, tokens) for share in sorted(shares)]
+    batches, last = Batches(LANES, 2, SLO), None
+    for run in looks:
+        before, batches = batches, batches.seen(run)
+        last = run if batches is not before else last
+    assert sum(each.metrics.n_requests for each in batches.closed) == (0 if last is None else last.n_done)
+    assert all(each.metrics.n_requests >= LANES for each in batches.closed)
+    if last is not None:
+        assert sum(each.seconds for each in batches.closed) == pytest.approx(last.elapsed_s)
+        assert sum(each.tokens for each in batches.closed) == last.n_output.sum()
+        waits = sum(each.metrics.ttft_ms.mean * each.metrics.n_requests for each in batches.closed)
+        assert waits / last.n_done == pytest.approx(batches.metrics(last).ttft_ms.mean)
+
+
+def test_requests_that_end_at_one_moment_are_one_batch() -> None:
+    zeros, ends, tokens = np.zeros(8), np.full(8, 100.0), np.full(8, 5)
+    (batch,) = Batches(4, 1, SLO).seen(PartialResult(0.1, zeros, ends, ends, tokens, tokens)).closed
+    assert (batch.metrics.n_requests, batch.tokens) == (8, 40)
+    assert batch.tok_per_s == pytest.approx(400.0)
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.2])
+def test_no_run_comes_to_more_than_its_batches_foretell(noise: float) -> None:
+    rng, n_above, ratios = np.random.default_rng(6), 0, []
+    for _ in range(40):
+        sent, done, tokens = closed_loop(rng, LANES, N, noise=noise)
+        first, rate, batches = sent + 0.1 * (done - sent), tokens.sum() / done.max() * 1e3, Batches(LANES, 1, Slo())
+        for share in np.linspace(0.05, 0.4, 12):
+            batches = batches.seen(seen_at(share * float(done.max()), sent, first, done, tokens))
+        foretold = batches.foretold_tok_per_s(int(tokens.sum()))
+        assert foretold is not None
+        n_above += rate > foretold.high
+        ratios.append(foretold.estimate / rate)
+    assert n_above <= 2
+    assert 1.0 <= np.mean(ratios) <= 1.1, "the tail is not foretold"
+
+
+def test_rates_are_those_of_the_run_that_is_foretold_and_latencies_those_that_were_seen() -> None:
+    run = seen_at(1e9, *a_run(2))
+    seen, faster = Batches(LANES, 2, SLO).metrics(run), Batches(LANES, 2, SLO).metrics(run, 1000.0)
+    assert faster.output_tok_per_s == pytest.approx(1000.0)
+    assert faster.request_per_s / seen.request_per_s == pytest.approx(1000.0 / seen.output_tok_per_s)
+    assert (faster.ttft_ms, faster.tpot_ms, faster.e2e_ms) == (seen.ttft_ms, seen.tpot_ms, seen.e2e_ms)
