@@ -54,6 +54,7 @@ class TrialMaker:
             expected_gain=asked.expected_gain,
             goal=context.objective,
             incumbents=self._incumbents(asked.role),
+            early_stop=context.early_stop,
         )
         record = run_trial(request, self.engine, self.reporter.event, self.ledger.folder(asked.number))
         self._commit(record)
@@ -62,7 +63,7 @@ class TrialMaker:
     def _incumbents(self, role: Role) -> tuple[Incumbent, ...]:
         """What a trial has to beat: nothing where its numbers are wanted whole, for a comparison."""
         context = self.context
-        if role in ("baseline", "confirmation") or not context.early_stop:
+        if role in ("baseline", "confirmation"):
             return ()
         return incumbents(self.ledger.records(), context.workloads, context.objective, context.slo)
 

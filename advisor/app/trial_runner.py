@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
 
 from advisor.app.engines import load_engine
 from advisor.domain.errors import BadInput, EngineFailed
-from advisor.domain.measurement import EffectiveSettings, LoadPoint, MemoryReport, ProfiledMemory, WorkloadOutcome
+from advisor.domain.measurement import (
+    EffectiveSettings,
+    LoadPoint,
+    MemoryReport,
+    Metrics,
+    ProfiledMemory,
+    WorkloadOutcome,
+)
 from advisor.domain.outcome import (
     RETRIED_ONCE,
     BadConfig,
@@ -25,16 +35,19 @@ from advisor.domain.ports import (
     NoEvidence,
     OnEvent,
     RunningServer,
+    Stop,
     TrialEvent,
     TrialRequest,
 )
 from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import PhaseTiming, TrialRecord
 from advisor.domain.workload import Workload
+from advisor.metrics.definitions import average
+from advisor.search.contending import next_repeat
 from advisor.search.hopeless import Watch
 from advisor.search.loads import at_load, best_load, next_load, worst_excess
 
-LOAD_SEED = 61  # more than a study has workloads; times the loads of one of them below the referee's
+LOAD_SEED = 61  # more than a study has workloads; times the benchmarks of one of them below the referee's
 REFEREE_SEED = 499  # beyond any number of workloads, within what two trials are apart
 OUTSIDE = (EngineFailed, OSError)
 """What a launch or a client raises when something beside the configuration is broken: a port, a socket, a driver."""
@@ -121,7 +134,7 @@ def _launch(request: TrialRequest, engine: Engine, on_event: OnEvent, evidence: 
         loads: list[PhaseTiming] = []
         if outcome is None and spec.fidelity == "full":
             began_s = time.monotonic()
-            measured, outcome = _measure(server, request, engine, on_event, evidence)
+            measured, outcome = _Benchmarks(server, request, engine, on_event, evidence).run()
             if server.endpoint is not None:  # real time passed, which only we can tell
                 loads.append(PhaseTiming(name="serve", duration_s=time.monotonic() - began_s))
         return _Launch(
@@ -208,44 +221,101 @@ def _at_best_load(
 def _watch(request: TrialRequest, workload: Workload) -> Watch | None:
     """The rule that stops a benchmark of a workload, None where it has nothing to beat."""
     to_beat = next((each for each in request.incumbents if each.workload == workload.name), None)
-    if to_beat is None:
+    if to_beat is None or not request.early_stop:
         return None
     deployed = request.spec.deployment.with_options(request.spec.config.options)
     return Watch(to_beat, request.goal, request.spec.slo, deployed.gpus, workload.concurrency)
 
 
-def _measure(
-    server: RunningServer, request: TrialRequest, engine: Engine, on_event: OnEvent, evidence: EvidenceStore
-) -> tuple[tuple[WorkloadOutcome, ...], Outcome | None]:
-    """Every workload in turn, in the study's order; what was measured before a crash stays valid."""
-    measurer = engine.measurer()
-    done: dict[int, WorkloadOutcome] = {}
-    failure: Outcome | None = None
-    for place, workload in by_growing_memory(request.spec.workloads):
-        # No two benchmarks of a launch share a seed: equal prompts would hit the prefix cache.
-        seed = request.spec.seed * 1009 + place
+class _Repeat(NoEvidence):
+    """Keeps the samples of a repeat beside those of the first benchmark."""
 
-        def measure(loaded: Workload, n_before: int, seed: int = seed) -> WorkloadOutcome:
+    def __init__(self, evidence: EvidenceStore, number: int) -> None:
+        self._evidence, self._number = evidence, number
+
+    def write_samples(self, workload_name: str, samples: Mapping[str, NDArray[Any]]) -> None:
+        """Under the workload's name and the number of the run."""
+        self._evidence.write_samples(f"{workload_name}-run{self._number}", samples)
+
+
+class _Benchmarks:
+    """The benchmarks of one launch; what was measured before a crash stays valid."""
+
+    def __init__(
+        self, server: RunningServer, request: TrialRequest, engine: Engine, on_event: OnEvent, evidence: EvidenceStore
+    ) -> None:
+        self.server, self.request, self.measurer = server, request, engine.measurer()
+        self.on_event, self.evidence = on_event, evidence
+        self.start_s = sum(phase.duration_s for phase in server.phases())
+        self.workloads = by_growing_memory(request.spec.workloads)
+        self.done: dict[int, WorkloadOutcome] = {}
+
+    def run(self) -> tuple[tuple[WorkloadOutcome, ...], Outcome | None]:
+        """Every workload, then again what is undecided: outcomes in the study's order, and what ended the launch."""
+        failure: Outcome | None = None
+        for place, workload in self.workloads:
+            try:
+                trouble = self._measure(place, workload)
+            except OUTSIDE as error:
+                trouble = Infrastructure(reason=f"{workload.name}: {_text(error)}")
+            # The server is asked first: an OOM under load is an OOM, not a broken benchmark.
+            failure = self.server.failure() or trouble
+            if failure is not None:
+                break
+        else:
+            failure = self._repeat()
+        return tuple(self.done[place] for place in sorted(self.done)), failure
+
+    def _measure(self, place: int, workload: Workload) -> Outcome | None:
+        """One workload, at its best load where that is searched, and the referee after it."""
+        request = self.request
+
+        def measure(loaded: Workload, n_before: int) -> WorkloadOutcome:
             watch = _watch(request, loaded)
-            stop = watch or never
-            outcome = measurer.measure(server, loaded, seed + LOAD_SEED * n_before, stop, on_event, evidence)
+            outcome = self._benchmark(place, loaded, n_before, watch or never, self.evidence)
             if watch is None or not outcome.stopped_early:
                 return outcome
             return changed(outcome, note=watch.reason, so_far=watch.so_far)
 
-        try:
-            done[place] = measure(workload, 0)
-            trouble = judged(done[place])
-            if trouble is None:
-                done[place], trouble = _at_best_load(request, workload, done[place], measure)
-            if trouble is None and request.referee:
-                loaded = at_load(workload, done[place].concurrency)
-                report = measurer.referee(server, loaded, seed + REFEREE_SEED, evidence)
-                done[place] = changed(done[place], referee=report)
-        except OUTSIDE as error:
-            trouble = Infrastructure(reason=f"{workload.name}: {_text(error)}")
-        # The server is asked first: an OOM under load is an OOM, not a broken benchmark.
-        failure = server.failure() or trouble
-        if failure is not None:
-            break
-    return tuple(done[place] for place in sorted(done)), failure
+        self.done[place] = measure(workload, 0)
+        trouble = judged(self.done[place])
+        if trouble is None:
+            self.done[place], trouble = _at_best_load(request, workload, self.done[place], measure)
+        if trouble is None and request.referee:
+            loaded = at_load(workload, self.done[place].concurrency)
+            report = self.measurer.referee(self.server, loaded, self._seed(place) + REFEREE_SEED, self.evidence)
+            self.done[place] = changed(self.done[place], referee=report)
+        return trouble
+
+    def _repeat(self) -> Outcome | None:
+        """What noise within the launch leaves undecided, for no longer than the start took: a launch tells more.
+
+        All workloads were served, so memory grows no further. A repeat that does not count leaves what was measured.
+        """
+        request, seconds_left = self.request, self.start_s
+        runs: dict[str, tuple[Metrics, ...]] = {
+            each.workload: (each.metrics,) for each in self.done.values() if each.metrics is not None
+        }
+        places = {workload.name: (place, workload) for place, workload in self.workloads}
+        while name := next_repeat(runs, request.incumbents, request.goal, request.spec.slo, seconds_left):
+            (place, workload), n_before = places[name], len(runs[name])
+            try:
+                again = self._benchmark(place, workload, n_before, never, _Repeat(self.evidence, n_before + 1))
+            except OUTSIDE:
+                return self.server.failure()
+            if self.server.failure() is not None or again.metrics is None or judged(again) is not None:
+                return self.server.failure()
+            runs[name] = (*runs[name], again.metrics)
+            seconds_left -= again.metrics.duration_s
+            self.done[place] = changed(self.done[place], metrics=average(runs[name]), repeats=runs[name], ci95=None)
+        return None
+
+    def _benchmark(
+        self, place: int, workload: Workload, n_before: int, stop: Stop, evidence: EvidenceStore
+    ) -> WorkloadOutcome:
+        seed = self._seed(place) + LOAD_SEED * n_before
+        return self.measurer.measure(self.server, workload, seed, stop, self.on_event, evidence)
+
+    def _seed(self, place: int) -> int:
+        """No two benchmarks of a launch share a seed: equal prompts would hit the prefix cache."""
+        return self.request.spec.seed * 1009 + place

@@ -156,8 +156,13 @@ class WorkloadOutcome(StrictModel):
     metrics: Metrics | None
     concurrency: int | None = Field(default=None, description="Of these metrics, where the load was searched")
     loads: tuple[LoadPoint, ...] = Field(default=(), description="Everything measured where the load was searched")
+    repeats: tuple[Metrics, ...] = Field(
+        default=(), description="Every benchmark where noise on the launch left it undecided; `metrics` is their mean"
+    )
     limited_by: LimitedBy | None = None
-    ci95: tuple[float, float] | None = Field(default=None, description="95 % interval of output tok/s, batch means")
+    ci95: tuple[float, float] | None = Field(
+        default=None, description="95 % interval of output tok/s of one benchmark, batch means"
+    )
     seed: int
     n_short: int = Field(default=0, ge=0, description="Requests that the server did not answer with their tokens")
     stopped_early: bool = False

@@ -223,9 +223,9 @@ class TrialRequest(StrictModel):
     expected_gain: float | None = None
     goal: Objective = Field(default=Objective(), description="With goodput, the best load of each launch is searched")
     incumbents: tuple[Incumbent, ...] = Field(
-        default=(),
-        description="Benchmarks that cannot beat theirs are stopped; a workload without one is measured whole",
+        default=(), description="Benchmarks that cannot beat theirs are stopped, those that noise hides are repeated"
     )
+    early_stop: bool = True
 
 
 class Asked(StrictModel):

@@ -21,6 +21,7 @@ from advisor.search.robust import regrets, robust
 from advisor.search.standings import pick, standings
 from advisor.search.stopping import noise
 
+LAUNCH_NOISE = 0.01  # at least, of the logarithm between launches: early in a study there is no repeat to tell
 SURE = 1.96 * math.sqrt(2)  # deviations between two launches
 FROM_RATE = ("output_tok_per_s_per_gpu", "output_tok_per_s", "request_per_s", COST)  # of output tokens
 
@@ -50,6 +51,7 @@ def incumbents(
         best = pick(tables[workload.name], objective)
         if best is not None and not (objective.metric == "goodput" and workload.concurrency is not None):
             spread = noise([[math.log(value) for value in each.values] for each in tables[workload.name]])
+            spread = max(spread, LAUNCH_NOISE)
             found.append(Incumbent(workload=workload.name, value=best.mean, log_noise=spread, slack=slack))
     return tuple(found)
 

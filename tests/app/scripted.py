@@ -56,6 +56,7 @@ class Act:
         kv_tokens: Capacity of the KV pool.
         headroom_gib: GPU memory left.
         limited_by: What limits every workload that is measured.
+        each: Asked at every benchmark what happens instead of `under`, None for nothing out of the way.
         loaded: From a workload to its metrics, instead of the two above.
     """
 
@@ -66,6 +67,7 @@ class Act:
     kv_tokens: int = 1_000_000
     headroom_gib: float = 10.0
     limited_by: LimitedBy | None = None
+    each: Callable[[Workload], Outcome | Exception | None] | None = None
     loaded: Callable[[Workload], Metrics] | None = None
 
 
@@ -175,7 +177,8 @@ class ScriptedMeasurer:
         assert isinstance(server, ScriptedServer)
         self.engine.story.append(f"measure {workload.name}")
         self.engine.seeds.append(seed)
-        what = server.act.under.get(workload.name)
+        act = server.act
+        what = act.under.get(workload.name) if act.each is None else act.each(workload)
         if isinstance(what, WorkloadOutcome):
             return what
         if isinstance(what, Exception):
@@ -183,7 +186,6 @@ class ScriptedMeasurer:
         if what is not None:
             server.ended = what
             raise ConnectionResetError("the server hung up")
-        act = server.act
         found = metrics(act.tok_per_s, act.ttft_ms) if act.loaded is None else act.loaded(workload)
         return WorkloadOutcome(workload=workload.name, metrics=found, limited_by=act.limited_by, seed=seed)
 
