@@ -105,6 +105,10 @@ class WarmUp(StrictModel):
 
     output_tok_per_s: tuple[float, ...] = Field(description="Of each round, in order")
     stable: bool = Field(description="True when the last two rounds agree")
+    discarded_tok_per_s: float | None = Field(
+        default=None, description="Of a benchmark that was still warming up, and was made anew for that"
+    )
+    n_warming: int = Field(default=0, description="Batches of the measurement itself in which it was still warming up")
 
 
 class ClientReport(StrictModel):

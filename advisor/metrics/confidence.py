@@ -114,6 +114,16 @@ def batch_size(concurrency: int | None, n_requests: int) -> int:
     return concurrency or max(OPEN_LOOP_BATCH, n_requests // OPEN_LOOP_BATCHES)
 
 
+def batch_sums(
+    sent_ms: NDArray[np.float64], done_ms: NDArray[np.float64], n_output: NDArray[np.int64], per_batch: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Output tokens and seconds of the batches of a whole run, shape (n_batches,); see `batch_means_interval`."""
+    n_batches = max(1, min(done_ms.size // max(1, per_batch), MAX_BATCHES))
+    batches = np.array_split(np.argsort(done_ms, kind="stable"), n_batches)
+    tokens = np.array([n_output[batch].sum() for batch in batches], np.float64)
+    return tokens, np.diff([done_ms[batch[-1]] for batch in batches], prepend=sent_ms.min()) / 1e3
+
+
 def batch_means_interval(
     sent_ms: NDArray[np.float64],
     done_ms: NDArray[np.float64],
@@ -137,12 +147,10 @@ def batch_means_interval(
     Returns:
         None when fewer than five batches can be made.
     """
-    n_batches = min(done_ms.size // max(1, per_batch), MAX_BATCHES)
+    tokens, seconds = batch_sums(sent_ms, done_ms, n_output, per_batch)
+    n_batches = tokens.size
     if n_batches < MIN_BATCHES:
         return None
-    batches = np.array_split(np.argsort(done_ms, kind="stable"), n_batches)
-    tokens = np.array([n_output[batch].sum() for batch in batches], np.float64)
-    seconds = np.diff([done_ms[batch[-1]] for batch in batches], prepend=sent_ms.min()) / 1e3
     rate = float(tokens.sum() / seconds.sum())
     steady, noise = _mean_and_noise(tokens[1:-1], seconds[1:-1])
     half = rate * noise / steady * student_t_quantile(0.5 + level / 2, n_batches - 3) / math.sqrt(n_batches)

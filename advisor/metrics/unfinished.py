@@ -60,6 +60,11 @@ class Batches:
     slo: Slo
     closed: tuple[Batch, ...] = ()
 
+    @property
+    def seconds(self) -> float:
+        """Of the run, at the end of the last batch."""
+        return sum(each.seconds for each in self.closed)
+
     def seen(self, run: PartialResult) -> Batches:
         """With one more batch, if it is complete. Nothing that an earlier look counted is counted again."""
         n_before = self.closed[-1].n_done if self.closed else 0
@@ -68,7 +73,7 @@ class Batches:
         order = np.argsort(run.done_ms, kind="stable")[n_before : run.n_done]
         batch = Batch(
             metrics=_of(run, order, self.n_gpus, self.slo),
-            seconds=run.elapsed_s - sum(each.seconds for each in self.closed),
+            seconds=run.elapsed_s - self.seconds,
             tokens=int(run.n_output.sum()) - sum(each.tokens for each in self.closed),
             n_done=run.n_done,
         )
@@ -86,10 +91,9 @@ class Batches:
         steady = steady_interval([each.tok_per_s for each in self.closed], [each.seconds for each in self.closed])
         if steady is None:
             return None
-        seconds, left = sum(each.seconds for each in self.closed), n_tokens - sum(each.tokens for each in self.closed)
-        low, estimate, high = (
-            n_tokens / (seconds + left / max(rate, LEAST_MS)) for rate in (steady.low, steady.estimate, steady.high)
-        )
+        left = n_tokens - sum(each.tokens for each in self.closed)
+        rates = (max(rate, LEAST_MS) for rate in (steady.low, steady.estimate, steady.high))
+        low, estimate, high = (n_tokens / (self.seconds + left / rate) for rate in rates)
         return Interval(estimate=estimate, low=low, high=high, level=steady.level)
 
     def metrics(self, run: PartialResult, tok_per_s: float | None = None) -> Metrics:

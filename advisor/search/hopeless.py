@@ -81,8 +81,10 @@ class Watch:
 
     def __call__(self, run: PartialResult) -> bool:
         """True when the run may be stopped."""
-        batches = self._batches or Batches(batch_size(self.concurrency, run.n_requests), self.n_gpus, self.slo)
-        self._batches = batches = batches.seen(run)
+        known = self._batches
+        if known is None or run.elapsed_s < known.seconds:  # a benchmark that is made anew begins anew
+            known = Batches(batch_size(self.concurrency, run.n_requests), self.n_gpus, self.slo)
+        self._batches = batches = known.seen(run)
         best = at_best(run, self.n_gpus, self.slo)
         self.reason = next(self._reasons(run, best, batches), None)
         if self.reason is not None:
