@@ -102,7 +102,7 @@ def mean_interval(
 MIN_BATCHES = 5
 MAX_BATCHES = 20
 OPEN_LOOP_BATCHES, OPEN_LOOP_BATCH = 10, 4  # how many, and least requests of one
-BATCH_NOISE = 0.02  # of one batch against the next, until enough of them tell
+BATCH_NOISE = 0.02  # of one batch against the next as a fraction, until enough of them tell
 BATCH_NOISE_DOF = 4  # what that weighs beside the batches themselves
 
 
@@ -157,14 +157,17 @@ def batch_means_interval(
     return Interval(estimate=rate, low=max(0.0, rate - half), high=rate + half, level=level)
 
 
-def steady_interval(values: Sequence[float], weights: Sequence[float], level: float = 0.95) -> Interval | None:
+def steady_interval(
+    values: Sequence[float], weights: Sequence[float], noise: float = BATCH_NOISE, level: float = 0.95
+) -> Interval | None:
     """Interval of what a run shows from batch to batch once its ramp-up is over.
 
-    With few batches their noise is a posterior mean: `BATCH_NOISE` counts as four more of them.
+    With few batches their noise is a posterior mean, for which what is expected counts as four more of them.
 
     Args:
         values: Of the batches so far, in order; the first holds the ramp-up and is left out.
         weights: Seconds of each where the metric is a rate, requests where it is a latency.
+        noise: Expected of one batch, as a fraction.
         level: Of the interval.
 
     Returns:
@@ -173,10 +176,10 @@ def steady_interval(values: Sequence[float], weights: Sequence[float], level: fl
     v, w = np.asarray(values[1:], np.float64), np.asarray(weights[1:], np.float64)
     if v.size < 1:
         return None
-    mean, noise = _mean_and_noise(v * w, w)
+    mean, seen = _mean_and_noise(v * w, w)
     dof = BATCH_NOISE_DOF + v.size - 1
-    noise = math.sqrt((BATCH_NOISE_DOF * (BATCH_NOISE * mean) ** 2 + (v.size - 1) * noise**2) / dof)
-    half = noise * student_t_quantile(0.5 + level / 2, dof) / math.sqrt(v.size)
+    posterior = math.sqrt((BATCH_NOISE_DOF * (noise * mean) ** 2 + (v.size - 1) * seen**2) / dof)
+    half = posterior * student_t_quantile(0.5 + level / 2, dof) / math.sqrt(v.size)
     return Interval(estimate=mean, low=max(0.0, mean - half), high=mean + half, level=level)
 
 

@@ -6,7 +6,9 @@ is no ITL.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +16,11 @@ from numpy.typing import NDArray
 from advisor.domain.measurement import Metrics
 from advisor.domain.objective import Slo
 from advisor.domain.ports import PartialResult
-from advisor.metrics.confidence import Interval, steady_interval
+from advisor.metrics.confidence import BATCH_NOISE, Interval, steady_interval
 from advisor.metrics.definitions import compute
 
 LEAST_MS = 1e-3  # so that what takes no time has a speed
+BATCH_NOISE_OF_ONE = 0.25  # requests that do not run in step end by chance before or after the end of a batch
 
 
 def at_best(run: PartialResult, n_gpus: int, slo: Slo) -> Metrics:
@@ -37,66 +40,86 @@ def at_best(run: PartialResult, n_gpus: int, slo: Slo) -> Metrics:
 
 @dataclass(frozen=True)
 class Batch:
-    """Requests that ended between two looks at a run, and the tokens of all requests in the meantime."""
+    """So many requests in the order in which they end, from the end of the batch before to its own."""
 
     metrics: Metrics
-    seconds: float
     tokens: int
-    n_done: int
-    """Of the run, at the end of the batch."""
-
-    @property
-    def tok_per_s(self) -> float:
-        """Of output: tokens as they came, whether their requests ended or not."""
-        return self.tokens / self.seconds
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of one run so far. Each closes at the first look that finds `per_batch` more requests ended."""
+    """What looks at one run have found so far.
+
+    Attributes:
+        per_batch: Requests of a batch, see `confidence.batch_size`.
+        n_gpus: Of the deployment.
+        slo: What goodput goes by.
+        closed: Batches that are complete.
+        elapsed_s: Of the run, at the last look.
+        n_tokens: Output tokens until then, also those of requests in flight.
+        peak_tok_per_s: Most output between two looks: a full batch that decodes, and no prompt in between.
+    """
 
     per_batch: int
     n_gpus: int
     slo: Slo
     closed: tuple[Batch, ...] = ()
-
-    @property
-    def seconds(self) -> float:
-        """Of the run, at the end of the last batch."""
-        return sum(each.seconds for each in self.closed)
+    elapsed_s: float = 0.0
+    n_tokens: int = 0
+    peak_tok_per_s: float = 0.0
 
     def seen(self, run: PartialResult) -> Batches:
-        """With one more batch, if it is complete. Nothing that an earlier look counted is counted again."""
-        n_before = self.closed[-1].n_done if self.closed else 0
-        if run.n_done < n_before + self.per_batch:
-            return self
-        order = np.argsort(run.done_ms, kind="stable")[n_before : run.n_done]
-        batch = Batch(
-            metrics=_of(run, order, self.n_gpus, self.slo),
-            seconds=run.elapsed_s - self.seconds,
-            tokens=int(run.n_output.sum()) - sum(each.tokens for each in self.closed),
-            n_done=run.n_done,
+        """With what one more look shows. Batches that an earlier look found are not computed again."""
+        n_tokens = int(run.n_output.sum())
+        rate = (n_tokens - self.n_tokens) / max(run.elapsed_s - self.elapsed_s, LEAST_MS)
+        return replace(
+            self,
+            closed=(*self.closed, *self._closing(run)),
+            elapsed_s=run.elapsed_s,
+            n_tokens=n_tokens,
+            peak_tok_per_s=max(self.peak_tok_per_s, rate),
         )
-        return Batches(self.per_batch, self.n_gpus, self.slo, (*self.closed, batch))
 
-    def foretold_tok_per_s(self, n_tokens: int) -> Interval | None:
-        """Output tok/s of the whole run if it goes on as it does; its tail can only make it less.
+    def _closing(self, run: PartialResult) -> Iterator[Batch]:
+        n_before, n_done = self.per_batch * len(self.closed), run.n_done
+        if n_done < n_before + self.per_batch:
+            return
+        order = np.argsort(run.done_ms, kind="stable")
+        for begin in range(n_before, n_done - self.per_batch + 1, self.per_batch):
+            rows = order[begin : begin + self.per_batch]
+            began_ms = float(run.done_ms[order[begin - 1]]) if begin else 0.0
+            yield Batch(
+                metrics=_of(run, rows, self.n_gpus, self.slo),
+                tokens=int(run.osl[rows].sum()),
+                seconds=max(float(run.done_ms[rows[-1]]) - began_ms, LEAST_MS) / 1e3,
+            )
+
+    def foretold_tok_per_s(self, run: PartialResult) -> Interval | None:
+        """Output tok/s of the whole run if it goes on as it does. Its upper end is the one that is sure.
+
+        What is not sent yet takes as long as the batches after the first say. What is in flight has its prompts behind
+        it and takes the rest of its tokens at the peak rate; that a batch empties at the end can only make it longer.
 
         Args:
-            n_tokens: Of the whole run.
+            run: Where it stands, seen last.
 
         Returns:
             None before the second batch.
         """
-        steady = steady_interval([each.tok_per_s for each in self.closed], [each.seconds for each in self.closed])
+        rates, seconds = [each.tokens / each.seconds for each in self.closed], [each.seconds for each in self.closed]
+        steady = steady_interval(rates, seconds, max(BATCH_NOISE, BATCH_NOISE_OF_ONE / math.sqrt(self.per_batch)))
         if steady is None:
             return None
-        left = n_tokens - sum(each.tokens for each in self.closed)
-        rates = (max(rate, LEAST_MS) for rate in (steady.low, steady.estimate, steady.high))
-        low, estimate, high = (n_tokens / (self.seconds + left / rate) for rate in rates)
+        sent = np.isfinite(run.sent_ms)
+        unsent, in_flight = int(run.osl[~sent].sum()), int((run.osl - run.n_output)[sent].sum())
+        low, estimate, high = (
+            float(run.osl.sum()) / (run.elapsed_s + unsent / rate + in_flight / max(rate, self.peak_tok_per_s))
+            for rate in (max(steady.low, LEAST_MS), steady.estimate, steady.high)
+        )
         return Interval(estimate=estimate, low=low, high=high, level=steady.level)
 
-    def metrics(self, run: PartialResult, tok_per_s: float | None = None) -> Metrics:
+    def metrics(self, run: PartialResult, tok_per_s: float) -> Metrics:
         """Of all that ended so far, at least one request, as if the run had this rate of output tokens."""
         return _of(run, np.flatnonzero(np.isfinite(run.done_ms)), self.n_gpus, self.slo, tok_per_s)
 

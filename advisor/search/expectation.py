@@ -25,7 +25,7 @@ Rows = NDArray[np.int64]
 
 NOTHING_YET = 1.0  # log units below the best expected: stands for the incumbent while nothing keeps the limits
 MARGIN = 1.0  # standard deviations of a repeat: a winner must keep its limits when it is measured again
-STOPPED_NOISE = 0.1  # ramp-up and tail weigh otherwise in a part of a benchmark than in all of it
+STOPPED_NOISE = 0.05  # rates of whole runs are foretold to a percent or two, latencies are those of a part
 OCTAVES_A_TASK = 3.0  # of ISL, OSL or load between workloads that teach each other little
 MEAN_BELIEF = Belief()  # the twin knows means ...
 TAIL_BELIEF = Belief(bias=0.5)  # ... and of a percentile only that it moves with the mean

@@ -82,7 +82,7 @@ class Watch:
     def __call__(self, run: PartialResult) -> bool:
         """True when the run may be stopped."""
         known = self._batches
-        if known is None or run.elapsed_s < known.seconds:  # a benchmark that is made anew begins anew
+        if known is None or run.elapsed_s < known.elapsed_s:  # a benchmark that is made anew begins anew
             known = Batches(batch_size(self.concurrency, run.n_requests), self.n_gpus, self.slo)
         self._batches = batches = known.seen(run)
         best = at_best(run, self.n_gpus, self.slo)
@@ -119,7 +119,7 @@ class Watch:
         """Interval of the objective of the whole run; None where batches do not tell."""
         if self.objective.metric not in FROM_RATE:
             return _steady(batches, [self.objective.value(each.metrics) for each in batches.closed])
-        rate = batches.foretold_tok_per_s(int(run.osl.sum()))
+        rate = batches.foretold_tok_per_s(run)
         if rate is None:
             return None
         metrics = [batches.metrics(run, tok_per_s) for tok_per_s in (rate.low, rate.estimate, rate.high)]
@@ -128,7 +128,7 @@ class Watch:
         return Interval(estimate=estimate, low=low, high=high, level=rate.level)
 
     def _shown(self, run: PartialResult, best: Metrics, batches: Batches) -> SoFar:
-        interval, rate = self._foretold(run, batches), batches.foretold_tok_per_s(int(run.osl.sum()))
+        interval, rate = self._foretold(run, batches), batches.foretold_tok_per_s(run)
         return SoFar(
             n_done=run.n_done,
             n_requests=run.n_requests,
