@@ -9,6 +9,10 @@ a real study would spend if its server were like that world.
     wrong      stopped although the configuration is truly more than 1 % better than all that was measured whole
     same       studies that end with the same configuration for every workload
     worse %    how much worse the true value of the early winner is than that of the whole one: median, mean and most
+
+`--benchmarks N` watches N drawn configurations and the baseline instead, each against the median of them as incumbent:
+how many are behind by 3 % and more, how many are stopped and after which share of their time, and how many of those
+would have been better than the incumbent.
 """
 
 from __future__ import annotations
@@ -20,8 +24,10 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from advisor.app.results import result
 from advisor.app.setup import Question
@@ -29,16 +35,25 @@ from advisor.app.starts import NoStarts
 from advisor.app.trial_maker import TrialMaker
 from advisor.app.tuner import Tuner
 from advisor.app.tuning import How, Session, open_session
+from advisor.domain.objective import Objective, Slo
+from advisor.domain.ports import Incumbent, PartialResult
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.engines.simulated import SimulatedEngine
+from advisor.metrics.schedule import draw_requests
+from advisor.search.hopeless import LAUNCH_NOISE, Watch
+from advisor.search.space import all_configs
+from advisor.twin.predict import metrics_of
+from advisor.twin.scheduler import Progress
+from advisor.twin.simulation import Simulation
 from benchmarks.search_quality import MemoryLedger, Nobody, truth, world_twin
 
 STUDIES = ("llama3.1-8b-h100", "llama3.3-70b-fp8-h200", "llama4-maverick-fp8-h100")
 WORKLOADS = ("1k1k_c256", "4k1k_c256", "1k8k_c256", "1k1k_c64+4k1k_c256")
 SAMPLERS = ("advisor", "random")
 LAUNCHES, WAVES = 12, 8
+WATCHED = ("output_tok_per_s_per_gpu", "ttft:p95", "tpot:mean", "e2e:mean", "output_tok_per_s_per_user")
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,41 @@ def _job(job: tuple[str, str, int, str]) -> tuple[tuple[str, str, str], Played, 
     return (study, names, sampler), whole, early
 
 
+def watch_benchmarks(study: str, name: str, metric: str, n: int) -> str:
+    """A line about single benchmarks of one workload under one objective, in the first drawn world."""
+    session = open_session(Question(study=study, workloads=(name,)), How(engine="twin", twin_world=1))
+    twin, workload, objective = world_twin(session, 1), session.context.workloads[0], Objective(metric=metric)
+    n_requests, gpus = workload.requests(WAVES), session.context.deployment.gpus
+    osl = draw_requests(workload, n_requests, 0).osl
+    grid = all_configs(session.context.space)
+    drawn = np.random.default_rng(0).choice(len(grid), min(n, len(grid)), replace=False)
+
+    def serve(config: ServingConfig, stop: Callable[[Progress], bool] | None = None) -> Simulation | None:
+        return twin.serve(
+            session.context.deployment, config, workload, n_requests=n_requests, seed=0, stop=stop
+        ).run  # fmt: skip
+
+    configs = [session.context.baseline.config, *(grid[place] for place in drawn)]
+    runs = [(config, run) for config in configs if config is not None and (run := serve(config)) is not None]
+    values = [objective.value(metrics_of(run, gpus)) or 0.0 for _, run in runs]
+    to_beat = Incumbent(workload=workload.name, value=statistics.median_low(values), log_noise=LAUNCH_NOISE)
+    shares, wrong = [], 0
+    for (config, run), value in zip(runs, values, strict=True):
+        watch = Watch(to_beat, objective, Slo(), gpus, workload.concurrency)
+
+        def stop(seen: Progress, watch: Watch = watch) -> bool:
+            arrays = (seen.arrival_ms, seen.first_token_ms, seen.done_ms, seen.n_output)
+            return watch(PartialResult(seen.now_ms / 1e3, *arrays, osl))
+
+        stopped = serve(config, stop)
+        if stopped is not None and watch.reason is not None:
+            shares.append(stopped.duration_ms / run.duration_ms)
+            wrong += objective.gain(value, to_beat.value) > 1
+    behind = sum(objective.gain(value, to_beat.value) < 0.97 for value in values)
+    share = 100 * statistics.mean(shares) if shares else float("nan")
+    return f"{study:24} {name:10} {metric:26} {behind:3d}/{len(runs):<3d} {len(shares):8d} {share:9.0f}% {wrong:6d}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,7 +158,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workloads", nargs="*", default=list(WORKLOADS))
     parser.add_argument("--samplers", nargs="*", default=list(SAMPLERS))
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--benchmarks", type=int, metavar="N", help="watch single benchmarks instead of studies")
     args = parser.parse_args(argv)
+    if args.benchmarks is not None:
+        print("simulated by the twin in drawn world 1")
+        print(f"{'study':24} {'load':10} {'objective':26} {'behind':>7} {'stopped':>8} {'after':>10} {'wrong':>6}")
+        for study, name in (("llama3.1-8b-h100", "4k1k_c256"), ("llama3.3-70b-fp8-h200", "1k1k_c256")):
+            for metric in WATCHED:
+                print(watch_benchmarks(study, name, metric, args.benchmarks), flush=True)
+        return 0
     started = time.monotonic()
     jobs = [
         (study, names, world, sampler)

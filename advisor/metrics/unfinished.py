@@ -7,7 +7,7 @@ is no ITL.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,11 +89,32 @@ class Batches:
         for begin in range(n_before, n_done - self.per_batch + 1, self.per_batch):
             rows = order[begin : begin + self.per_batch]
             began_ms = float(run.done_ms[order[begin - 1]]) if begin else 0.0
-            yield Batch(
-                metrics=_of(run, rows, self.n_gpus, self.slo),
-                tokens=int(run.osl[rows].sum()),
-                seconds=max(float(run.done_ms[rows[-1]]) - began_ms, LEAST_MS) / 1e3,
-            )
+            tokens, seconds = int(run.osl[rows].sum()), max(float(run.done_ms[rows[-1]]) - began_ms, LEAST_MS) / 1e3
+            yield Batch(_of(run, rows, self.n_gpus, self.slo, tokens / seconds), tokens, seconds)
+
+    def foretold(self, run: PartialResult, metric: Callable[[Metrics], float | None]) -> Interval | None:
+        """A metric of the whole run that follows from the latencies of its requests.
+
+        Like the batches after the first; the first has its share where that widens the interval, since a percentile of
+        all requests is no mean over batches.
+
+        Args:
+            run: Where it stands, seen last.
+            metric: Of one batch.
+
+        Returns:
+            None before the second batch, or where the metric is undefined.
+        """
+        values = [value for each in self.closed if (value := metric(each.metrics)) is not None]
+        steady = steady_interval(values, [1.0] * len(values)) if len(values) == len(self.closed) else None
+        if steady is None:
+            return None
+        share, first = self.per_batch / run.n_requests, values[0]
+        low, high = (
+            steady.low - share * max(0.0, steady.low - first),
+            steady.high + share * max(0.0, first - steady.high),
+        )
+        return Interval(estimate=steady.estimate, low=low, high=high, level=steady.level)
 
     def foretold_tok_per_s(self, run: PartialResult) -> Interval | None:
         """Output tok/s of the whole run if it goes on as it does. Its upper end is the one that is sure.

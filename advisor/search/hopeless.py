@@ -6,16 +6,17 @@ of what it will end with, from its batches so far, lies on the wrong side.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from advisor.domain.measurement import Metrics, SoFar
-from advisor.domain.objective import COST, Objective, Slo, latency_ms
+from advisor.domain.objective import COST, Objective, Slo, SloLimit, latency_ms
 from advisor.domain.ports import Incumbent, PartialResult
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
-from advisor.metrics.confidence import Interval, batch_size, steady_interval
+from advisor.metrics.confidence import Interval, batch_size
 from advisor.metrics.unfinished import Batches, at_best
 from advisor.search.robust import regrets, robust
 from advisor.search.standings import pick, standings
@@ -101,7 +102,7 @@ class Watch:
         if interval is not None:
             yield from self._short_of(interval.low if self.objective.direction == "minimize" else interval.high)
         for limit in self.slo.limits:
-            interval = _steady(batches, [latency_ms(each.metrics, *limit.name.split(":")) for each in batches.closed])
+            interval = batches.foretold(run, functools.partial(_latency_ms, limit))
             if interval is not None and interval.low > limit.limit_ms:
                 yield f"{limit.name} is to be {interval.low:,.0f} ms at least, the limit is {limit.limit_ms:g} ms"
 
@@ -118,7 +119,7 @@ class Watch:
     def _foretold(self, run: PartialResult, batches: Batches) -> Interval | None:
         """Interval of the objective of the whole run; None where batches do not tell."""
         if self.objective.metric not in FROM_RATE:
-            return _steady(batches, [self.objective.value(each.metrics) for each in batches.closed])
+            return batches.foretold(run, self.objective.value)
         rate = batches.foretold_tok_per_s(run)
         if rate is None:
             return None
@@ -138,8 +139,5 @@ class Watch:
         )
 
 
-def _steady(batches: Batches, values: Sequence[float | None]) -> Interval | None:
-    """Interval of a latency, or of what depends on latencies; None where a batch has none."""
-    known = [value for value in values if value is not None]
-    weights = [float(each.metrics.n_requests) for each in batches.closed]
-    return steady_interval(known, weights) if len(known) == len(values) else None
+def _latency_ms(limit: SloLimit, metrics: Metrics) -> float | None:
+    return latency_ms(metrics, limit.latency, limit.statistic)

@@ -70,6 +70,7 @@ def test_batches_follow_each_other_without_gaps_however_often_one_looks(seed: in
     assert sum(each.tokens for each in batches.closed) == tokens[order].sum()
     if batches.closed:
         assert sum(each.seconds for each in batches.closed) == pytest.approx(done[order[-1]] / 1e3)
+        assert sum(each.metrics.request_per_s * each.seconds for each in batches.closed) == pytest.approx(order.size)
         waits = np.mean([each.metrics.ttft_ms.mean for each in batches.closed])
         assert waits == pytest.approx((first - sent)[order].mean())
 
@@ -104,3 +105,18 @@ def test_rates_are_those_of_the_run_that_is_foretold_and_latencies_those_that_we
     assert faster.output_tok_per_s == pytest.approx(1000.0)
     assert faster.request_per_s / whole.request_per_s == pytest.approx(1000.0 / whole.output_tok_per_s)
     assert (faster.ttft_ms, faster.tpot_ms, faster.e2e_ms) == (whole.ttft_ms, whole.tpot_ms, whole.e2e_ms)
+
+
+def test_a_latency_of_the_whole_run_may_be_pulled_by_its_ramp_up_only_to_the_safe_side() -> None:
+    run, batches = seen_at(1e9, *a_run(3)), Batches(LANES, 2, SLO).seen(seen_at(1e9, *a_run(3)))
+    told = iter([10.0, *[100.0] * 20])
+    low = batches.foretold(run, lambda metrics: next(told))
+    told = iter([1000.0, *[100.0] * 20])
+    high = batches.foretold(run, lambda metrics: next(told))
+    told = iter([100.0] * 20)
+    level = batches.foretold(run, lambda metrics: next(told))
+    assert low is not None and high is not None and level is not None
+    assert low.low < level.low == high.low
+    assert low.high == level.high < high.high
+    assert level.estimate == low.estimate == pytest.approx(100.0)
+    assert batches.foretold(run, lambda metrics: None) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.domain.measurement import WorkloadOutcome
-from advisor.domain.objective import Objective, Slo, parse_slo
+from advisor.domain.objective import COST, Objective, Slo, parse_slo
 from advisor.domain.outcome import Hopeless, Measured
 from advisor.domain.ports import Asked, Incumbent
 from advisor.domain.strict import changed
@@ -26,10 +27,11 @@ THROUGHPUT = Objective(metric="output_tok_per_s")
 A, B = parse_workload("1k1k_c8"), parse_workload("4k1k_c8")
 
 
+@functools.cache
 def play(
     seed: int, pace: float, value: float, objective: Objective = THROUGHPUT, slo: Slo | None = None
 ) -> tuple[Watch, float, float]:
-    """A run watched fifty times: the watch, the share of its time that it took, and the value at its end."""
+    """A run watched twenty-five times: the watch, the share of its time that it took, and the value at its end."""
     sent, done, tokens = closed_loop(np.random.default_rng(seed), LANES, N, ms_per_token=10 * pace, noise=0.02)
     first = sent + 0.1 * (done - sent)
     watch = Watch(
@@ -37,7 +39,7 @@ def play(
     )
     ended = objective.value(compute(sent, first, done, tokens, 1, slo=slo))
     assert ended is not None
-    for share in np.linspace(0.02, 1, 50):
+    for share in np.linspace(0.04, 1, 25):
         if watch(seen_at(share * float(done.max()), sent, first, done, tokens)):
             return watch, float(share), ended
     return watch, 1.0, ended
@@ -59,6 +61,14 @@ def test_what_was_stopped_would_not_have_won(seed: int, pace: float, metric: str
         assert objective.gain(ended, to_beat) < 1.0
         assert watch.so_far is not None
         assert watch.so_far.n_done < N or share == 1.0
+
+
+@pytest.mark.parametrize("metric", ["ttft:p95", "tpot:mean", "e2e:p50", "output_tok_per_s_per_user", COST])
+def test_every_kind_of_objective_is_stopped_when_far_behind_and_never_when_ahead(metric: str) -> None:
+    objective = Objective(metric=metric, gpu_price_usd_per_hour=2.0)
+    to_beat = play(0, 1.0, 1e-9 if objective.direction == "maximize" else 1e9, objective)[2]
+    assert play(1, 1.6, to_beat, objective)[1] < 0.7
+    assert play(1, 0.9, to_beat, objective)[0].reason is None
 
 
 @pytest.mark.parametrize(("pace", "latest"), [(1.15, 0.75), (1.5, 0.5), (4.0, 0.45)])
