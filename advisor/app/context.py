@@ -53,6 +53,7 @@ class StudyContext:
     vary: tuple[str, ...] = ()
     max_answer_drift: float = DEFAULT_MOST_DRIFT
     unmodelled: str | None = None
+    early_stop: bool = True
 
     @property
     def max_seq_len(self) -> int:

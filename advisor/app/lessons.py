@@ -92,7 +92,7 @@ def _by_config(
 
 def _mean_log(prior: TwinPrior, name: str, records: Sequence[TrialRecord], workload: Workload) -> float:
     """Mean logarithm of an output over repeats, NaN where one has none."""
-    return float(np.mean([log_measured(name, record, workload, prior.objective) for record in records]))
+    return float(np.mean([log_measured(name, record.workload(workload.name), prior.objective) for record in records]))
 
 
 def _last_rows(parts: Sequence[Lessons]) -> Lessons:

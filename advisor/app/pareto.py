@@ -63,7 +63,7 @@ def _points(records: Sequence[TrialRecord], workload: Workload, slo: Slo) -> Ite
 def _benchmarks(record: TrialRecord, workload: Workload) -> list[tuple[int | None, Metrics]]:
     """(concurrency, metrics) of every load that a trial measured of a workload."""
     outcome = record.workload(workload.name)
-    if not record.measured or outcome is None or outcome.metrics is None:
+    if not record.served or outcome is None or outcome.metrics is None:
         return []
     if outcome.loads:
         return [(load.concurrency, load.metrics) for load in outcome.loads]

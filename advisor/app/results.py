@@ -44,6 +44,7 @@ class Counts(StrictModel):
     launches: int
     oom: int
     rejected: int
+    hopeless: int = Field(default=0, description="Launches of which a benchmark was stopped early")
     failed: int
     probes: int = Field(default=0, description="Starts for their memory only, apart from launches")
 
@@ -213,6 +214,7 @@ def count(records: Sequence[TrialRecord]) -> Counts:
         launches=launches(records),
         oom=kinds.count("out_of_memory"),
         rejected=kinds.count("rejected"),
+        hopeless=kinds.count("hopeless"),
         failed=sum(kind in ("crashed", "timed_out", "infrastructure", "bad_config", "unhealthy") for kind in kinds),
         probes=len(records) - len(kinds),
     )

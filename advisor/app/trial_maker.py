@@ -10,9 +10,10 @@ from advisor.app.context import StudyContext
 from advisor.app.trial_runner import run_trial
 from advisor.domain.measurement import MemoryReport
 from advisor.domain.outcome import Rejected
-from advisor.domain.ports import Asked, Engine, LaunchSpec, Ledger, Proposal, Reporter, TrialRequest
+from advisor.domain.ports import Asked, Engine, Incumbent, LaunchSpec, Ledger, Proposal, Reporter, TrialRequest
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import Role, TrialRecord
+from advisor.search.hopeless import incumbents
 
 MAX_ATTEMPTS = 2  # a launch that timed out or crashed is tried once more
 MAX_INFRASTRUCTURE_IN_A_ROW = 3
@@ -56,12 +57,19 @@ class TrialMaker:
             answers=answer_question(context, self.ledger.records(), asked.config),
             expected_gain=asked.expected_gain,
             goal=context.objective,
+            incumbents=self._incumbents(asked.role),
+            early_stop=context.early_stop,
         )
-        record = run_trial(
-            request, self.engine, on_event=self.reporter.event, evidence=self.ledger.folder(asked.number)
-        )
+        record = run_trial(request, self.engine, self.reporter.event, self.ledger.folder(asked.number))
         self._commit(record)
         return record
+
+    def _incumbents(self, role: Role) -> tuple[Incumbent, ...]:
+        """What a trial has to beat: nothing where its numbers are wanted whole, for a comparison."""
+        context = self.context
+        if role in ("baseline", "confirmation"):
+            return ()
+        return incumbents(self.ledger.records(), context.workloads, context.objective, context.slo)
 
     def reject(self, asked: Asked, refusal: Rejected) -> None:
         """Close a trial without a launch."""

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
 
 from advisor.app.engines import load_engine
 from advisor.domain.answers import AnswerQuestion, GreedyAnswers
 from advisor.domain.errors import BadInput, EngineFailed
-from advisor.domain.measurement import EffectiveSettings, LoadPoint, MemoryReport, ProfiledMemory, WorkloadOutcome
+from advisor.domain.measurement import (
+    EffectiveSettings,
+    LoadPoint,
+    MemoryReport,
+    Metrics,
+    ProfiledMemory,
+    WorkloadOutcome,
+)
 from advisor.domain.outcome import (
     RETRIED_ONCE,
     BadConfig,
     Evidence,
+    Hopeless,
     Infrastructure,
     Measured,
     Outcome,
@@ -34,9 +45,12 @@ from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import PhaseTiming, TrialRecord
 from advisor.domain.workload import Workload
 from advisor.metrics.answers import drift_refusal
+from advisor.metrics.definitions import average
+from advisor.search.contending import next_repeat
+from advisor.search.hopeless import Watch
 from advisor.search.loads import at_load, best_load, next_load, worst_excess
 
-LOAD_SEED = 61  # more than a study has workloads; times the loads of one of them below the referee's
+LOAD_SEED = 61  # more than a study has workloads; times the benchmarks of one of them below the referee's
 REFEREE_SEED = 499  # beyond any number of workloads, within what two trials are apart
 OUTSIDE = (EngineFailed, OSError)
 """What a launch or a client raises when something beside the configuration is broken: a port, a socket, a driver."""
@@ -54,7 +68,6 @@ def silent(_: TrialEvent) -> None:
 def run_trial(
     request: TrialRequest,
     engine: Engine | None = None,
-    stop: Stop = never,
     on_event: OnEvent = silent,
     evidence: EvidenceStore | None = None,
 ) -> TrialRecord:
@@ -63,16 +76,15 @@ def run_trial(
     Args:
         request: All there is to know, serialisable.
         engine: The engine when the caller has it already; else it is loaded by the request's name.
-        stop: Sees partial results and may end a benchmark early.
         on_event: Called as phases pass and numbers settle.
         evidence: Takes the command line, the configuration file and the per-request samples.
     """
     engine = engine or load_engine(request.engine)
     evidence = evidence or NoEvidence()
-    launch = _launch(request, engine, stop, on_event, evidence)
+    launch = _launch(request, engine, on_event, evidence)
     n_attempts = int(launch.started)
     if launch.is_worth_another and request.max_attempts > 1:
-        launch, n_attempts = _launch(request, engine, stop, on_event, evidence), 2
+        launch, n_attempts = _launch(request, engine, on_event, evidence), 2
     identity = engine.identity()
     return TrialRecord(
         number=request.number,
@@ -109,7 +121,7 @@ class _Launch(StrictModel):
         return transient or isinstance(self.outcome, RETRIED_ONCE)
 
 
-def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: EvidenceStore) -> _Launch:
+def _launch(request: TrialRequest, engine: Engine, on_event: OnEvent, evidence: EvidenceStore) -> _Launch:
     spec = request.spec
     try:
         prepared = engine.prepare(spec)
@@ -129,11 +141,11 @@ def _launch(request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent
             answers, outcome = _answers(server, request.answers, engine)
         if outcome is None and spec.fidelity == "full":
             began_s = time.monotonic()
-            measured, outcome = _measure(server, request, engine, stop, on_event, evidence)
+            measured, outcome = _Benchmarks(server, request, engine, on_event, evidence).run()
             if server.endpoint is not None:  # real time passed, which only we can tell
                 loads.append(PhaseTiming(name="serve", duration_s=time.monotonic() - began_s))
         return _Launch(
-            outcome=outcome or (Measured() if spec.fidelity == "full" else Started()),
+            outcome=outcome or hopeless(measured) or (Measured() if spec.fidelity == "full" else Started()),
             workloads=measured,
             phases=(*server.phases(), *loads),
             effective=server.effective(),
@@ -174,11 +186,15 @@ def judged(measured: WorkloadOutcome) -> Outcome | None:
         return Unhealthy(reason=f"{measured.workload}: {measured.note or f'{measured.n_short} requests fell short'}")
     if measured.client is not None and measured.client.saturated:
         return Infrastructure(reason=f"{measured.workload}: {measured.note or 'the client was the limit'}")
-    if measured.stopped_early:
-        return Unhealthy(reason=f"{measured.workload} was stopped early: {measured.note or 'hopeless'}")
-    if measured.metrics is None:
+    if measured.metrics is None and not measured.stopped_early:
         return Infrastructure(reason=measured.note or f"{measured.workload} could not be measured")
     return None
+
+
+def hopeless(workloads: tuple[WorkloadOutcome, ...]) -> Hopeless | None:
+    """The verdict on a launch whose server did well, if some of its benchmarks were stopped early."""
+    stopped = [f"{each.workload}: {each.note}" for each in workloads if each.stopped_early]
+    return Hopeless(reason="; ".join(stopped)) if stopped else None
 
 
 def _text(error: Exception) -> str:
@@ -222,33 +238,104 @@ def _at_best_load(
     return changed(tried[best], workload=workload.name, concurrency=best, loads=loads), None
 
 
-def _measure(
-    server: RunningServer, request: TrialRequest, engine: Engine, stop: Stop, on_event: OnEvent, evidence: EvidenceStore
-) -> tuple[tuple[WorkloadOutcome, ...], Outcome | None]:
-    """Every workload in turn, in the study's order; what was measured before a crash stays valid."""
-    measurer = engine.measurer()
-    done: dict[int, WorkloadOutcome] = {}
-    failure: Outcome | None = None
-    for place, workload in by_growing_memory(request.spec.workloads):
-        # No two benchmarks of a launch share a seed: equal prompts would hit the prefix cache.
-        seed = request.spec.seed * 1009 + place
+def _watch(request: TrialRequest, workload: Workload) -> Watch | None:
+    """The rule that stops a benchmark of a workload, None where it has nothing to beat."""
+    to_beat = next((each for each in request.incumbents if each.workload == workload.name), None)
+    if to_beat is None or not request.early_stop:
+        return None
+    deployed = request.spec.deployment.with_options(request.spec.config.options)
+    return Watch(to_beat, request.goal, request.spec.slo, deployed.gpus, workload.concurrency)
 
-        def measure(loaded: Workload, n_before: int, seed: int = seed) -> WorkloadOutcome:
-            return measurer.measure(server, loaded, seed + LOAD_SEED * n_before, stop, on_event, evidence)
 
-        try:
-            done[place] = measure(workload, 0)
-            trouble = judged(done[place])
-            if trouble is None:
-                done[place], trouble = _at_best_load(request, workload, done[place], measure)
-            if trouble is None and request.referee:
-                loaded = at_load(workload, done[place].concurrency)
-                report = measurer.referee(server, loaded, seed + REFEREE_SEED, evidence)
-                done[place] = changed(done[place], referee=report)
-        except OUTSIDE as error:
-            trouble = Infrastructure(reason=f"{workload.name}: {_text(error)}")
-        # The server is asked first: an OOM under load is an OOM, not a broken benchmark.
-        failure = server.failure() or trouble
-        if failure is not None:
-            break
-    return tuple(done[place] for place in sorted(done)), failure
+class _Repeat(NoEvidence):
+    """Keeps the samples of a repeat beside those of the first benchmark."""
+
+    def __init__(self, evidence: EvidenceStore, number: int) -> None:
+        self._evidence, self._number = evidence, number
+
+    def write_samples(self, workload_name: str, samples: Mapping[str, NDArray[Any]]) -> None:
+        """Under the workload's name and the number of the run."""
+        self._evidence.write_samples(f"{workload_name}-run{self._number}", samples)
+
+
+class _Benchmarks:
+    """The benchmarks of one launch; what was measured before a crash stays valid."""
+
+    def __init__(
+        self, server: RunningServer, request: TrialRequest, engine: Engine, on_event: OnEvent, evidence: EvidenceStore
+    ) -> None:
+        self.server, self.request, self.measurer = server, request, engine.measurer()
+        self.on_event, self.evidence = on_event, evidence
+        self.start_s = sum(phase.duration_s for phase in server.phases())
+        self.workloads = by_growing_memory(request.spec.workloads)
+        self.done: dict[int, WorkloadOutcome] = {}
+
+    def run(self) -> tuple[tuple[WorkloadOutcome, ...], Outcome | None]:
+        """Every workload, then again what is undecided: outcomes in the study's order, and what ended the launch."""
+        failure: Outcome | None = None
+        for place, workload in self.workloads:
+            try:
+                trouble = self._measure(place, workload)
+            except OUTSIDE as error:
+                trouble = Infrastructure(reason=f"{workload.name}: {_text(error)}")
+            # The server is asked first: an OOM under load is an OOM, not a broken benchmark.
+            failure = self.server.failure() or trouble
+            if failure is not None:
+                break
+        else:
+            failure = self._repeat()
+        return tuple(self.done[place] for place in sorted(self.done)), failure
+
+    def _measure(self, place: int, workload: Workload) -> Outcome | None:
+        """One workload, at its best load where that is searched, and the referee after it."""
+        request = self.request
+
+        def measure(loaded: Workload, n_before: int) -> WorkloadOutcome:
+            watch = _watch(request, loaded)
+            outcome = self._benchmark(place, loaded, n_before, watch or never, self.evidence)
+            if watch is None or not outcome.stopped_early:
+                return outcome
+            return changed(outcome, note=watch.reason, so_far=watch.so_far)
+
+        self.done[place] = measure(workload, 0)
+        trouble = judged(self.done[place])
+        if trouble is None:
+            self.done[place], trouble = _at_best_load(request, workload, self.done[place], measure)
+        if trouble is None and request.referee:
+            loaded = at_load(workload, self.done[place].concurrency)
+            report = self.measurer.referee(self.server, loaded, self._seed(place) + REFEREE_SEED, self.evidence)
+            self.done[place] = changed(self.done[place], referee=report)
+        return trouble
+
+    def _repeat(self) -> Outcome | None:
+        """What noise within the launch leaves undecided, for no longer than the start took: a launch tells more.
+
+        All workloads were served, so memory grows no further. A repeat that does not count leaves what was measured.
+        """
+        request, seconds_left = self.request, self.start_s
+        runs: dict[str, tuple[Metrics, ...]] = {
+            each.workload: (each.metrics,) for each in self.done.values() if each.metrics is not None
+        }
+        places = {workload.name: (place, workload) for place, workload in self.workloads}
+        while name := next_repeat(runs, request.incumbents, request.goal, request.spec.slo, seconds_left):
+            (place, workload), n_before = places[name], len(runs[name])
+            try:
+                again = self._benchmark(place, workload, n_before, never, _Repeat(self.evidence, n_before + 1))
+            except OUTSIDE:
+                return self.server.failure()
+            if self.server.failure() is not None or again.metrics is None or judged(again) is not None:
+                return self.server.failure()
+            runs[name] = (*runs[name], again.metrics)
+            seconds_left -= again.metrics.duration_s
+            self.done[place] = changed(self.done[place], metrics=average(runs[name]), repeats=runs[name], ci95=None)
+        return None
+
+    def _benchmark(
+        self, place: int, workload: Workload, n_before: int, stop: Stop, evidence: EvidenceStore
+    ) -> WorkloadOutcome:
+        seed = self._seed(place) + LOAD_SEED * n_before
+        return self.measurer.measure(self.server, workload, seed, stop, self.on_event, evidence)
+
+    def _seed(self, place: int) -> int:
+        """No two benchmarks of a launch share a seed: equal prompts would hit the prefix cache."""
+        return self.request.spec.seed * 1009 + place

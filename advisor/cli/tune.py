@@ -99,6 +99,13 @@ def tune(
             rich_help_panel=opt.STUDY,
         ),
     ] = True,
+    early_stop: Annotated[
+        bool,
+        typer.Option(
+            help="Stop benchmarks that cannot beat the best so far; baseline and confirmation are always whole.",
+            rich_help_panel=opt.BUDGET,
+        ),
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, launch nothing.", rich_help_panel=opt.BUDGET)
     ] = False,
@@ -168,6 +175,7 @@ def tune(
         transfer=transfer,
         max_probes=max_probes,
         top_n=top_n,
+        early_stop=early_stop,
     )
     session = tuning.open_session(asked, how)
     if dry_run:

@@ -107,6 +107,10 @@ class WarmUp(StrictModel):
 
     output_tok_per_s: tuple[float, ...] = Field(description="Of each round, in order")
     stable: bool = Field(description="True when the last two rounds agree")
+    discarded_tok_per_s: float | None = Field(
+        default=None, description="Of a benchmark that was still warming up, and was made anew for that"
+    )
+    n_warming: int = Field(default=0, description="Batches of the measurement itself in which it was still warming up")
 
 
 class ClientReport(StrictModel):
@@ -139,6 +143,18 @@ class LoadPoint(StrictModel):
     metrics: Metrics
 
 
+class SoFar(StrictModel):
+    """What a benchmark showed until it was stopped. No measurement: it never stands where one is asked for."""
+
+    n_done: int = Field(ge=0)
+    n_requests: int = Field(ge=1)
+    metrics: Metrics = Field(description="Latencies of what was answered, rates that the whole run would have had")
+    bound: bool = Field(description="True where too little was seen: then no ending is better than these metrics")
+    interval: tuple[float, float] | None = Field(
+        default=None, description="95 % interval of the objective of the whole run, from its batches"
+    )
+
+
 class WorkloadOutcome(StrictModel):
     """One workload on one launch: its metrics, or why there are none."""
 
@@ -146,11 +162,17 @@ class WorkloadOutcome(StrictModel):
     metrics: Metrics | None
     concurrency: int | None = Field(default=None, description="Of these metrics, where the load was searched")
     loads: tuple[LoadPoint, ...] = Field(default=(), description="Everything measured where the load was searched")
+    repeats: tuple[Metrics, ...] = Field(
+        default=(), description="Every benchmark where noise on the launch left it undecided; `metrics` is their mean"
+    )
     limited_by: LimitedBy | None = None
-    ci95: tuple[float, float] | None = Field(default=None, description="95 % interval of output tok/s, batch means")
+    ci95: tuple[float, float] | None = Field(
+        default=None, description="95 % interval of output tok/s of one benchmark, batch means"
+    )
     seed: int
     n_short: int = Field(default=0, ge=0, description="Requests that the server did not answer with their tokens")
     stopped_early: bool = False
+    so_far: SoFar | None = Field(default=None, description="Where it was stopped for being hopeless")
     note: str | None = None
     warm_up: WarmUp | None = None
     client: ClientReport | None = None

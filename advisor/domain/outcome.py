@@ -54,6 +54,13 @@ class Unhealthy(_Ending):
     reason: str
 
 
+class Hopeless(_Ending):
+    """The server runs well, but under some workload it could not become the best: that benchmark was stopped early."""
+
+    kind: Literal["hopeless"] = "hopeless"
+    reason: str
+
+
 class Rejected(_Ending):
     """Never launched: a rule of the engine or the memory law says it cannot work."""
 
@@ -95,7 +102,16 @@ class Infrastructure(_Ending):
 
 
 Outcome = Annotated[
-    Measured | Started | OutOfMemory | Unhealthy | Rejected | BadConfig | TimedOut | Crashed | Infrastructure,
+    Measured
+    | Started
+    | Hopeless
+    | OutOfMemory
+    | Unhealthy
+    | Rejected
+    | BadConfig
+    | TimedOut
+    | Crashed
+    | Infrastructure,
     Field(discriminator="kind"),
 ]
 

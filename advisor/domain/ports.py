@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -62,13 +64,31 @@ class TrialEvent(StrictModel):
 OnEvent = Callable[[TrialEvent], None]
 
 
-class PartialResult(StrictModel):
-    """Where a running benchmark stands."""
+@dataclass(frozen=True, eq=False)
+class PartialResult:
+    """Where a running benchmark stands. It is good for the moment of the call: the arrays may be filled further.
 
-    n_done: int
-    n_requests: int
+    Arrays have shape (n_requests,), in the order of the load; times are ms since the run began, NaN before they happen.
+    """
+
     elapsed_s: float
-    output_tok_per_s: float
+    sent_ms: NDArray[np.float64]
+    first_token_ms: NDArray[np.float64]
+    done_ms: NDArray[np.float64]
+    n_output: NDArray[np.int64]
+    """Output tokens so far; of requests in flight as many as can be told."""
+    osl: NDArray[np.int64]
+    """Output tokens asked for."""
+
+    @property
+    def n_requests(self) -> int:
+        """Requests of the whole run."""
+        return int(self.osl.size)
+
+    @property
+    def n_done(self) -> int:
+        """Requests that were answered."""
+        return int(np.isfinite(self.done_ms).sum())
 
 
 Stop = Callable[[PartialResult], bool]
@@ -185,6 +205,15 @@ class EngineRef(StrictModel):
     options: dict[str, OptionValue] = Field(default_factory=dict)
 
 
+class Incumbent(StrictModel):
+    """What a trial has to beat under one workload."""
+
+    workload: str
+    value: float = Field(gt=0, description="Of the objective, the best that keeps every limit")
+    log_noise: float = Field(gt=0, description="Standard deviation of its logarithm between launches")
+    slack: float = Field(default=1.0, ge=1, description="How many times worse one may be here and matter elsewhere")
+
+
 class TrialRequest(StrictModel):
     """One serialisable trial: this process, a worker elsewhere, Slurm or Ray can make it."""
 
@@ -199,6 +228,10 @@ class TrialRequest(StrictModel):
     expected_gain: float | None = None
     answers: AnswerQuestion | None = Field(default=None, description="None: its answers are not asked for")
     goal: Objective = Field(default=Objective(), description="With goodput, the best load of each launch is searched")
+    incumbents: tuple[Incumbent, ...] = Field(
+        default=(), description="Benchmarks that cannot beat theirs are stopped, those that noise hides are repeated"
+    )
+    early_stop: bool = True
 
 
 class Asked(StrictModel):

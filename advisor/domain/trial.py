@@ -8,7 +8,7 @@ from pydantic import Field
 
 from advisor.domain.answers import GreedyAnswers
 from advisor.domain.measurement import EffectiveSettings, MemoryReport, ProfiledMemory, Source, WorkloadOutcome
-from advisor.domain.outcome import Infrastructure, Measured, Outcome, OutOfMemory, Rejected, summary
+from advisor.domain.outcome import Hopeless, Infrastructure, Measured, Outcome, OutOfMemory, Rejected, summary
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel
 
@@ -59,6 +59,11 @@ class TrialRecord(StrictModel):
     def measured(self) -> bool:
         """True when every workload has metrics that count."""
         return isinstance(self.outcome, Measured)
+
+    @property
+    def served(self) -> bool:
+        """True when its server did all it was asked, though a hopeless benchmark may have been stopped."""
+        return isinstance(self.outcome, (Measured, Hopeless))
 
     @property
     def ending(self) -> str:

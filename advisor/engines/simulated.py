@@ -37,6 +37,7 @@ from advisor.domain.trial import PhaseTiming
 from advisor.domain.workload import Workload
 from advisor.engines.spoken import spoken, spoken_by
 from advisor.engines.words import as_mapping
+from advisor.metrics.schedule import draw_requests
 from advisor.store import catalog
 from advisor.store.yaml_files import dump_yaml
 from advisor.twin.constants import STARTUP
@@ -229,14 +230,19 @@ class SimulatedMeasurer:
         n_requests = workload.requests(self._waves)
         deployment = spec.deployment.with_options(spec.config.options)
 
+        # Noise is a matter of the whole run, so that no token arrives before an earlier one.
+        pace = float(measurement_noise(seed, 1)[0])
+        osl = draw_requests(workload, n_requests, seed).osl
+
         def see(progress: Progress) -> bool:
-            seconds = max(progress.now_ms, 1e-9) / 1000
             return stop(
                 PartialResult(
-                    n_done=progress.n_finished,
-                    n_requests=progress.n_requests,
-                    elapsed_s=seconds,
-                    output_tok_per_s=progress.output_tokens / seconds,
+                    elapsed_s=progress.now_ms * pace / 1000,
+                    sent_ms=progress.arrival_ms * pace,
+                    first_token_ms=progress.first_token_ms * pace,
+                    done_ms=progress.done_ms * pace,
+                    n_output=progress.n_output,
+                    osl=osl,
                 )
             )
 
@@ -247,7 +253,6 @@ class SimulatedMeasurer:
             server.die(served.failure)
             return WorkloadOutcome(workload=workload.name, metrics=None, seed=seed, note="the server died under load")
         simulation = served.run
-        pace = float(measurement_noise(seed, 1)[0])  # of the whole run, so that no token arrives before an earlier one
         noisy = dataclasses.replace(
             simulation,
             arrival_ms=simulation.arrival_ms * pace,

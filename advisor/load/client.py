@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 from advisor.domain.errors import EngineFailed
 from advisor.domain.ports import PartialResult, Stop
 from advisor.load.pulse import Pulse
@@ -119,7 +121,9 @@ class _Run:
         self.idle: list[Connection] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self.next_place = 0
-        self.n_done = self.n_tokens = self.peak_open = 0
+        self.n_done = self.n_chunks = self.peak_open = 0
+        self.sent_ms, self.first_token_ms, self.done_ms = np.full((3, load.n_requests), np.nan)
+        self.n_output = np.zeros(load.n_requests, np.int64)
         self.open_ms = self.accounted_ms = 0.0
         self.mean_open: float | None = None
         self.ended_by: str | None = None
@@ -166,17 +170,32 @@ class _Run:
             if self.n_done == self.load.n_requests or self.ended_by:
                 return
             self.looked_ms = self.now_ms()
-            elapsed_s = max(self.looked_ms, 1e-6) / 1e3
-            partial = PartialResult(
-                n_done=self.n_done,
-                n_requests=self.load.n_requests,
-                elapsed_s=elapsed_s,
-                output_tok_per_s=self.n_tokens / elapsed_s,
-            )
+            partial = self.partial()
             self.on_progress(partial)
             if self.stop(partial):
                 self.ended_by = "stop"
                 return
+
+    def partial(self) -> PartialResult:
+        """Where the run stands; only what is in flight is read anew, the rest was noted as it ended."""
+        tokens_a_chunk = float(self.n_output.sum()) / max(1, self.n_chunks)  # of what ended; before that a guess
+        n_output = self.n_output.copy()
+        for place in self.in_flight.values():
+            self.note(place)
+            so_far = len(self.records[place].chunk_ms) * max(1.0, tokens_a_chunk)
+            n_output[place] = min(so_far, self.load.osl[place])
+        return PartialResult(
+            elapsed_s=max(self.looked_ms, 1e-3) / 1e3,
+            sent_ms=self.sent_ms,
+            first_token_ms=self.first_token_ms,
+            done_ms=self.done_ms,
+            n_output=n_output,
+            osl=self.load.osl,
+        )
+
+    def note(self, place: int) -> None:
+        record = self.records[place]
+        self.sent_ms[place], self.first_token_ms[place] = record.sent_ms, record.first_token_ms
 
     async def close(self) -> None:
         """Close every connection and wait until it is gone."""
@@ -288,7 +307,9 @@ class _Run:
         self.account()
         place = self.in_flight.pop(connection)
         self.n_done += 1
-        self.n_tokens += record.n_output or 0
+        self.note(place)
+        self.done_ms[place], self.n_output[place] = record.done_ms, record.n_output or 0
+        self.n_chunks += len(record.chunk_ms)
         wrong = shortfall(record, int(self.load.isl[place]), int(self.load.osl[place]))
         if wrong is not None:
             self.shortfalls[place] = wrong

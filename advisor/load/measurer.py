@@ -1,4 +1,8 @@
-"""The measurer over HTTP: warm up, measure, check every answer, and say whether the numbers count."""
+"""The measurer over HTTP: warm up, measure, check every answer, and say whether the numbers count.
+
+Rounds of one wave meet every shape before the measurement. A measurement that shows all the same that the server got
+faster on the way is made anew, once.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from advisor.domain.answers import GreedyAnswers
 from advisor.domain.errors import EngineFailed
@@ -30,12 +35,12 @@ from advisor.load.requests import Load, make_load
 from advisor.load.run import LoadRun
 from advisor.load.target import Target
 from advisor.load.warm_up import MAX_ROUNDS, warm_up
-from advisor.metrics.confidence import batch_means_interval
+from advisor.metrics.confidence import batch_means_interval, batch_size, batch_sums
 from advisor.metrics.definitions import compute
+from advisor.metrics.warming import n_warming
 
-RUNS_PER_SEED = 8  # the measurement, up to five rounds before it, and the question whether the server still answers
+RUNS_PER_SEED = 8  # the measurement twice, up to five rounds before it, and the question whether the server answers
 STILL_THERE_S = 30.0
-OPEN_LOOP_BATCHES, OPEN_LOOP_BATCH = 10, 4  # how many, and least requests of one
 
 
 @runtime_checkable
@@ -105,7 +110,6 @@ class HttpMeasurer:
             progress(partial.n_done / partial.n_requests, f"{partial.n_done:,} of {partial.n_requests:,} requests")
 
         on_event(TrialEvent(kind="phase", phase="serve", detail=workload.name))
-        load = make_load(target, workload, n_requests=workload.requests(), seed=seed, run=runs[0])
         rounds, broken = warm_up(
             target,
             workload,
@@ -116,17 +120,24 @@ class HttpMeasurer:
         if broken is not None:
             _ask_again(server, workload, broken, runs[-1])
             return _fell_short(workload, seed, broken, rounds, "while warming up, ")
-        server.stats()
-        before_j = server.energy_j()
-        run = run_load(target, load, stop, on_progress, lambda: server.dying)
-        after_j = server.energy_j()
-        told = server.stats()
-        evidence.write_samples(workload.name, run.samples())
-        if run.shortfalls:
-            _ask_again(server, workload, run, runs[-1])
-            return _fell_short(workload, seed, run, rounds)
-        used_j = None if before_j is None or after_j is None else after_j - before_j
-        outcome = _outcome(_Benchmark(target, workload, seed, load, run, rounds, used_j), told, self._limits)
+        for number in (runs[0], runs[1 + MAX_ROUNDS]):
+            load = make_load(target, workload, n_requests=workload.requests(), seed=seed, run=number)
+            server.stats()
+            before_j = server.energy_j()
+            run = run_load(target, load, stop, on_progress, lambda: server.dying)
+            after_j = server.energy_j()
+            told = server.stats()
+            evidence.write_samples(workload.name, run.samples())
+            if run.shortfalls:
+                _ask_again(server, workload, run, runs[-1])
+                return _fell_short(workload, seed, run, rounds)
+            used_j = None if before_j is None or after_j is None else after_j - before_j
+            benchmark = _Benchmark(target, workload, seed, load, run, rounds, used_j)
+            if number != runs[0] or not benchmark.n_warming():
+                break
+            # What still warmed up was itself a round of warming up.
+            rounds = changed(rounds, discarded_tok_per_s=benchmark.metrics().output_tok_per_s)
+        outcome = _outcome(benchmark, told, self._limits)
         if outcome.metrics is not None:
             self._measured[workload.name] = outcome.metrics
         return outcome
@@ -197,10 +208,20 @@ class _Benchmark:
 
     def ci95(self) -> tuple[float, float] | None:
         """Of output tok/s, by batches of one wave each."""
-        samples = self.run.samples()
-        per_batch = self.workload.concurrency or max(OPEN_LOOP_BATCH, self.load.n_requests // OPEN_LOOP_BATCHES)
-        interval = batch_means_interval(samples["sent_ms"], samples["done_ms"], samples["n_output"], per_batch)
+        interval = batch_means_interval(*self._ends())
         return (interval.low, interval.high) if interval else None
+
+    def n_warming(self) -> int:
+        """Batches after the ramp-up in which the server was slower than it got; 0 where the run was stopped."""
+        if self.run.ended_by is not None:
+            return 0
+        tokens, seconds = batch_sums(*self._ends())
+        return n_warming(tokens[1:-1] / np.maximum(seconds[1:-1], 1e-6))
+
+    def _ends(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], int]:
+        samples = self.run.samples()
+        per_batch = batch_size(self.workload.concurrency, self.load.n_requests)
+        return samples["sent_ms"], samples["done_ms"], samples["n_output"], per_batch
 
     def expected_hit_rates(self) -> tuple[float, float]:
         """Of the KV cache, least and most."""
@@ -231,7 +252,8 @@ def _outcome(benchmark: _Benchmark, told: dict[str, Any], limits: ClientLimits) 
         told: What the server counted meanwhile.
         limits: Of the client.
     """
-    workload, load, run, rounds = benchmark.workload, benchmark.load, benchmark.run, benchmark.rounds
+    workload, load, run = benchmark.workload, benchmark.load, benchmark.run
+    rounds = changed(benchmark.rounds, n_warming=benchmark.n_warming())
     stopped = run.ended_by == "stop"
     client, reasons = judge_client(
         lag_p99_ms=run.lag_p99_ms,
@@ -252,6 +274,8 @@ def _outcome(benchmark: _Benchmark, told: dict[str, Any], limits: ClientLimits) 
     ]
     note = "; ".join(trouble for trouble in troubles if trouble)
     unsettled = "" if rounds.stable else f"not settled after {len(rounds.output_tok_per_s)} rounds of warm-up"
+    if rounds.n_warming:
+        unsettled = f"still warming up in its first {rounds.n_warming} batches, though it was measured anew"
     return WorkloadOutcome(
         workload=workload.name,
         metrics=None if note else benchmark.metrics(),

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from advisor.domain.normal import normal_cdf, normal_pdf
-from advisor.domain.outcome import Measured, OutOfMemory, Started, Unhealthy
+from advisor.domain.outcome import Hopeless, Measured, OutOfMemory, Started, Unhealthy
 from advisor.domain.trial import TrialRecord
 from advisor.domain.units import gib
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
@@ -281,10 +281,10 @@ def _margins(record: TrialRecord) -> list[tuple[Quantity, float, Kind]]:
             return [(margin_at(*range(len(STAGES))), -outcome.short_gib, "at_most")]
         whole: Kind = "exact" if record.source == "simulated" else "at_most"
         return [(margin_at(stage), -outcome.short_gib, whole)]
-    if not isinstance(outcome, (Measured, Started, Unhealthy)):
+    if not isinstance(outcome, (Measured, Hopeless, Started, Unhealthy)):
         return []
     started: list[tuple[Quantity, float, Kind]] = [(moment, 0.0, "at_least") for moment in AT_START]
-    if not isinstance(outcome, Measured):
+    if not record.served:
         return started
     if report is None:
         return [*started, (margin_at(UNDER_LOAD), 0.0, "at_least")]

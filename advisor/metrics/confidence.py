@@ -101,6 +101,27 @@ def mean_interval(
 
 MIN_BATCHES = 5
 MAX_BATCHES = 20
+OPEN_LOOP_BATCHES, OPEN_LOOP_BATCH = 10, 4  # how many, and least requests of one
+BATCH_NOISE = 0.02  # of one batch against the next as a fraction, until enough of them tell
+BATCH_NOISE_DOF = 4  # what that weighs beside the batches themselves
+
+
+def batch_size(concurrency: int | None, n_requests: int) -> int:
+    """Requests of one batch: a tenth of an open loop; of a closed one its concurrency.
+
+    Requests that started together end together and are one observation.
+    """
+    return concurrency or max(OPEN_LOOP_BATCH, n_requests // OPEN_LOOP_BATCHES)
+
+
+def batch_sums(
+    sent_ms: NDArray[np.float64], done_ms: NDArray[np.float64], n_output: NDArray[np.int64], per_batch: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Output tokens and seconds of the batches of a whole run, shape (n_batches,); see `batch_means_interval`."""
+    n_batches = max(1, min(done_ms.size // max(1, per_batch), MAX_BATCHES))
+    batches = np.array_split(np.argsort(done_ms, kind="stable"), n_batches)
+    tokens = np.array([n_output[batch].sum() for batch in batches], np.float64)
+    return tokens, np.diff([done_ms[batch[-1]] for batch in batches], prepend=sent_ms.min()) / 1e3
 
 
 def batch_means_interval(
@@ -113,28 +134,56 @@ def batch_means_interval(
     """Interval of the output tok/s of one run, from batches of requests in the order in which they end.
 
     Batches follow each other without gaps; how far each is from their common ratio of tokens to seconds is the noise of
-    one batch (delta method, Student's t). The first and the last, ramp-up and tail, differ by design and are left out
-    of the noise, not of the throughput. It speaks of this launch alone: how launches differ, only repeats tell.
+    one batch. The first and the last, ramp-up and tail, differ by design and are left out of the noise, not of the
+    throughput. It speaks of this launch alone: how launches differ, only repeats tell.
 
     Args:
         sent_ms: Send times, shape (n_requests,), ms.
         done_ms: End times.
         n_output: Output tokens.
-        per_batch: Least requests of a batch; in a closed loop its concurrency, since requests that started together
-            end together and are one observation.
+        per_batch: Least requests of a batch; see `batch_size`.
         level: Of the interval.
 
     Returns:
         None when fewer than five batches can be made.
     """
-    n_batches = min(done_ms.size // max(1, per_batch), MAX_BATCHES)
+    tokens, seconds = batch_sums(sent_ms, done_ms, n_output, per_batch)
+    n_batches = tokens.size
     if n_batches < MIN_BATCHES:
         return None
-    batches = np.array_split(np.argsort(done_ms, kind="stable"), n_batches)
-    tokens = np.array([n_output[batch].sum() for batch in batches], np.float64)
-    seconds = np.diff([done_ms[batch[-1]] for batch in batches], prepend=sent_ms.min()) / 1e3
     rate = float(tokens.sum() / seconds.sum())
-    steady, steady_s = tokens[1:-1], seconds[1:-1]
-    noise = float(np.std(steady - steady.sum() / steady_s.sum() * steady_s, ddof=1) / steady.mean())
-    half = rate * noise * student_t_quantile(0.5 + level / 2, n_batches - 3) / math.sqrt(n_batches)
+    steady, noise = _mean_and_noise(tokens[1:-1], seconds[1:-1])
+    half = rate * noise / steady * student_t_quantile(0.5 + level / 2, n_batches - 3) / math.sqrt(n_batches)
     return Interval(estimate=rate, low=max(0.0, rate - half), high=rate + half, level=level)
+
+
+def steady_interval(
+    values: Sequence[float], weights: Sequence[float], noise: float = BATCH_NOISE, level: float = 0.95
+) -> Interval | None:
+    """Interval of what a run shows from batch to batch once its ramp-up is over.
+
+    With few batches their noise is a posterior mean, for which what is expected counts as four more of them.
+
+    Args:
+        values: Of the batches so far, in order; the first holds the ramp-up and is left out.
+        weights: Seconds of each where the metric is a rate, requests where it is a latency.
+        noise: Expected of one batch, as a fraction.
+        level: Of the interval.
+
+    Returns:
+        None before the second batch.
+    """
+    v, w = np.asarray(values[1:], np.float64), np.asarray(weights[1:], np.float64)
+    if v.size < 1:
+        return None
+    mean, seen = _mean_and_noise(v * w, w)
+    dof = BATCH_NOISE_DOF + v.size - 1
+    posterior = math.sqrt((BATCH_NOISE_DOF * (noise * mean) ** 2 + (v.size - 1) * seen**2) / dof)
+    half = posterior * student_t_quantile(0.5 + level / 2, dof) / math.sqrt(v.size)
+    return Interval(estimate=mean, low=max(0.0, mean - half), high=mean + half, level=level)
+
+
+def _mean_and_noise(sums: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean of batches, sum over weight, and the deviation of one about it (delta method), 0 for a single one."""
+    mean = float(sums.sum() / weights.sum())
+    return mean, float(np.std(sums - mean * weights, ddof=1) / weights.mean()) if sums.size > 1 else 0.0

@@ -57,20 +57,21 @@ def compute(
     itl_ms: Array | None = None,
     gaps_ms: Sequence[Array] | None = None,
     energy_j: float | None = None,
+    began_ms: float | None = None,
 ) -> Metrics:
     """All metrics of one benchmark whose requests all succeeded.
 
-    The run lasts from the first send to the last token. User throughput is the mean over requests of output tokens
-    over end-to-end latency, as upstream's. `itl_ms` are single gaps between stream events of all requests together,
-    where they were recorded; `gaps_ms` are the same by request, which only goodput under a limit on ITL needs.
-    `energy_j` is what the GPUs of the launch used meanwhile, where they told.
+    The run lasts from the first send, or from `began_ms`, to the last token. User throughput is the mean over requests
+    of output tokens over end-to-end latency, as upstream's. `itl_ms` are single gaps between stream events of all
+    requests together, where they were recorded; `gaps_ms` are the same by request, which only goodput under a limit on
+    ITL needs. `energy_j` is what the GPUs of the launch used meanwhile, where they told.
 
     Raises:
         ValueError: no request at all.
     """
     if sent_ms.size == 0:
         raise ValueError("no request succeeded: there is nothing to compute")
-    duration_s = float(done_ms.max() - sent_ms.min()) / 1000
+    duration_s = float(done_ms.max() - (sent_ms.min() if began_ms is None else began_ms)) / 1000
     e2e_ms = e2e(sent_ms, done_ms)
     output_tok_per_s = float(n_output.sum()) / duration_s
     good = good_requests(sent_ms, first_ms, done_ms, n_output, slo or Slo(), gaps_ms)

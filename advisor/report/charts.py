@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from advisor.app.results import Result
 from advisor.domain.measurement import Metrics
 from advisor.domain.objective import COST, ENERGY
-from advisor.domain.outcome import OutOfMemory, Rejected
+from advisor.domain.outcome import Hopeless, OutOfMemory, Rejected
 from advisor.domain.trial import TrialRecord
 from advisor.metrics.pareto import non_dominated
 from advisor.report import svg
@@ -81,11 +81,11 @@ def group_of(result: Result, record: TrialRecord) -> str:
 
 
 def marks(result: Result, records: Sequence[TrialRecord]) -> list[Mark]:
-    """Every measured trial on the workload of a result, in order."""
+    """Every trial with a whole benchmark of the workload of a result, in order."""
     found = []
     for record in records:
         outcome = record.workload(result.workload_name)
-        if record.measured and outcome is not None and outcome.metrics is not None:
+        if record.served and outcome is not None and outcome.metrics is not None:
             shape: Shape = {"confirmation": "diamond", "baseline": "square"}.get(record.role, "circle")  # type: ignore[assignment]
             kept = result.slo.met(outcome.metrics)
             found.append(Mark(record, outcome.metrics, group_of(result, record), shape, kept))
@@ -212,8 +212,8 @@ def short_text(short_gib: float) -> str:
 def _fallen(record: TrialRecord, x: float, floor: float) -> Html:
     """A trial without a measurement, on the axis."""
     said = f"#{record.number} {record.ending}; {config_text(record.config)}"
-    if isinstance(record.outcome, Rejected):
-        return svg.mark("tick", x, floor, "rejected", said)
+    if isinstance(record.outcome, (Rejected, Hopeless)):
+        return svg.mark("tick", x, floor, record.outcome.kind, said)
     if isinstance(record.outcome, OutOfMemory):
         short = svg.text(x + 4, floor - 9, f"{short_text(record.outcome.short_gib)} short", "label oom", None, -90)
         return join(svg.mark("cross", x, floor, "oom", said), short)
@@ -239,7 +239,9 @@ def course_legend(result: Result, drawn: Sequence[Mark], records: Sequence[Trial
         entries.append(("cross", "oom", "out of memory, GiB short"))
     if any(isinstance(record.outcome, Rejected) for record in records):
         entries.append(("tick", "rejected", "rejected before launch"))
-    if any(record.launched and not record.measured and not record.out_of_memory for record in records):
+    if any(isinstance(record.outcome, Hopeless) for record in records):
+        entries.append(("tick", "hopeless", "stopped early, could not become the best"))
+    if any(record.launched and not record.served and not record.out_of_memory for record in records):
         entries.append(("triangle", "failed", "failed otherwise"))
     return svg.legend(entries)
 

@@ -137,11 +137,11 @@ def trials_table(results: Sequence[Result], records: Sequence[TrialRecord]) -> H
                 record.origin,
                 *(_value(flat, name) for name in names),
                 _outcome(record),
-                NONE if memory is None or not record.measured else f"{memory.headroom:.1f}",
+                NONE if memory is None or not record.served else f"{memory.headroom:.1f}",
                 *(cell for result in results for cell in _measured(record, result.workload_name)),
             ]
         )
-        classes.append(group if group != "other" else None if record.measured else "lost")
+        classes.append(group if group != "other" else None if record.served else "lost")
     return table("Every trial of the study, in order.", heads, rows, words=words, row_classes=classes, groups=groups)
 
 

@@ -71,7 +71,8 @@ svg .mark.other{fill:var(--other);fill-opacity:.85}
 svg .mark.hollow{fill:var(--page);stroke:var(--other);stroke-width:1.5}svg .mark.best.hollow{stroke:var(--best)}
 svg .mark.baseline.hollow{stroke:var(--baseline)}
 svg .oom{stroke:var(--oom);stroke-width:2.4;fill:none}svg text.oom{stroke:var(--page)}
-svg .rejected{stroke:var(--soft);stroke-width:2}svg .failed{fill:var(--oom)}
+svg .rejected{stroke:var(--soft);stroke-width:2}svg .hopeless{stroke:var(--ink);stroke-width:2}
+svg .failed{fill:var(--oom)}
 svg .front{fill:none;stroke:var(--front);stroke-width:1.6;stroke-opacity:.75}
 svg .level{stroke:var(--baseline);stroke-width:1.4;stroke-dasharray:5 4}
 svg .lead{fill:none;stroke-width:1;stroke:var(--best)}svg .lead.baseline{stroke:var(--baseline)}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from advisor.app.results import StudySummary
+from advisor.app.results import Counts, StudySummary
 from advisor.app.robustness import RobustChoice
 from advisor.domain.answers import AnswerCheck
 from advisor.domain.measurement import MemoryReport, Source
@@ -20,6 +20,16 @@ from advisor.search.relaxation import help_text
 
 ROBUST = "robust"
 """Folder of the configuration for all workloads, beside those of the workloads."""
+
+
+def counts_text(counts: Counts) -> str:
+    """What became of all trials, in one clause."""
+    stopped = f"{counts.hopeless} stopped early, " if counts.hopeless else ""
+    probes = f"{counts.probes} memory-only probes, " if counts.probes else ""
+    return (
+        f"{counts.trials} trials, {probes}{counts.launches} launches: {counts.oom} out of memory, {stopped}"
+        f"{counts.rejected} rejected before launch, {counts.failed} failed"
+    )
 
 
 def robust_view(summary: StudySummary) -> list[RenderableType]:

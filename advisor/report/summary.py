@@ -17,7 +17,14 @@ from advisor.report.console import short_name, table, value_text
 from advisor.report.goal_view import goal_notes, pareto_view
 from advisor.report.metric_rows import METRICS, NONE
 from advisor.report.price_view import PRICES_NOTE, price_table
-from advisor.report.study_notes import answer_notes, knowledge_text, miss_text, outlook_text, robust_view
+from advisor.report.study_notes import (
+    answer_notes,
+    counts_text,
+    knowledge_text,
+    miss_text,
+    outlook_text,
+    robust_view,
+)
 
 LIMITS = {
     "gpu": "the GPUs: kernels are busy all the time",
@@ -88,13 +95,9 @@ def study_view(summary: StudySummary) -> RenderableType:
 
 def spent_text(summary: StudySummary) -> str:
     """What the study cost, why it ended, and what more would bring."""
-    counts = summary.counts
-    probes = f"{counts.probes} memory-only probes, " if counts.probes else ""
     simulated = " (simulated)" if summary.source == "simulated" else ""
     return (
-        f"{counts.trials} trials, {probes}{counts.launches} launches: {counts.oom} out of memory, "
-        f"{counts.rejected} rejected before launch, {counts.failed} failed; "
-        f"{span_text(summary.duration_s)} of server time{simulated}. "
+        f"{counts_text(summary.counts)}; {span_text(summary.duration_s)} of server time{simulated}. "
         f"Ended because {STOPPED.get(summary.stopped_by, summary.stopped_by)}. {outlook_text(summary)}"
     ).rstrip()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.domain.measurement import Metrics, WorkloadOutcome
 from advisor.domain.normal import normal_cdf, normal_pdf
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.serving_config import ServingConfig
@@ -25,6 +26,7 @@ Rows = NDArray[np.int64]
 
 NOTHING_YET = 1.0  # log units below the best expected: stands for the incumbent while nothing keeps the limits
 MARGIN = 1.0  # standard deviations of a repeat: a winner must keep its limits when it is measured again
+STOPPED_NOISE = 0.05  # rates of whole runs are foretold to a percent or two, latencies are those of a part
 OCTAVES_A_TASK = 3.0  # of ISL, OSL or load between workloads that teach each other little
 MEAN_BELIEF = Belief()
 TAIL_BIAS = 0.5  # the twin knows means, and of a percentile only that it moves with the mean
@@ -130,7 +132,7 @@ class Expectation:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Every measured row of one output: of each launch one a workload, `workload` (n,) by its number in the study."""
+    """Every row of one output: of each launch one a workload, `workload` (n,) by its number in the study."""
 
     design: Design
     workload: Rows
@@ -148,9 +150,9 @@ def expectations(
         records: All trials so far.
         running: Launches not ended yet; they are taken to end as expected, so that nobody else goes there.
     """
-    measured = [record for record in records if record.measured]
-    here = _Here.of(sought, [record.config for record in measured])
-    seen = {name: _seen(sought, name, measured, here) for name in outputs(sought.slo)}
+    served = [record for record in records if record.served]
+    here = _Here.of(sought, [record.config for record in served])
+    seen = {name: _seen(sought, name, served, here) for name in outputs(sought.slo)}
     learnt = {name: _learnt(sought, name, each) for name, each in seen.items()}
     if running:
         there = _Here.of(sought, running)
@@ -173,22 +175,34 @@ def _learnt(sought: Sought, name: str, seen: Seen) -> Surrogate:
     return fit(joined(lessons.design, seen.design), np.concatenate([lessons.residuals, seen.residuals]), belief)
 
 
-def _seen(sought: Sought, name: str, measured: Sequence[TrialRecord], here: _Here) -> Seen:
-    everything = here.design(sought, name)
-    n, n_workloads = len(measured), len(sought.workloads)
+def _seen(sought: Sought, name: str, served: Sequence[TrialRecord], here: _Here) -> Seen:
+    n, n_workloads = len(served), len(sought.workloads)
     log_prior = np.array([here.prior.log_values[workload.name, name] for workload in sought.workloads]).reshape(-1)
-    log_value = np.array(
-        [[log_measured(name, r, workload, sought.objective) for r in measured] for workload in sought.workloads], float
-    ).reshape(-1)
-    known = np.flatnonzero(np.isfinite(log_value - log_prior))
+    outcomes = [record.workload(workload.name) for workload in sought.workloads for record in served]
+    log_value = np.array([_known(sought, name, outcome) for outcome in outcomes], float)
+    stopped = np.array([outcome is not None and outcome.so_far is not None for outcome in outcomes], bool)
+    bound = np.array([o is not None and o.so_far is not None and o.so_far.bound for o in outcomes], bool)
+    residuals = log_value - log_prior
+    worse = residuals < 0 if name == OBJECTIVE else residuals > 0  # else a bound says nothing that the twin does not
+    known = np.flatnonzero(np.isfinite(residuals) & (worse | ~bound))
+    everything = replace(here.design(sought, name), extra_sd=STOPPED_NOISE * stopped)
     workload = np.repeat(np.arange(n_workloads), n)
-    return Seen(everything.rows(known), workload[known], log_prior[known], (log_value - log_prior)[known])
+    return Seen(everything.rows(known), workload[known], log_prior[known], residuals[known])
 
 
-def log_measured(name: str, record: TrialRecord, workload: Workload, objective: Objective) -> float:
-    """Natural logarithm of one output of a trial under a workload, NaN where it has none."""
-    outcome = record.workload(workload.name)
-    value = None if outcome is None or outcome.metrics is None else log_output(name, outcome.metrics, objective)
+def _known(sought: Sought, name: str, outcome: WorkloadOutcome | None) -> float:
+    """Logarithm of an output that was measured, or of what a stopped benchmark showed of it; NaN where neither."""
+    stopped = None if outcome is None or outcome.so_far is None else outcome.so_far.metrics
+    return _log(name, stopped, sought.objective) if stopped else log_measured(name, outcome, sought.objective)
+
+
+def log_measured(name: str, outcome: WorkloadOutcome | None, objective: Objective) -> float:
+    """Natural logarithm of one output of a benchmark, NaN where it has none."""
+    return _log(name, None if outcome is None else outcome.metrics, objective)
+
+
+def _log(name: str, metrics: Metrics | None, objective: Objective) -> float:
+    value = None if metrics is None else log_output(name, metrics, objective)
     return math.nan if value is None else value
 
 
@@ -221,7 +235,7 @@ def _incumbent(
     """The best expected log objective among what was measured under a workload and is expected to keep the limits."""
     expected = {}
     for name, each in seen.items():
-        own = np.flatnonzero(each.workload == workload)
+        own = np.flatnonzero((each.workload == workload) & (each.design.extra_sd == 0))
         expected[name] = each.log_prior[own] + learnt[name].mean_and_sd(each.design.rows(own))[0]
     kept = np.ones(len(expected[OBJECTIVE]), bool)
     for name, log_limit in log_limits.items():

@@ -92,7 +92,7 @@ class OwnProposer:
         dead = [r for r in records if isinstance(r.outcome, (BadConfig, Crashed, TimedOut, Unhealthy))]
         if not dead:
             return np.ones(len(self.sought.ladders.places))
-        lived, died = self._nearness([record for record in records if record.measured]), self._nearness(dead)
+        lived, died = self._nearness([record for record in records if record.served]), self._nearness(dead)
         return (1 + lived) / (1 + lived + FAILURE_WEIGHT * died)
 
     def _nearness(self, records: Sequence[TrialRecord]) -> Array:

@@ -48,7 +48,7 @@ def standings(records: Iterable[TrialRecord], workload: str, objective: Objectiv
     runs: dict[str, list[tuple[TrialRecord, WorkloadOutcome, float]]] = defaultdict(list)
     for record in records:
         outcome = record.workload(workload)
-        if outcome is None or outcome.metrics is None or not record.measured:
+        if outcome is None or outcome.metrics is None or not record.served:
             continue
         value = objective.value(outcome.metrics)
         if value is not None and value > 0:

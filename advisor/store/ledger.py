@@ -27,7 +27,7 @@ from advisor.store.journal import JOURNAL, damaged, mend
 from advisor.store.quiet import quiet_optuna
 from advisor.store.run_lock import RunLock
 from advisor.store.sampler import PROPOSAL, ProposerSampler, note, noted_proposal
-from advisor.store.stock_samplers import distributions
+from advisor.store.stock_samplers import REPORTED_STEP, distributions, intermediate_values
 from advisor.store.telling import ValueOf, told
 from advisor.store.trial_folder import TrialFolder, committed, has_trials
 from advisor.store.yaml_files import cannot_write, read_text, sweep, write_atomic
@@ -227,6 +227,8 @@ class OptunaLedger:
         for key, value in facts.constraints.items():
             if key not in trial.constraints:
                 live.set_constraint(key, value)
+        if facts.reported is not None and not trial.intermediate_values:
+            live.report(facts.reported, REPORTED_STEP)
         self.study.tell(trial.number, facts.value, TrialState[facts.state])
 
     def _settle(self, trial: optuna.Trial) -> None:
@@ -245,6 +247,7 @@ class OptunaLedger:
             distributions=distributions(self._space),
             user_attrs={PROPOSAL: note(record.role, _proposal(record)), **self._attributes(record)},
             constraints=facts.constraints,
+            intermediate_values=intermediate_values(facts),
         )
 
     def _attributes(self, record: TrialRecord) -> dict[str, Any]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MAX_ASKS = 16
 STARTUP_TRIALS = 4  # Optuna's 10 would leave most of a budget of 8-20 launches to chance
 POPULATION = 4
+REPORTED_STEP = 1
 FOLDED_PENALTY = 3.0  # log units per broken limit, where constraints cannot be shown
 
 Sees = Literal["states", "constraints", "value"]
@@ -164,14 +165,14 @@ def shown(facts: Sequence[Told], sees: Sees) -> list[Told]:
     """The facts in the form that a sampler sees."""
     if sees == "states":
         return list(facts)
-    worst = min((fact.value for fact in facts if fact.value is not None), default=0.0)
+    worst = min((fact.known for fact in facts if fact.known is not None), default=0.0)
     if sees == "constraints":
-        return [Told("COMPLETE", worst if fact.value is None else fact.value, fact.constraints) for fact in facts]
+        return [Told("COMPLETE", worst if fact.known is None else fact.known, fact.constraints) for fact in facts]
     return [Told("COMPLETE", _folded(fact, worst), {}) for fact in facts]
 
 
 def _folded(fact: Told, worst: float) -> float:
-    base = worst - 1.0 if fact.value is None else fact.value
+    base = worst - 1.0 if fact.known is None else fact.known
     return base - FOLDED_PENALTY * fact.violation
 
 
@@ -185,8 +186,14 @@ def _add(study: Study, indices: dict[str, int], space: dict[str, BaseDistributio
             params=dict(indices),
             distributions=space,
             constraints=fact.constraints,
+            intermediate_values=intermediate_values(fact),
         )
     )
+
+
+def intermediate_values(fact: Told) -> dict[int, float]:
+    """What Optuna is told of a stopped trial beside its state: TPE ranks PRUNED trials by it."""
+    return {} if fact.reported is None else {REPORTED_STEP: fact.reported}
 
 
 def _replay(study: Study, indices: dict[str, int], space: dict[str, BaseDistribution], fact: Told) -> None:

@@ -17,6 +17,7 @@ from advisor.domain.objective import Slo, SloLimit
 from advisor.domain.outcome import (
     BadConfig,
     Crashed,
+    Hopeless,
     Infrastructure,
     Measured,
     Outcome,
@@ -26,6 +27,7 @@ from advisor.domain.outcome import (
     TimedOut,
     Unhealthy,
 )
+from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
 from advisor.search.admission import GIB_PER_UNIT, MEMORY_RULE
 
@@ -40,6 +42,7 @@ SERVES_UNITS = 0.5  # yes or no has no size of its own: half a limit on either s
 STATES: dict[type[Outcome], State] = {
     Measured: "COMPLETE",
     Started: "PRUNED",
+    Hopeless: "PRUNED",
     OutOfMemory: "PRUNED",
     Unhealthy: "PRUNED",
     Rejected: "PRUNED",
@@ -52,11 +55,17 @@ STATES: dict[type[Outcome], State] = {
 
 @dataclass(frozen=True)
 class Told:
-    """State, value (larger is better) and constraints of one trial."""
+    """State, value (larger is better) and constraints of one trial; `reported` is what a stopped one came to."""
 
     state: State
     value: float | None
     constraints: dict[str, float]
+    reported: float | None = None
+
+    @property
+    def known(self) -> float | None:
+        """What is known of its value, whole or not."""
+        return self.reported if self.value is None else self.value
 
     @property
     def feasible(self) -> bool:
@@ -74,12 +83,23 @@ def told(record: TrialRecord, slo: Slo, value_of: ValueOf) -> Told:
     state = STATES[type(record.outcome)]
     if state == "FAIL":
         return Told(state, None, {})
-    value = value_of(record) if state == "COMPLETE" else None
+    seen = as_far_as_seen(record)
+    found = value_of(seen) if seen.measured else None
+    value = float(found) if found is not None and state == "COMPLETE" else None
     if value is None:
         state = "PRUNED"
-    memory, serves = _launch_constraints(record, served=value is not None)
-    latencies = {limit.name: _latency_constraint(record, limit) for limit in slo.limits}
-    return Told(state, None if value is None else float(value), {MEMORY: memory, SERVES: serves, **latencies})
+    memory, serves = _launch_constraints(record, served=found is not None)
+    latencies = {limit.name: _latency_constraint(seen, limit) for limit in slo.limits}
+    reported = None if value is not None or found is None else float(found)
+    return Told(state, value, {MEMORY: memory, SERVES: serves, **latencies}, reported)
+
+
+def as_far_as_seen(record: TrialRecord) -> TrialRecord:
+    """The record with what stopped benchmarks showed until then as their metrics; any other record as it is."""
+    if not isinstance(record.outcome, Hopeless):
+        return record
+    seen = [changed(w, metrics=w.so_far.metrics) if w.so_far else w for w in record.workloads]
+    return changed(record, outcome=Measured(), workloads=tuple(seen))
 
 
 def _launch_constraints(record: TrialRecord, served: bool) -> tuple[float, float]:

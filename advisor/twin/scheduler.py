@@ -49,12 +49,13 @@ class SchedulerSettings:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a running simulation stands."""
+    """Where a running simulation stands; per request, ms of virtual time, NaN before it happens."""
 
     now_ms: float
-    n_finished: int
-    n_requests: int
-    output_tokens: int
+    arrival_ms: Array
+    first_token_ms: Array
+    done_ms: Array
+    n_output: NDArray[np.int64]
 
 
 def simulate(
@@ -134,7 +135,7 @@ class _Run:
         self.arrival, self.first, self.done = ([np.nan] * self.n for _ in range(3))
         self.held_iters = 0
         self.blocked_by_kv = False
-        self.n_running = self.peak = self.out_tokens = 0
+        self.n_running = self.peak = 0
         self.running_ms = self.prefill_ms = self.kv_ms = self.batch_ms = self.tokens_ms = self.host_ms = 0.0
         self.trace: list[tuple[float, int, int]] = []
 
@@ -156,8 +157,17 @@ class _Run:
                 self.finish()
                 if stop and self.finished >= next_report:
                     next_report = self.finished + report_every
-                    stopped = stop(Progress(self.t, self.finished, self.n, self.out_tokens))
+                    stopped = stop(self.progress())
         return self.result(stopped)
+
+    def progress(self) -> Progress:
+        fixed = self.times.constants.ttft_fixed_ms
+        first, done = np.array(self.first) + fixed, np.array(self.done) + fixed
+        n_output = np.where(np.isfinite(done), self.osl, 0).astype(np.int64)
+        for last_step, running in self.finishing.items():
+            for _, k in running:
+                n_output[k] = self.osl[k] - (last_step - self.step)
+        return Progress(self.t + fixed, np.array(self.arrival), first, done, n_output)
 
     def issue(self) -> None:
         """Requests that clients send by now: planned time reached and a place within the concurrency free."""
@@ -321,22 +331,20 @@ class _Run:
             self.kv[r] -= self.isl[k] + self.osl[k]
             self.reserved[r] -= self.need[k]
             self.done[k] = self.t
-            self.out_tokens += self.osl[k]
             self.n_running -= 1
             self.finished += 1
 
     def result(self, stopped: bool) -> Simulation:
-        fixed, total = self.times.constants.ttft_fixed_ms, self.t or 1.0
+        seen, total = self.progress(), self.t or 1.0
         trace = np.array(self.trace, dtype=np.float64).reshape(-1, 3)
-        done = np.array(self.done)
         return Simulation(
-            arrival_ms=np.array(self.arrival),
-            first_token_ms=np.array(self.first) + fixed,
-            done_ms=done + fixed,
-            n_output=np.where(np.isfinite(done), self.osl, 0).astype(np.int64),
+            arrival_ms=seen.arrival_ms,
+            first_token_ms=seen.first_token_ms,
+            done_ms=seen.done_ms,
+            n_output=np.where(np.isfinite(seen.done_ms), self.osl, 0).astype(np.int64),
             n_finished=self.finished,
             stopped=stopped,
-            duration_ms=self.t + fixed,
+            duration_ms=seen.now_ms,
             n_steps=self.step,
             n_iterations=self.iterations,
             peak_running=self.peak,

@@ -57,6 +57,7 @@ class Act:
         kv_tokens: Capacity of the KV pool.
         headroom_gib: GPU memory left.
         limited_by: What limits every workload that is measured.
+        each: Asked at every benchmark what happens instead of `under`, None for nothing out of the way.
         loaded: From a workload to its metrics, instead of the two above.
         texts: What it answers to the fixed prompts, and to each second time.
     """
@@ -68,6 +69,7 @@ class Act:
     kv_tokens: int = 1_000_000
     headroom_gib: float = 10.0
     limited_by: LimitedBy | None = None
+    each: Callable[[Workload], Outcome | Exception | None] | None = None
     loaded: Callable[[Workload], Metrics] | None = None
     texts: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
@@ -179,7 +181,8 @@ class ScriptedMeasurer:
         assert isinstance(server, ScriptedServer)
         self.engine.story.append(f"measure {workload.name}")
         self.engine.seeds.append(seed)
-        what = server.act.under.get(workload.name)
+        act = server.act
+        what = act.under.get(workload.name) if act.each is None else act.each(workload)
         if isinstance(what, WorkloadOutcome):
             return what
         if isinstance(what, Exception):
@@ -187,7 +190,6 @@ class ScriptedMeasurer:
         if what is not None:
             server.ended = what
             raise ConnectionResetError("the server hung up")
-        act = server.act
         found = metrics(act.tok_per_s, act.ttft_ms) if act.loaded is None else act.loaded(workload)
         return WorkloadOutcome(workload=workload.name, metrics=found, limited_by=act.limited_by, seed=seed)
 

@@ -11,6 +11,7 @@ from advisor.domain.measurement import ClientReport, WorkloadOutcome
 from advisor.domain.outcome import (
     BadConfig,
     Crashed,
+    Hopeless,
     Infrastructure,
     Measured,
     Outcome,
@@ -18,8 +19,9 @@ from advisor.domain.outcome import (
     TimedOut,
     Unhealthy,
 )
-from advisor.domain.ports import EngineRef, LaunchSpec, TrialRequest
+from advisor.domain.ports import EngineRef, Incumbent, LaunchSpec, TrialRequest
 from advisor.domain.serving_config import ServingConfig
+from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import parse_workload
 from tests.app.scripted import Act, ScriptedEngine, ScriptedLaunch, metrics
@@ -165,22 +167,67 @@ def test_a_benchmark_that_did_not_count_is_no_measurement() -> None:
     assert run(Act(under={name: client}))[0].outcome == Infrastructure(reason=f"{name}: 80 ms late")
 
 
-def test_a_server_that_answers_wrongly_or_hopelessly_is_unhealthy_and_not_asked_again() -> None:
+def test_a_server_that_answers_wrongly_is_unhealthy_and_not_asked_again() -> None:
     name = SMALL.name
     short = WorkloadOutcome(workload=name, metrics=metrics(1.0), seed=0, n_short=2)
     told = WorkloadOutcome(workload=name, metrics=None, seed=0, n_short=2, note="2 of 64 requests got HTTP 400")
-    early = WorkloadOutcome(workload=name, metrics=None, seed=0, stopped_early=True, note="hopeless")
     for outcome, reason in (
         (short, f"{name}: 2 requests fell short"),
         (told, f"{name}: 2 of 64 requests got HTTP 400"),
-        (early, f"{name} was stopped early: hopeless"),
     ):
         record, engine = run(Act(under={name: outcome}))
         assert record.outcome == Unhealthy(reason=reason)
         assert len(engine.starts) == 1
 
 
+def test_a_workload_that_was_stopped_does_not_keep_the_others_from_being_measured() -> None:
+    early = WorkloadOutcome(workload=SMALL.name, metrics=None, seed=0, stopped_early=True, note="too slow")
+    record, engine = run(Act(under={SMALL.name: early}))
+    assert record.outcome == Hopeless(reason=f"{SMALL.name}: too slow")
+    assert record.served and not record.measured
+    other = record.workload(LARGE.name)
+    assert other is not None and other.metrics is not None
+    assert len(engine.starts) == 1
+
+
 def test_a_run_that_was_stopped_while_the_client_was_the_limit_says_nothing_about_the_server() -> None:
     saturated = ClientReport(loop_lag_p99_ms=80.0, cpu_share=0.99, saturated=True)
     early = WorkloadOutcome(workload=SMALL.name, metrics=None, seed=0, stopped_early=True, client=saturated)
     assert isinstance(run(Act(under={SMALL.name: early}))[0].outcome, Infrastructure)
+
+
+def contending(act: Act, *values: float) -> tuple[TrialRecord, ScriptedEngine]:
+    """A trial that has to beat a value under each workload, the larger one first."""
+    to_beat = [
+        Incumbent(workload=workload.name, value=value, log_noise=0.01)
+        for workload, value in zip((LARGE, SMALL), values, strict=True)
+    ]
+    engine = ScriptedEngine(act)
+    return run_trial(changed(request(), incumbents=tuple(to_beat)), engine), engine
+
+
+def test_a_contender_is_measured_again_on_its_launch_once_all_workloads_were_served() -> None:
+    record, engine = contending(Act(tok_per_s=500.0), 500.0, 400.0)
+    steps = [step for step in engine.story if step.startswith("measure")]
+    assert steps == ["measure 1k1k_c8", "measure 4k1k_c64", "measure 4k1k_c64", "measure 4k1k_c64"]
+    assert len(set(engine.seeds)) == 4, "no two benchmarks of a launch share a seed"
+    contender, decided = record.workloads
+    assert [each.output_tok_per_s for each in contender.repeats] == [500.0] * 3
+    assert contender.metrics == contender.repeats[0]
+    assert decided.repeats == ()
+    assert record.outcome == Measured()
+
+
+def test_a_repeat_that_kills_the_server_is_an_oom_and_one_that_went_wrong_costs_nothing() -> None:
+    def second(what: Outcome | Exception) -> Act:
+        turns = iter([None, what])
+        return Act(tok_per_s=500.0, each=lambda workload: next(turns) if workload == LARGE else None)
+
+    record, _ = contending(second(OOM), 500.0, 400.0)
+    assert record.outcome == OOM
+    assert all(outcome.metrics is not None for outcome in record.workloads)
+
+    record, engine = contending(second(ConnectionResetError("too many files")), 500.0, 400.0)
+    assert record.outcome == Measured()
+    assert record.workloads[0].repeats == ()
+    assert engine.story.count("measure 4k1k_c64") == 2

@@ -16,10 +16,11 @@ from advisor.app.trial_runner import never, run_trial, silent, unhealthy
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.measurement import WorkloadOutcome
-from advisor.domain.outcome import BadConfig, Infrastructure, Measured, OutOfMemory
+from advisor.domain.outcome import BadConfig, Hopeless, Infrastructure, Measured, OutOfMemory
 from advisor.domain.ports import (
     Engine,
     EngineRef,
+    Incumbent,
     LaunchSpec,
     NoEvidence,
     PartialResult,
@@ -245,6 +246,26 @@ class EngineContract(ABC):
         assert [partial.elapsed_s for partial in seen] == sorted(partial.elapsed_s for partial in seen)
         assert seen[-1].n_done < seen[-1].n_requests
         assert whole.metrics is not None
+
+    def test_a_benchmark_that_cannot_beat_the_incumbent_is_stopped_and_says_what_it_showed(self) -> None:
+        name = self.engine().identity().name
+        to_beat = Incumbent(workload=self.workload.name, value=1e9, log_noise=0.01)
+        request = TrialRequest(
+            number=0, role="search", origin="contract", engine=EngineRef(name=name), spec=self.spec(self.runs),
+            incumbents=(to_beat,),
+        )  # fmt: skip
+        sent = TrialRequest.model_validate_json(request.model_dump_json())
+        record = run_trial(sent, self.engine())
+        assert isinstance(record.outcome, Hopeless)
+        (outcome,) = record.workloads
+        assert outcome.metrics is None
+        assert outcome.stopped_early
+        assert outcome.so_far is not None
+        assert 0 < outcome.so_far.n_done < outcome.so_far.n_requests
+        assert 0 < outcome.so_far.metrics.output_tok_per_s < 1e9
+        assert outcome.note is not None
+        assert outcome.note in record.outcome.reason
+        assert record.memory_measured_gib is not None
 
     def test_two_launches_at_once_do_not_disturb_each_other(self) -> None:
         with (

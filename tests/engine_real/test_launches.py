@@ -13,7 +13,7 @@ import pytest
 from advisor.app.trial_runner import never, run_trial, silent
 from advisor.domain.measurement import Metrics
 from advisor.domain.outcome import Crashed, Infrastructure, Outcome, OutOfMemory, TimedOut
-from advisor.domain.ports import EngineRef, LaunchSpec, NoEvidence, PartialResult, TrialRequest
+from advisor.domain.ports import EngineRef, LaunchSpec, NoEvidence, OnEvent, TrialEvent, TrialRequest
 from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
 from advisor.domain.units import from_gib
@@ -24,11 +24,11 @@ from tests.engine_real.rig import CONFIG, living, spec
 pytestmark = pytest.mark.engine
 
 
-def trial(launch: LaunchSpec, engine: VllmEngine, stop: Callable[[PartialResult], bool] = never) -> TrialRecord:
+def trial(launch: LaunchSpec, engine: VllmEngine, on_event: OnEvent = silent) -> TrialRecord:
     request = TrialRequest(
         number=0, role="search", origin="test", engine=EngineRef(name="vllm"), spec=launch, max_attempts=1
     )
-    return run_trial(request, engine, stop=stop)
+    return run_trial(request, engine, on_event)
 
 
 def engine_core(folder: Path) -> int:
@@ -39,15 +39,14 @@ def engine_core(folder: Path) -> int:
 
 def under_load(strike: Callable[[], None], engine: VllmEngine, answer_s: float = 30.0) -> TrialRecord:
     """A launch that is struck once its first requests are served."""
-    struck: list[int] = []
+    struck: list[float] = []
 
-    def stop(partial: PartialResult) -> bool:
-        if partial.n_done >= 2 and not struck:
-            struck.append(partial.n_done)
+    def watch(event: TrialEvent) -> None:
+        if event.kind == "progress" and event.fraction_done and not struck:
+            struck.append(event.fraction_done)
             strike()
-        return False
 
-    record = trial(spec(answer_s=answer_s), engine, stop)
+    record = trial(spec(answer_s=answer_s), engine, watch)
     assert struck, record.outcome
     return record
 

@@ -280,7 +280,9 @@ def test_stop_sees_the_run_a_few_dozen_times_and_ends_it_cleanly() -> None:
     assert 150 <= got.n_finished < 300
     assert LOOKS / 4 <= len(seen) <= LOOKS
     assert [partial.elapsed_s for partial in seen] == sorted(partial.elapsed_s for partial in seen)
-    assert seen[-1].output_tok_per_s == pytest.approx(seen[-1].n_done * OSL / seen[-1].elapsed_s)
+    last = seen[-1]
+    assert last.n_done * OSL <= last.n_output.sum() <= (last.n_done + 4) * OSL, "four of them are in flight"
+    assert (last.osl == OSL).all()
     assert np.isnan(got.samples()["sent_ms"]).sum() > 0, "what was never sent is blank"
     assert all(whole(record) for record in again.records)
 

@@ -6,18 +6,21 @@ import math
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from advisor.metrics.confidence import (
+    BATCH_NOISE,
+    BATCH_NOISE_DOF,
     batch_means_interval,
     mean_interval,
     ratio_interval,
+    steady_interval,
     student_t_cdf,
     student_t_quantile,
 )
-
-Array = NDArray[np.float64]
+from tests.metrics.runs import closed_loop
 
 
 @pytest.mark.parametrize("dof", [1, 2, 3, 5, 17, 200])
@@ -66,18 +69,6 @@ def test_ninety_five_percent_means_it() -> None:
     assert 0.935 <= hits / 2000 <= 0.965  # three standard errors of a binomial around 0.95
 
 
-def closed_loop(rng: np.random.Generator, lanes: int, n: int) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Sent, done and output tokens of requests that each lane serves one after the other."""
-    free_ms, rows = np.zeros(lanes), []
-    for n_output in rng.integers(200, 400, n):
-        lane = int(free_ms.argmin())
-        sent_ms = float(free_ms[lane])
-        free_ms[lane] += n_output * 10 * (1 + 0.2 * rng.standard_normal())
-        rows.append((sent_ms, float(free_ms[lane]), int(n_output)))
-    sent, done, tokens = np.array(rows, np.float64).T
-    return sent, done, tokens.astype(np.int64)
-
-
 def test_batch_means_cover_the_throughput_that_repeats_have() -> None:
     rng = np.random.default_rng(5)
     runs = [closed_loop(rng, 8, 64) for _ in range(100)]
@@ -102,3 +93,25 @@ def test_waves_that_are_all_alike_leave_no_doubt() -> None:
     interval = batch_means_interval(sent, sent + 100, np.full(32, 50), per_batch=4)
     assert interval is not None
     assert (interval.low, interval.estimate, interval.high) == pytest.approx((2000.0, 2000.0, 2000.0))
+
+
+@given(values=st.lists(st.floats(1, 1e4), min_size=2, max_size=8))
+def test_the_steady_state_lies_among_the_batches_after_the_first_and_scales_with_them(values: list[float]) -> None:
+    interval, doubled = (steady_interval([k * x for x in values], [1.0] * len(values)) for k in (1, 2))
+    assert interval is not None
+    assert doubled is not None
+    assert min(values[1:]) * (1 - 1e-9) <= interval.estimate <= max(values[1:]) * (1 + 1e-9)
+    assert interval.low <= interval.estimate <= interval.high
+    assert doubled.high == pytest.approx(2 * interval.high)
+
+
+def test_one_batch_beyond_the_ramp_up_is_believed_to_a_few_percent_and_more_of_them_to_less() -> None:
+    assert steady_interval([100.0], [1.0]) is None
+    widths = [
+        interval.high / interval.estimate - 1
+        for n in (2, 3, 5, 9)
+        if (interval := steady_interval([50.0, *[100.0] * (n - 1)], [1.0] * n)) is not None
+    ]
+    assert widths[0] == pytest.approx(stats.t.ppf(0.975, BATCH_NOISE_DOF) * BATCH_NOISE)
+    assert widths == sorted(widths, reverse=True)
+    assert len(widths) == 4

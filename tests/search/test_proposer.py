@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from advisor.domain.errors import BadInput
-from advisor.domain.measurement import Metrics
+from advisor.domain.measurement import Metrics, SoFar
 from advisor.domain.objective import Objective, Slo, parse_slo
-from advisor.domain.outcome import Crashed, Infrastructure
+from advisor.domain.outcome import Crashed, Hopeless, Infrastructure
 from advisor.domain.ports import Asked
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import changed
@@ -213,3 +213,27 @@ def test_a_gain_that_nobody_can_expect_is_nothing_and_not_less() -> None:
     hopeless = Expectation(expected.views, expected.log_limits, incumbent=1e3)
     assert (hopeless.hoped_gain() >= 0).all()
     assert (hopeless.expected_gain(np.arange(50)) >= 0).all()
+
+
+def test_a_stopped_trial_teaches_what_it_showed_and_makes_no_neighbour_suspect() -> None:
+    sought, history = proposer().sought, run(proposer(), 3)
+    *before, last = history
+    row = all_configs(SPACE).index(last.config)
+    outcome, metrics = last.workloads[0], metrics_of(last)
+
+    def expected_after(factor: float, bound: bool) -> float:
+        shown = changed(metrics, output_tok_per_s_per_gpu=factor * metrics.output_tok_per_s_per_gpu)
+        so_far = SoFar(n_done=4, n_requests=8, metrics=shown, bound=bound)
+        stopped = changed(outcome, metrics=None, stopped_early=True, so_far=so_far)
+        trial = changed(last, outcome=Hopeless(reason="slow"), workloads=(stopped,))
+        return float(expectations(sought, [*before, trial])[0].views[OBJECTIVE].mean[row])
+
+    unknown = float(expectations(sought, before)[0].views[OBJECTIVE].mean[row])
+    assert expected_after(0.5, bound=False) < unknown - 0.1
+    assert expected_after(0.5, bound=True) < unknown - 0.1
+    assert expected_after(50.0, bound=True) == pytest.approx(unknown), "a bound above what is believed says nothing"
+    dead, slow = (
+        [*before, changed(last, outcome=each, workloads=())]
+        for each in (Crashed(phase="load", reason=""), Hopeless(reason=""))
+    )
+    assert proposer()._p_survives(slow).min() == 1.0 > proposer()._p_survives(dead).min()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -15,15 +17,16 @@ import pytest
 from optuna.trial import TrialState
 
 from advisor.domain.errors import BadInput
+from advisor.domain.measurement import SoFar
 from advisor.domain.objective import parse_slo
-from advisor.domain.outcome import Crashed, Infrastructure, Measured, Rejected, Unhealthy
+from advisor.domain.outcome import Crashed, Hopeless, Infrastructure, Measured, Rejected, Unhealthy
 from advisor.domain.ports import Ledger, Proposal
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
 from advisor.search.space import all_configs, indices_of
 from advisor.store.ledger import OptunaLedger
-from advisor.store.stock_samplers import make_proposer
+from advisor.store.stock_samplers import REPORTED_STEP, make_proposer
 from advisor.store.trial_folder import TrialFolder, committed
 from tests.store.servers import BASELINE, SLO, SPACE, essence, launch, measurement, open_ledger, record, value_of
 
@@ -68,6 +71,26 @@ def test_optuna_sees_every_trial_as_the_design_says(tmp_path: Path) -> None:
     assert [t.user_attrs["feasible"] for t in trials] == [
         r.measured and measured_ttft_ms(r.config.max_num_tokens) <= 2000 for r in records
     ]
+
+
+def test_a_stopped_trial_is_reported_to_optuna_once_also_when_it_is_told_again(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        opened = ledger.ask("search")
+        showed = measurement(5_000, 100.0)
+        assert showed.metrics is not None
+        so_far = SoFar(n_done=4, n_requests=8, metrics=showed.metrics, bound=False)
+        stopped = changed(showed, metrics=None, stopped_early=True, so_far=so_far)
+        optuna.Trial(ledger.study, ledger.study.trials[0]._trial_id).report(math.log(0.5), REPORTED_STEP)
+        ledger.folder(0).commit(record(opened, Hopeless(reason="x"), stopped))  # and there the process dies
+    (tmp_path / "copy").mkdir()
+    for again in (tmp_path, tmp_path / "copy"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Optuna warns when a step is reported twice
+            with open_ledger(again) as ledger:
+                (trial,) = ledger.study.trials
+        assert trial.state == TrialState.PRUNED
+        assert trial.intermediate_values == {REPORTED_STEP: pytest.approx(math.log(0.5))}
+        shutil.copytree(tmp_path / "trials", tmp_path / "copy" / "trials", dirs_exist_ok=True)  # without its journal
 
 
 def measured_ttft_ms(max_num_tokens: int) -> float:

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.domain import outcome as outcomes
-from advisor.domain.measurement import MemoryReport
+from advisor.domain.measurement import MemoryReport, SoFar, WorkloadOutcome
 from advisor.domain.objective import Slo, parse_slo
 from advisor.domain.outcome import (
     BadConfig,
     Crashed,
+    Hopeless,
     Infrastructure,
     Measured,
     Outcome,
@@ -25,7 +26,9 @@ from advisor.domain.outcome import (
     Unhealthy,
 )
 from advisor.domain.ports import Asked
-from advisor.store.telling import STATES, State, told
+from advisor.domain.strict import changed
+from advisor.store.stock_samplers import Sees, shown
+from advisor.store.telling import STATES, State, Told, told
 from tests.store.servers import BASELINE, SLO, measurement, record, value_of
 
 ASKED = Asked(number=3, config=BASELINE, role="search", origin="test")
@@ -38,6 +41,7 @@ EXAMPLES: dict[type, tuple[Outcome, State, dict[str, float]]] = {
         {"memory": 0.75, "serves": 0.0},
     ),
     Unhealthy: (Unhealthy(reason="x"), "PRUNED", {"memory": 0.0, "serves": 0.5}),
+    Hopeless: (Hopeless(reason="x"), "PRUNED", {"memory": 0.0, "serves": 0.5}),
     Rejected: (Rejected(rule="memory", reason="x", excess=0.3), "PRUNED", {"memory": 0.3, "serves": 0.0}),
     BadConfig: (BadConfig(reason="x"), "PRUNED", {"memory": 0.0, "serves": 0.5}),
     TimedOut: (TimedOut(phase="load", deadline_s=1.0), "PRUNED", {"memory": 0.0, "serves": 0.5}),
@@ -115,3 +119,22 @@ def test_several_limits_are_told_in_their_order() -> None:
 def test_measured_without_a_value_of_the_objective_is_not_complete() -> None:
     facts = told(record(ASKED, Measured(), measurement(1e4, 1000.0)), SLO, lambda _: None)
     assert (facts.state, facts.value, facts.constraints["serves"]) == ("PRUNED", None, 0.5)
+
+
+def test_a_stopped_trial_is_pruned_with_what_it_came_to_and_the_limits_it_broke() -> None:
+    showed = measurement(5_000, 4000.0, "b").metrics
+    assert showed is not None
+    so_far = SoFar(n_done=4, n_requests=8, metrics=showed, bound=False)
+    stopped = WorkloadOutcome(workload="b", metrics=None, seed=0, stopped_early=True, so_far=so_far)
+    facts = told(record(ASKED, Hopeless(reason="x"), stopped), SLO, value_of)
+    whole = told(record(ASKED, Measured(), changed(stopped, metrics=showed)), SLO, value_of)
+    assert (facts.state, facts.value, facts.reported) == ("PRUNED", None, whole.value)
+    assert facts.constraints == whole.constraints
+    assert not facts.feasible
+
+
+@pytest.mark.parametrize(("sees", "value"), [("states", None), ("constraints", -1.0), ("value", -1.0)])
+def test_every_sampler_is_shown_what_a_stopped_trial_came_to(sees: Sees, value: float | None) -> None:
+    (first,) = shown([Told("PRUNED", None, {"serves": -0.5}, reported=-1.0)], sees)
+    assert first.value == value
+    assert first.known == -1.0
