@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +18,19 @@ from advisor.domain.study import Budget, SearchSpace, fingerprint
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.search.baselines import Baseline
+from advisor.search.expectation import Sought
+from advisor.search.prior import PriorSource
+from advisor.search.racing import Race
 from advisor.search.space import columns
 
+ENGINE_DEFAULT = "default"
+"""The baseline that is the engine's own configuration."""
 Predict = Callable[[ServingConfig, Workload], Prediction]
 
 
 @dataclass(frozen=True)
 class StudyContext:
-    """What a study is about. `predict` and `references` know only the nominal twin, never a drawn world."""
+    """What a study is about. `predict`, `references` and `prior` know only the nominal twin, never a drawn world."""
 
     name: str
     title: str
@@ -45,6 +51,7 @@ class StudyContext:
     seed: int
     predict: Predict
     references: dict[str, float]
+    prior: PriorSource
     defaults: Defaults
 
     @property
@@ -78,6 +85,17 @@ class StudyContext:
     def baseline(self) -> Baseline:
         """The baseline of every table: trial 0."""
         return next(entry for entry in self.baselines if entry.name == self.launched_baselines[0])
+
+    @property
+    def sought(self) -> Sought:
+        """What a search looks for."""
+        return Sought(self.space, self.workloads, self.objective, self.slo, self.prior, self.baseline.config)
+
+    @functools.cached_property
+    def race(self) -> Race:
+        """How winners are decided."""
+        default = next((entry.config for entry in self.baselines if entry.name == ENGINE_DEFAULT), None)
+        return Race(self.sought, default)
 
     def value_of(self, record: TrialRecord) -> float | None:
         """The study's value of a trial: mean over workloads of log gain over the prediction at the baseline."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -13,23 +14,25 @@ from advisor.app.pareto import ParetoPoint, alike, pareto_front
 from advisor.app.rescue import RescueReport
 from advisor.app.robustness import RobustChoice, robust_choice
 from advisor.app.trial_maker import launches
-from advisor.app.tuner import comparison
 from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import LimitedBy, MemoryReport, Metrics, RefereeReport, Source
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel, changed
-from advisor.domain.trial import TrialRecord
+from advisor.domain.trial import Soak, TrialRecord
 from advisor.domain.workload import Workload
 from advisor.memory.profiled import residuals
 from advisor.metrics.confidence import Interval, mean_interval, ratio_interval
 from advisor.metrics.definitions import average
 from advisor.search.loads import at_load
 from advisor.search.misses import NearestMiss
-from advisor.search.standings import Standing, pick, standings
+from advisor.search.racing import LEVEL, MARGIN, UNBIASED, Decision
+from advisor.search.standings import Standing, comparison, standings
 from advisor.search.stopping import Outlook, expected_gains, outlook
 
+CERTAIN_SDS = 2.0  # of a drift, for it to be told
+NOTABLE_DRIFT = 0.01
 Status = Literal["confirmed", "baseline_within_noise", "candidate", "nothing_feasible", "interrupted"]
 
 
@@ -44,7 +47,11 @@ class Counts(StrictModel):
 
 
 class Confidence(StrictModel):
-    """How the gain over the baseline was established."""
+    """How the gain over the baseline was established, and how sure it is that nothing launched is better.
+
+    What concerns the best is a probability under the model of `docs/decisions/confidence.md`, to which the twin
+    belongs; the gain and its interval are of launches alone.
+    """
 
     kind: Literal["remeasured", "single_run", "none"]
     level: float | None = None
@@ -52,6 +59,21 @@ class Confidence(StrictModel):
     interval: Interval | None = Field(default=None, description="Of the gain, from repeats; null without any")
     n_winner: int = 0
     n_baseline: int = 0
+    p_best: float | None = Field(
+        default=None, description="That no configuration launched is truly better by more than the margin"
+    )
+    margin: float = Field(default=MARGIN, description="A fraction; a smaller lead is no reason to change")
+    is_best: bool = Field(default=False, description="Announced as best: `p_best` reaches 0.95 after a fresh start")
+    tied_with: tuple[int, ...] = Field(
+        default=(),
+        description="Where it is not announced: first trials of the others that may be the best, at 95 %",
+    )
+    expected_distance: float | None = Field(
+        default=None, description="To the best of the whole space, a fraction: a prediction; null where nobody can say"
+    )
+    drift: float | None = Field(
+        default=None, description="Of the server's pace over the study, corrected for; null where none is certain"
+    )
 
 
 class ResultEntry(StrictModel):
@@ -142,6 +164,7 @@ class Result(StrictModel):
     predicted_baselines: tuple[PredictedRow, ...]
     confidence: Confidence
     nearest_miss: NearestMiss | None = Field(default=None, description="Where nothing is feasible: what came nearest")
+    soak: Soak | None = Field(default=None, description="Of the best: the heaviest load that it survived")
     referee: dict[Literal["best", "baseline"], RefereeReport] = Field(
         default_factory=dict, description="The engine's own benchmark beside ours; empty on the twin"
     )
@@ -225,21 +248,15 @@ def result(
 ) -> Result:
     """The recommendation for one workload."""
     everything = standings(records, workload.name, context.objective, context.slo)
-    searched = standings(
-        [record for record in records if record.role != "confirmation"], workload.name, context.objective, context.slo
-    )
+    decision = context.race.decision(records, workload)
     # Whoever was picked for a high value owes it partly to noise: its own numbers are those of the confirmation.
     unbiased = standings(
-        [record for record in records if record.role in ("baseline", "confirmation")],
-        workload.name,
-        context.objective,
-        context.slo,
+        [record for record in records if record.role in UNBIASED], workload.name, context.objective, context.slo
     )
-    chosen = pick(searched, context.objective)
-    winner = _same(everything, chosen)
+    winner = decision.standing
     reference = comparison(records)
     base = next((s for s in everything if reference is not None and s.config == reference.config), None)
-    confidence = _confidence(context, records, workload, chosen, base)
+    confidence = _confidence(context, records, workload, decision, base)
     if winner is not None and base is not None and base.feasible and _keep_baseline(confidence, winner, base):
         status: Status = "baseline_within_noise"
     elif winner is None:
@@ -248,7 +265,7 @@ def result(
         status = "confirmed"
     else:
         status = "interrupted" if stopped_by == "cancelled" else "candidate"
-    best = base if status == "baseline_within_noise" else _same(unbiased, chosen) or winner
+    best = base if status == "baseline_within_noise" else _same(unbiased, winner) or winner
     repeats = [standing.values for standing in unbiased if len(standing.values) > 1]
     others = [s for s in everything if s.feasible and best is not None and s.config != best.config]
     return Result(
@@ -269,6 +286,7 @@ def result(
         top=tuple(_entry(context, s, repeats) for s in ([] if best is None else [best]) + others[: top_n - 1]),
         predicted_baselines=_predicted(context, workload),
         confidence=confidence,
+        soak=None if best is None else _soak_of(records, best),
         referee=_referees(records, workload, best, base),
         pareto=pareto_front(records, alike(workload, context.workloads), context.slo),
         decided_by_default=()
@@ -295,6 +313,11 @@ def _referees(
     return found
 
 
+def _soak_of(records: Sequence[TrialRecord], standing: Standing) -> Soak | None:
+    """The latest soak of a configuration."""
+    return next((r.soak for r in reversed(records) if r.config == standing.config and r.soak is not None), None)
+
+
 def _same(table: Sequence[Standing], chosen: Standing | None) -> Standing | None:
     return next((s for s in table if chosen is not None and s.config == chosen.config), None)
 
@@ -303,29 +326,54 @@ def _confidence(
     context: StudyContext,
     records: Sequence[TrialRecord],
     workload: Workload,
-    chosen: Standing | None,
+    decision: Decision,
     base: Standing | None,
 ) -> Confidence:
-    """Winner over baseline. The run that made it the winner is left out of its mean: it was picked for being high."""
+    """Winner over baseline, from the confirmation alone: its launches alternate, so that no drift is taken for a gain.
+
+    The run that made it the winner is left out in any case: it was picked for being high.
+    """
+    chosen = decision.standing
     if chosen is None or base is None:
         return Confidence(kind="none")
     confirmed = standings(
         [record for record in records if record.role == "confirmation"], workload.name, context.objective, context.slo
     )
-    again = _same(confirmed, chosen)
+    again, base_again = _same(confirmed, chosen), _same(confirmed, base)
     if chosen.config == base.config:
-        return Confidence(kind="remeasured" if len(base.values) > 1 else "single_run", n_baseline=len(base.values))
-    values = chosen.values if again is None else again.values
-    better, worse = (values, base.values) if context.objective.direction == "maximize" else (base.values, values)
-    interval = ratio_interval(better, worse) if again is not None else None
+        remeasured = len(base.values) > 1
+        return Confidence(
+            kind="remeasured" if remeasured else "single_run",
+            n_baseline=len(base.values),
+            **_of_best(decision, again=remeasured),
+        )
+    ours, theirs = again or chosen, base if again is None else base_again or base
+    better, worse = (ours, theirs) if context.objective.direction == "maximize" else (theirs, ours)
+    others = [each.values for each in confirmed if each.config not in (chosen.config, base.config)]
+    interval = ratio_interval(better.values, worse.values, others) if again is not None else None
     return Confidence(
         kind="single_run" if again is None else "remeasured",
         level=None if interval is None else interval.level,
-        gain=context.objective.gain((chosen if again is None else again).mean, base.mean),
+        gain=context.objective.gain(ours.mean, theirs.mean),
         interval=interval,
-        n_winner=len(values),
-        n_baseline=len(base.values),
+        n_winner=len(ours.values),
+        n_baseline=len(theirs.values),
+        **_of_best(decision, again=again is not None),
     )
+
+
+def _of_best(decision: Decision, *, again: bool) -> dict[str, Any]:
+    """The fields of a `Confidence` that concern the best of what was launched."""
+    contest, place = decision.contest, decision.winner
+    assert contest is not None and place is not None and decision.p_best is not None
+    announced = again and decision.p_best >= LEVEL
+    drift, sd = contest.drift
+    return {
+        "p_best": decision.p_best,
+        "is_best": announced,
+        "tied_with": () if announced else tuple(contest.table[rival].numbers[0] for rival in contest.rivals(place)),
+        "drift": math.expm1(drift) if abs(drift) > CERTAIN_SDS * sd and abs(drift) > NOTABLE_DRIFT else None,
+    }
 
 
 def _keep_baseline(confidence: Confidence, winner: Standing, base: Standing) -> bool:
@@ -339,7 +387,7 @@ def _entry(
     context: StudyContext, standing: Standing, repeats: Sequence[Sequence[float]], name: str | None = None
 ) -> ResultEntry:
     others = [values for values in repeats if values != standing.values]
-    interval = mean_interval(standing.values, others)
+    interval = mean_interval(standing.values, others) if repeats else None
     metrics = average([outcome.metrics for outcome in standing.outcomes if outcome.metrics is not None])
     return ResultEntry(
         serving_config=standing.config,

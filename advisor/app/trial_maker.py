@@ -11,6 +11,7 @@ from advisor.domain.outcome import Rejected
 from advisor.domain.ports import Asked, Engine, LaunchSpec, Ledger, Proposal, Reporter, TrialRequest
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import Role, TrialRecord
+from advisor.domain.workload import Workload
 
 MAX_ATTEMPTS = 2  # a launch that timed out or crashed is tried once more
 MAX_INFRASTRUCTURE_IN_A_ROW = 3
@@ -26,11 +27,13 @@ class TrialMaker:
     reporter: Reporter
     _committed: list[TrialRecord] = field(default_factory=list, init=False)
 
-    def launch(self, role: Role, proposal: Proposal, *, referee: bool = False) -> TrialRecord:
+    def launch(
+        self, role: Role, proposal: Proposal, *, referee: bool = False, soak: Workload | None = None
+    ) -> TrialRecord:
         """Launch a given configuration."""
-        return self.run(self.ledger.ask(role, proposal), referee=referee)
+        return self.run(self.ledger.ask(role, proposal), referee=referee, soak=soak)
 
-    def run(self, asked: Asked, *, referee: bool = False) -> TrialRecord:
+    def run(self, asked: Asked, *, referee: bool = False, soak: Workload | None = None) -> TrialRecord:
         """Launch what the ledger opened."""
         context = self.context
         self.reporter.trial_started(asked)
@@ -50,6 +53,7 @@ class TrialMaker:
             memory_predicted_gib=context.predict(asked.config, context.workloads[0]).memory_gib,
             max_attempts=min(MAX_ATTEMPTS, max(1, self.starts_left())),
             referee=referee,
+            soak=soak,
             expected_gain=asked.expected_gain,
             goal=context.objective,
         )

@@ -31,7 +31,6 @@ from advisor.domain.strict import StrictModel, changed, unknown_name
 from advisor.domain.trial import TrialRecord
 from advisor.host.process import end_leftovers
 from advisor.search.baselines import Baseline, baseline_named
-from advisor.search.expectation import Sought
 from advisor.search.loads import USUAL_LOADS
 from advisor.search.proposer import OwnProposer
 from advisor.search.space import widened
@@ -227,6 +226,7 @@ def open_session(question: Question, how: How) -> Session:
         seed=how.seed,
         predict=forecaster.predict,
         references=forecaster.references(baselines, launched, resolved.objective, resolved.space),
+        prior=TwinPrior(forecaster, resolved.space, resolved.objective, resolved.slo),
         defaults=resolved.defaults,
     )
     gate = MemoryGate(context, forecaster)
@@ -238,12 +238,12 @@ def open_session(question: Question, how: How) -> Session:
         forecaster=forecaster,
         gate=gate,
         starts=TwinStarts(context, forecaster, gate),
-        proposer=_proposer(how.sampler, context, forecaster, gate),
+        proposer=_proposer(how.sampler, context, gate),
         why_twin=chosen.why_twin,
     )
 
 
-def _proposer(name: str, context: StudyContext, forecaster: Forecaster, gate: MemoryGate) -> Proposer:
+def _proposer(name: str, context: StudyContext, gate: MemoryGate) -> Proposer:
     """A sampler by name: advisor's own, or one of Optuna's.
 
     Raises:
@@ -253,9 +253,7 @@ def _proposer(name: str, context: StudyContext, forecaster: Forecaster, gate: Me
         raise unknown_name("sampler", name, SAMPLERS)
     if name != OWN_SAMPLER:
         return make_proposer(name, context.space, context.slo, context.value_of)
-    prior = TwinPrior(forecaster, context.space, context.objective, context.slo)
-    sought = Sought(context.space, context.workloads, context.objective, context.slo, prior, context.baseline.config)
-    return OwnProposer(sought, frontier=gate.frontier, admissible=gate.is_legal)
+    return OwnProposer(context.sought, frontier=gate.frontier, admissible=gate.is_legal)
 
 
 def _check_room(resolved: Resolved, launched: Sequence[str]) -> None:

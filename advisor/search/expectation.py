@@ -134,7 +134,7 @@ def expectations(
         running: Launches not ended yet; they are taken to end as expected, so that nobody else goes there.
     """
     seen = {name: _seen(sought, name, records) for name in outputs(sought.slo)}
-    learnt = {name: fit(each.design, each.residuals, _belief(name, sought.objective)) for name, each in seen.items()}
+    learnt = {name: fit(each.design, each.residuals, belief_of(name, sought.objective)) for name, each in seen.items()}
     if running:
         learnt = {name: believing(each, _design(sought, name, running)) for name, each in learnt.items()}
     log_limits = {limit.name: math.log(limit.limit_ms) for limit in sought.slo.limits}
@@ -198,6 +198,7 @@ def _task(workload: Workload) -> Array:
     return np.log2([workload.isl, workload.osl, load]) / OCTAVES_A_TASK
 
 
-def _belief(name: str, objective: Objective) -> Belief:
+def belief_of(name: str, objective: Objective) -> Belief:
+    """What is believed of the twin's error in one output."""
     told = objective.metric if name == OBJECTIVE else name
     return TAIL_BELIEF if ":" in told and not told.endswith(":mean") else MEAN_BELIEF
