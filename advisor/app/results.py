@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -27,7 +27,7 @@ from advisor.metrics.confidence import Interval, mean_interval, ratio_interval
 from advisor.metrics.definitions import average
 from advisor.search.loads import at_load
 from advisor.search.misses import NearestMiss
-from advisor.search.racing import LEVEL, MARGIN, UNBIASED, Decision
+from advisor.search.racing import LEVEL, MARGIN, UNBIASED, Contest
 from advisor.search.standings import Standing, comparison, standings
 from advisor.search.stopping import Outlook, expected_gains, outlook
 
@@ -256,7 +256,7 @@ def result(
     winner = decision.standing
     reference = comparison(records)
     base = next((s for s in everything if reference is not None and s.config == reference.config), None)
-    confidence = _confidence(context, records, workload, decision, base)
+    confidence = _confidence(context, records, workload, winner, base)
     if winner is not None and base is not None and base.feasible and _keep_baseline(confidence, winner, base):
         status: Status = "baseline_within_noise"
     elif winner is None:
@@ -266,6 +266,8 @@ def result(
     else:
         status = "interrupted" if stopped_by == "cancelled" else "candidate"
     best = base if status == "baseline_within_noise" else _same(unbiased, winner) or winner
+    again = _same(everything, best)
+    confidence = _with_best(confidence, decision.contest, best, again=again is not None and len(again.values) > 1)
     repeats = [standing.values for standing in unbiased if len(standing.values) > 1]
     others = [s for s in everything if s.feasible and best is not None and s.config != best.config]
     return Result(
@@ -326,14 +328,13 @@ def _confidence(
     context: StudyContext,
     records: Sequence[TrialRecord],
     workload: Workload,
-    decision: Decision,
+    chosen: Standing | None,
     base: Standing | None,
 ) -> Confidence:
     """Winner over baseline, from the confirmation alone: its launches alternate, so that no drift is taken for a gain.
 
     The run that made it the winner is left out in any case: it was picked for being high.
     """
-    chosen = decision.standing
     if chosen is None or base is None:
         return Confidence(kind="none")
     confirmed = standings(
@@ -341,12 +342,7 @@ def _confidence(
     )
     again, base_again = _same(confirmed, chosen), _same(confirmed, base)
     if chosen.config == base.config:
-        remeasured = len(base.values) > 1
-        return Confidence(
-            kind="remeasured" if remeasured else "single_run",
-            n_baseline=len(base.values),
-            **_of_best(decision, again=remeasured),
-        )
+        return Confidence(kind="remeasured" if len(base.values) > 1 else "single_run", n_baseline=len(base.values))
     ours, theirs = again or chosen, base if again is None else base_again or base
     better, worse = (ours, theirs) if context.objective.direction == "maximize" else (theirs, ours)
     others = [each.values for each in confirmed if each.config not in (chosen.config, base.config)]
@@ -358,22 +354,30 @@ def _confidence(
         interval=interval,
         n_winner=len(ours.values),
         n_baseline=len(theirs.values),
-        **_of_best(decision, again=again is not None),
     )
 
 
-def _of_best(decision: Decision, *, again: bool) -> dict[str, Any]:
-    """The fields of a `Confidence` that concern the best of what was launched."""
-    contest, place = decision.contest, decision.winner
-    assert contest is not None and place is not None and decision.p_best is not None
-    announced = again and decision.p_best >= LEVEL
-    drift, sd = contest.drift
-    return {
-        "p_best": decision.p_best,
-        "is_best": announced,
-        "tied_with": () if announced else tuple(contest.table[rival].numbers[0] for rival in contest.rivals(place)),
-        "drift": math.expm1(drift) if abs(drift) > CERTAIN_SDS * sd and abs(drift) > NOTABLE_DRIFT else None,
-    }
+def _with_best(confidence: Confidence, contest: Contest | None, best: Standing | None, *, again: bool) -> Confidence:
+    """How sure it is that nothing that was launched is better than what is recommended.
+
+    Args:
+        confidence: Of the gain.
+        contest: Of the workload.
+        best: What is recommended.
+        again: It was launched more than once, so that it may be announced.
+    """
+    place = None if contest is None or best is None else contest.place_of(best.config)
+    if contest is None or place is None:
+        return confidence
+    p_best, (drift, sd) = contest.p_best(place), contest.drift
+    announced = again and p_best >= LEVEL
+    return changed(
+        confidence,
+        p_best=p_best,
+        is_best=announced,
+        tied_with=() if announced else tuple(contest.table[rival].numbers[0] for rival in contest.rivals(place)),
+        drift=math.expm1(drift) if abs(drift) > max(CERTAIN_SDS * sd, NOTABLE_DRIFT) else None,
+    )
 
 
 def _keep_baseline(confidence: Confidence, winner: Standing, base: Standing) -> bool:

@@ -14,6 +14,7 @@ from advisor.app.admission import MemoryGate
 from advisor.app.baseline_choice import choose_baselines
 from advisor.app.choosing import choose
 from advisor.app.context import StudyContext
+from advisor.app.distance import with_expected_distances
 from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster
 from advisor.app.misses import with_nearest_misses
@@ -185,6 +186,8 @@ class Session:
     def summary(self, records: Sequence[TrialRecord], stopped_by: str) -> StudySummary:
         """The study as its records tell it."""
         found = summarise(self.context, records, stopped_by, self.how.top_n)
+        if self.how.sampler == OWN_SAMPLER:
+            found = with_expected_distances(found, self.context, records, self.gate.frontier)
         return with_nearest_misses(found, self.context, records, self.forecaster)
 
 

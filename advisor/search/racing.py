@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
-from advisor.search.expectation import Sought, belief_of
-from advisor.search.posterior import N_DRAWS, Told, believed
+from advisor.search.admission import LEAST_P_FITS
+from advisor.search.expectation import Sought, belief_of, expectations
+from advisor.search.posterior import N_DRAWS, Believed, Told, believed
 from advisor.search.prior import OBJECTIVE, log_output, outputs, places_of
 from advisor.search.robust import robust
+from advisor.search.space import all_configs
 from advisor.search.standings import TIE_FRACTION, Standing, comparison, preferred, standings
 from advisor.search.stopping import MAX_ROUNDS
 
@@ -33,6 +35,7 @@ MARGIN = 0.01  # a lead that nobody would change a configuration for
 LEAST_P_KEEPS = 0.5  # of a winner: rather within its limits than not
 DOUBTFUL = (0.05, 0.95)  # P(limits) between which a launch of a rival is worth most as a test of its limits
 UNBIASED = ("baseline", "confirmation")  # roles of trials that nobody picked for being high
+LOOKED_AT, ASKED_AT = 600, 80  # of the grid, for its distance: first by a bound, then by what is expected
 MOST_CONTENDERS = 24  # by value: whoever is behind these is not the best
 
 
@@ -221,14 +224,10 @@ class Race:
         again = {each.config: each for each in standings(fair, workload.name, sought.objective, sought.slo)}
         fallen = {record.config for record in records if record.out_of_memory}
         ages = _ages(records)
-        told = {name: self._told(table, workload, name, ages) for name in outputs(sought.slo)}
-        found = {name: believed(each, seed) for seed, (name, each) in enumerate(told.items()) if each is not None}
-        keeps = np.tile([each.config not in fallen for each in table], (N_DRAWS, 1))
-        for limit in sought.slo.limits:
-            if limit.name in found:
-                keeps &= found[limit.name].draws <= math.log(limit.limit_ms)
+        objective, keeps = self._drawn(table, (), workload, ages)
+        keeps &= np.array([each.config not in fallen for each in table])
         eligible = np.array([each.feasible and again.get(each.config, each).feasible for each in table])
-        objective, span = found[OBJECTIVE], -min(ages.values())
+        span = -min(ages.values())
         return Contest(
             table=table,
             log_values=objective.draws,
@@ -238,7 +237,55 @@ class Race:
             drift=(span * objective.drift, span * objective.drift_sd),
         )
 
-    def _told(self, table: Sequence[Standing], workload: Workload, name: str, ages: Mapping[int, int]) -> Told | None:
+    def expected_distance(
+        self, records: Sequence[TrialRecord], workload: Workload, place: int, p_fits: Array
+    ) -> float | None:
+        """How much better the best of the whole grid is expected to be than the winner, a fraction: a prediction.
+
+        Args:
+            records: All trials so far.
+            workload: Under which.
+            place: Of the winner in the standings.
+            p_fits: Probability that memory suffices, of the whole grid, shape (N,).
+
+        Returns:
+            None where the prior knows nothing of the grid.
+        """
+        sought, number = self.sought, self.sought.workloads.index(workload)
+        table = standings(records, workload.name, sought.objective, sought.slo)[:MOST_CONTENDERS]
+        view = expectations(sought, records)[number]
+        hoped = np.where(p_fits >= LEAST_P_FITS, view.hoped_gain(), 0.0)
+        rows = np.argsort(-hoped, kind="stable")[:LOOKED_AT]
+        rows = rows[np.argsort(-np.where(hoped[rows] > 0, view.expected_gain(rows), 0.0), kind="stable")[:ASKED_AT]]
+        configs = all_configs(sought.space)
+        beside = [configs[row] for row in rows if configs[row] not in {each.config for each in table}]
+        if not np.isfinite(sought.prior.at(beside).log_values[workload.name, OBJECTIVE]).all():
+            return None
+        objective, keeps = self._drawn(table, beside, workload, _ages(records))
+        best = np.where(keeps, objective.draws, -np.inf).max(axis=1)
+        lost = np.maximum(0.0, best - objective.draws[:, place])
+        return -math.expm1(-float(lost.mean()))
+
+    def _drawn(
+        self, table: Sequence[Standing], beside: Sequence[ServingConfig], workload: Workload, ages: Mapping[int, int]
+    ) -> tuple[Believed, Flags]:
+        """What is believed of the objective, and draws of whether all limits are kept, of `table` and then `beside`."""
+        told = {name: self._told(table, beside, workload, name, ages) for name in outputs(self.sought.slo)}
+        found = {name: believed(each, seed) for seed, (name, each) in enumerate(told.items()) if each is not None}
+        keeps = np.ones((N_DRAWS, len(table) + len(beside)), bool)
+        for limit in self.sought.slo.limits:
+            if limit.name in found:
+                keeps &= found[limit.name].draws <= math.log(limit.limit_ms)
+        return found[OBJECTIVE], keeps
+
+    def _told(
+        self,
+        table: Sequence[Standing],
+        beside: Sequence[ServingConfig],
+        workload: Workload,
+        name: str,
+        ages: Mapping[int, int],
+    ) -> Told | None:
         """The runs of one output; None where it is undefined, such as TPOT of one-token answers.
 
         Where the twin expects that one of the configurations could not be served, or knows no such output, its
@@ -254,11 +301,11 @@ class Race:
         if len(known) < len(runs):
             return None
         at, log_values, run_ages = (np.array(column) for column in zip(*known, strict=True))
-        configs = [standing.config for standing in table]
+        configs = [*(standing.config for standing in table), *beside]
         prior = self.sought.prior.at(configs)
         log_prior, slopes = prior.log_values[workload.name, name], prior.slopes[workload.name, name]
         if not np.isfinite(log_prior).all():
-            log_prior, slopes = np.full(len(table), log_values.mean()), np.zeros((len(table), 0))
+            log_prior, slopes = np.full(len(configs), log_values.mean()), np.zeros((len(configs), 0))
         return Told(
             places=places_of(self.sought.space, configs),
             slopes=slopes,

@@ -190,11 +190,16 @@ def _single_shot(name: str) -> Callable[[Problem, int], Contender]:
     return make
 
 
-def _own(problem: Problem, seed: int) -> Contender:
+def own_proposer(problem: Problem) -> OwnProposer:
+    """advisor's own sampler for a problem whose model a twin knows."""
     assert problem.forecaster is not None
     prior = TwinPrior(problem.forecaster, problem.space, problem.objective, problem.slo)
     sought = Sought(problem.space, problem.workloads, problem.objective, problem.slo, prior, problem.baseline)
-    return Sampler(OwnProposer(sought, LearntFrontier(problem.forecaster)), seed)
+    return OwnProposer(sought, LearntFrontier(problem.forecaster))
+
+
+def _own(problem: Problem, seed: int) -> Contender:
+    return Sampler(own_proposer(problem), seed)
 
 
 CONTENDERS: dict[str, Entry] = {

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from advisor.domain.errors import BadInput
+from advisor.domain.measurement import LatencySummary, Metrics
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import changed
 from advisor.domain.study import Budget
 from advisor.domain.trial import Role, TrialRecord
 from advisor.domain.workload import Workload
 from advisor.engines.trtllm.dialects import default_config, dialect
-from advisor.search.expectation import Sought
-from advisor.search.proposer import OwnProposer
-from advisor.search.racing import LEVEL, MARGIN, Race
+from advisor.metrics.confidence import ratio_interval
+from advisor.search.racing import LEVEL, MARGIN, Array, Race
+from advisor.search.standings import standings
 from advisor.search.stopping import (
     confirmation_launches,
     expected_gains,
@@ -25,8 +25,9 @@ from advisor.search.stopping import (
     repeats,
     search_launches,
 )
-from benchmarks.search.contenders import value_of
+from benchmarks.search.contenders import own_proposer, value_of
 from benchmarks.search.play import breaks
+from benchmarks.search.problems import Problem
 from benchmarks.search.truths import Truth
 
 
@@ -37,10 +38,11 @@ class Verdict:
     Attributes:
         p_best: What the study says of its winner; None without one.
         announced: It says "best with 95 % confidence".
-        better: How much better, in truth, the best of those launched that keep the SLO is; 0 where the winner is it.
-        regret: 1 - value(winner) / best of the grid, without limits on its sign.
-        expected_distance: The study's own prediction of the regret.
+        better: How much better, in truth, the best of those launched that keep the SLO is; at most 0 where nobody is.
+        regret: 1 - value(winner) / best of the grid; below 0 where the winner breaks the SLO for its lead.
+        expected_distance: The study's own prediction of the regret; None where it makes none.
         breaks: The winner breaks the SLO in truth by over 3 %.
+        covered: The interval of its gain over the baseline holds the true one; None without an interval.
         n_launches: Of the whole study.
     """
 
@@ -48,7 +50,9 @@ class Verdict:
     announced: bool
     better: float
     regret: float
+    expected_distance: float | None
     breaks: bool
+    covered: bool | None
     n_launches: int
 
     @property
@@ -57,13 +61,68 @@ class Verdict:
         return self.better <= MARGIN
 
 
-Launch = Callable[[ServingConfig, Role], TrialRecord]
+NOTHING = Verdict(None, False, math.inf, 1.0, None, False, None, 0)
+"""Of a study that found nothing."""
 
 
-def play_study(truth: Truth, sought: Sought, proposer: OwnProposer, budget: Budget) -> tuple[Verdict, ...]:
-    """One study to its end, by workload."""
-    problem, n_workloads = truth.problem, len(truth.problem.workloads)
-    value, records = value_of(problem), list[TrialRecord]()
+@dataclass(frozen=True)
+class Drifting:
+    """A truth whose pace changes from launch to launch, as clocks do: by `log_pace` in 24 launches.
+
+    What is true of it is what it does before it drifts; a drift moves all configurations alike.
+    """
+
+    truth: Truth
+    log_pace: float
+
+    @property
+    def problem(self) -> Problem:
+        """That of the truth."""
+        return self.truth.problem
+
+    def launch(self, config: ServingConfig, number: int) -> TrialRecord:
+        """The record, its times and rates as the pace is by then."""
+        record, pace = self.truth.launch(config, number), math.exp(self.log_pace * number / 24)
+        measured = [
+            changed(each, metrics=None if each.metrics is None else paced(each.metrics, pace))
+            for each in record.workloads
+        ]
+        return changed(record, workloads=tuple(measured))
+
+    def value(self, config: ServingConfig, workload: Workload) -> float | None:
+        """Before the drift."""
+        return self.truth.value(config, workload)
+
+    def excess(self, config: ServingConfig, workload: Workload) -> float:
+        """Before the drift."""
+        return self.truth.excess(config, workload)
+
+    def best(self, workload: Workload) -> float:
+        """Before the drift."""
+        return self.truth.best(workload)
+
+
+def paced(metrics: Metrics, pace: float) -> Metrics:
+    """Metrics of the same run on a server that is `pace` times as fast."""
+
+    def scaled(summary: LatencySummary | None) -> LatencySummary | None:
+        if summary is None:
+            return None
+        return LatencySummary(**{name: value / pace for name, value in summary.model_dump().items()})
+
+    rates = ("output_tok_per_s", "output_tok_per_s_per_gpu", "output_tok_per_s_per_user", "request_per_s")
+    latencies = ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms")
+    return changed(
+        metrics,
+        **{name: getattr(metrics, name) * pace for name in rates},
+        **{name: scaled(getattr(metrics, name)) for name in latencies},
+    )
+
+
+def play_study(truth: Truth, seed: int, budget: Budget) -> tuple[Verdict, ...]:
+    """One study by advisor's own sampler to its end, by workload."""
+    problem, n_workloads, value = truth.problem, len(truth.problem.workloads), value_of(truth.problem)
+    proposer, records = own_proposer(problem), list[TrialRecord]()
 
     def launch(config: ServingConfig, role: Role, expected_gain: float | None = None) -> None:
         record = truth.launch(config, len(records))
@@ -71,38 +130,54 @@ def play_study(truth: Truth, sought: Sought, proposer: OwnProposer, budget: Budg
 
     launch(problem.baseline, "baseline")
     while len(records) < search_launches(budget, n_workloads):
+        if no_gain_expected(expected_gains(records), noise(repeats(records, value))):
+            break
         if is_drift_check_due(records):
             launch(problem.baseline, "baseline")
-        elif no_gain_expected(expected_gains(records), noise(repeats(records, value))):
+            continue
+        try:
+            proposal = proposer.propose(records, seed)
+        except BadInput:
             break
-        else:
-            try:
-                proposal = proposer.propose(records)
-            except BadInput:
-                break
-            launch(proposal.config, "search", proposal.expected_gain)
-    race = Race(sought, default_config(dialect(problem.deployment.engine_version)))
+        launch(proposal.config, "search", proposal.expected_gain)
+    race = Race(proposer.sought, default_config(dialect(problem.deployment.engine_version)))
     end = min(budget.max_launches, len(records) + confirmation_launches(budget, n_workloads))
     while (repeat := race.next(records, end - len(records))) is not None:
         launch(repeat.config, "confirmation")
-    return tuple(_judged(truth, race, records, workload) for workload in problem.workloads)
+    prior = proposer.sought.prior.over_grid()
+    p_fits = proposer.frontier(records).p_fits(prior.margin_slopes, prior.margin_gib)
+    return tuple(_judged(truth, race, records, workload, p_fits) for workload in problem.workloads)
 
 
-def _judged(truth: Truth, race: Race, records: list[TrialRecord], workload: Workload) -> Verdict:
-    decision = race.decision(records, workload)
-    config = None if decision.standing is None else decision.standing.config
-    value = None if config is None else truth.value(config, workload)
-    if config is None or value is None or decision.p_best is None:
-        return Verdict(None, announced=False, better=math.inf, regret=1.0, breaks=False, n_launches=len(records))
-    gain = truth.problem.objective.gain
+def _judged(truth: Truth, race: Race, records: list[TrialRecord], workload: Workload, p_fits: Array) -> Verdict:
+    decision, gain = race.decision(records, workload), truth.problem.objective.gain
+    if decision.standing is None or decision.winner is None or decision.p_best is None:
+        return NOTHING
+    config = decision.standing.config
+    value = truth.value(config, workload)
+    assert value is not None, "the winner was measured"
     launched = {record.config for record in records if truth.excess(record.config, workload) <= 0}
     values = [found for found in (truth.value(each, workload) for each in launched) if found is not None]
-    again = any(record.config == config and record.role == "confirmation" for record in records)
     return Verdict(
         p_best=decision.p_best,
-        announced=again and decision.p_best >= LEVEL,
+        announced=len(decision.standing.values) > 1 and decision.p_best >= LEVEL,
         better=max((gain(each, value) - 1 for each in values), default=0.0),
         regret=1 - gain(value, truth.best(workload)),
+        expected_distance=race.expected_distance(records, workload, decision.winner, p_fits),
         breaks=breaks(truth, config, workload),
+        covered=_covered(truth, records, config, workload),
         n_launches=len(records),
     )
+
+
+def _covered(truth: Truth, records: list[TrialRecord], winner: ServingConfig, workload: Workload) -> bool | None:
+    """True where the interval of the gain, from the confirmation alone, holds the true gain."""
+    problem = truth.problem
+    again = [record for record in records if record.role == "confirmation"]
+    values = {each.config: each.values for each in standings(again, workload.name, problem.objective, problem.slo)}
+    ours, theirs = values.pop(winner, ()), values.pop(problem.baseline, ())
+    interval = ratio_interval(ours, theirs, list(values.values()))
+    base, best = truth.value(problem.baseline, workload), truth.value(winner, workload)
+    if interval is None or base is None or best is None:
+        return None
+    return interval.low <= best / base <= interval.high
