@@ -1,7 +1,8 @@
 """Which configuration is the best of those launched, how sure that is, and which launch would tell more.
 
 Everything follows from draws of the true outputs (`search/posterior.py`). Symbols: S draws, n configurations.
-"Best" means that no other one that keeps its limits is truly more than `MARGIN` better.
+"Best" means that no other one that keeps its limits with `MARGIN` to spare is truly more than `MARGIN` better: a
+configuration at the very edge of a limit is nothing to rely on, and no number of launches tells which side it is on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.domain.objective import SloLimit
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
@@ -46,7 +48,7 @@ class Contest:
     Attributes:
         table: Standings of the n configurations.
         log_values: Draws of the true log objective, larger is better, shape (S, n).
-        keeps: Draws of whether all limits are kept, shape (S, n).
+        keeps: Draws of whether all limits are kept with `MARGIN` to spare, as one must to be called better, (S, n).
         eligible: May win, shape (n,).
         noise: Standard deviation of the log objective between launches.
         drift: Of the objective's log over the study so far, with its standard deviation.
@@ -224,15 +226,15 @@ class Race:
         again = {each.config: each for each in standings(fair, workload.name, sought.objective, sought.slo)}
         fallen = {record.config for record in records if record.out_of_memory}
         ages = _ages(records)
-        objective, keeps = self._drawn(table, (), workload, ages)
-        keeps &= np.array([each.config not in fallen for each in table])
+        objective, spare = self._drawn(table, (), workload, ages)
+        spare[:, [each.config in fallen for each in table]] = -np.inf
         eligible = np.array([each.feasible and again.get(each.config, each).feasible for each in table])
         span = -min(ages.values())
         return Contest(
             table=table,
             log_values=objective.draws,
-            keeps=keeps,
-            eligible=eligible & (keeps.mean(axis=0) >= LEAST_P_KEEPS),
+            keeps=spare >= math.log1p(MARGIN),
+            eligible=eligible & ((spare >= 0).mean(axis=0) >= LEAST_P_KEEPS),
             noise=objective.noise,
             drift=(span * objective.drift, span * objective.drift_sd),
         )
@@ -261,22 +263,27 @@ class Race:
         beside = [configs[row] for row in rows if configs[row] not in {each.config for each in table}]
         if not np.isfinite(sought.prior.at(beside).log_values[workload.name, OBJECTIVE]).all():
             return None
-        objective, keeps = self._drawn(table, beside, workload, _ages(records))
-        best = np.where(keeps, objective.draws, -np.inf).max(axis=1)
+        objective, spare = self._drawn(table, beside, workload, _ages(records))
+        best = np.where(spare >= 0, objective.draws, -np.inf).max(axis=1)
         lost = np.maximum(0.0, best - objective.draws[:, place])
         return -math.expm1(-float(lost.mean()))
 
+    @property
+    def _limits(self) -> tuple[SloLimit, ...]:
+        """Those that may be broken: goodput is compared at loads that were searched to keep them just so."""
+        return () if self.sought.objective.metric == "goodput" else self.sought.slo.limits
+
     def _drawn(
         self, table: Sequence[Standing], beside: Sequence[ServingConfig], workload: Workload, ages: Mapping[int, int]
-    ) -> tuple[Believed, Flags]:
-        """What is believed of the objective, and draws of whether all limits are kept, of `table` and then `beside`."""
+    ) -> tuple[Believed, Array]:
+        """What is believed of the objective, and draws of the least log(limit / latency); first `table`, then `beside`."""
         told = {name: self._told(table, beside, workload, name, ages) for name in outputs(self.sought.slo)}
         found = {name: believed(each, seed) for seed, (name, each) in enumerate(told.items()) if each is not None}
-        keeps = np.ones((N_DRAWS, len(table) + len(beside)), bool)
-        for limit in self.sought.slo.limits:
+        spare = np.full((N_DRAWS, len(table) + len(beside)), np.inf)
+        for limit in self._limits:
             if limit.name in found:
-                keeps &= found[limit.name].draws <= math.log(limit.limit_ms)
-        return found[OBJECTIVE], keeps
+                spare = np.minimum(spare, math.log(limit.limit_ms) - found[limit.name].draws)
+        return found[OBJECTIVE], spare
 
     def _told(
         self,
