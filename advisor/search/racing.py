@@ -276,7 +276,7 @@ class Race:
     def _drawn(
         self, table: Sequence[Standing], beside: Sequence[ServingConfig], workload: Workload, ages: Mapping[int, int]
     ) -> tuple[Believed, Array]:
-        """What is believed of the objective, and draws of the least log(limit / latency); first `table`, then `beside`."""
+        """What is believed of the objective, and draws of the least log(limit / latency): `table`, then `beside`."""
         told = {name: self._told(table, beside, workload, name, ages) for name in outputs(self.sought.slo)}
         found = {name: believed(each, seed) for seed, (name, each) in enumerate(told.items()) if each is not None}
         spare = np.full((N_DRAWS, len(table) + len(beside)), np.inf)

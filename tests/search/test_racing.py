@@ -159,6 +159,39 @@ def test_a_winner_that_breaks_its_limit_or_dies_when_launched_again_falls() -> N
         assert repeat is not None and repeat.config == good.config and repeat.is_winner
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("per_launch", [-0.004, 0.004])
+def test_clocks_that_drift_by_five_percent_name_no_wrong_winner(seed: int, per_launch: float) -> None:
+    """The best of two was launched when the server was slow, the other when it was fast."""
+    order = (1, 2, 8, 8, 8, 8, 8, 1, 8, 8, 8, 8, 4) if per_launch > 0 else (1, 4, 8, 8, 8, 8, 8, 1, 8, 8, 8, 8, 2)
+    truth = {1: 1000.0, 2: 1060.0, 4: 1035.0, 8: 900.0}
+    rng, asked = np.random.default_rng(seed), race()
+
+    def launch(batch: int, role: Role) -> TrialRecord:
+        record = launched(truth, batch, len(records), rng, role)
+        (outcome,) = record.workloads
+        assert outcome.metrics is not None
+        rate = outcome.metrics.output_tok_per_s * math.exp(per_launch * len(records))
+        metrics = changed(outcome.metrics, output_tok_per_s=rate, output_tok_per_s_per_gpu=rate)
+        return changed(record, workloads=(changed(outcome, metrics=metrics),))
+
+    records: list[TrialRecord] = []
+    for batch in order:
+        records.append(launch(batch, "baseline" if batch == 1 else "search"))
+    at = {batch: order.index(batch) for batch in (2, 4)}
+    assert truth[4] * math.exp(per_launch * at[4]) > truth[2] * math.exp(per_launch * at[2]), "raw numbers mislead"
+    for left in range(8, 0, -1):
+        repeat = asked.next(records, left)
+        if repeat is None:
+            break
+        records.append(launch(repeat.config.max_batch_size, "confirmation"))
+    found = asked.decision(records, asked.sought.workloads[0])
+    assert found.standing is not None and found.standing.config.max_batch_size == 2
+    assert found.contest is not None
+    drift, sd = found.contest.drift
+    assert drift == pytest.approx(per_launch * (len(records) - 1), abs=max(0.03, 3 * sd))
+
+
 def test_nothing_measured_is_no_contest() -> None:
     asked = race()
     assert asked.decision([], asked.sought.workloads[0]).standing is None
