@@ -14,16 +14,7 @@ from benchmarks.search.whole import Drifting, Verdict, play_study
 
 pytestmark = pytest.mark.xdist_group("search truths")
 
-GOOD = Verdict(
-    p_best=0.97,
-    announced=True,
-    better=0.0,
-    regret=0.01,
-    expected_distance=0.02,
-    breaks=False,
-    covered=True,
-    n_launches=20,
-)
+GOOD = Verdict(0.97, True, better=0.0, regret=0.01, expected_distance=0.02, breaks=False, covered=True, n_launches=20)
 
 
 def test_a_drift_moves_rates_and_times_of_later_launches_alike() -> None:
