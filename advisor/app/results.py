@@ -265,7 +265,9 @@ def result(
         status = "confirmed"
     else:
         status = "interrupted" if stopped_by == "cancelled" else "candidate"
-    best = base if status == "baseline_within_noise" else _same(unbiased, winner) or winner
+    # Winner and baseline are shown as the confirmation saw them, side by side in time.
+    shown_base = _same(_confirmed(context, records, workload), base) or base
+    best = shown_base if status == "baseline_within_noise" else _same(unbiased, winner) or winner
     again = _same(everything, best)
     confidence = _with_best(confidence, decision.contest, best, again=again is not None and len(again.values) > 1)
     repeats = [standing.values for standing in unbiased if len(standing.values) > 1]
@@ -283,7 +285,7 @@ def result(
         objective=context.objective,
         slo=context.slo,
         best=None if best is None else _entry(context, best, repeats),
-        baseline=_baseline(context, records, base, repeats),
+        baseline=_baseline(context, records, shown_base, repeats),
         runner_up=_entry(context, others[0], repeats) if others else None,
         top=tuple(_entry(context, s, repeats) for s in ([] if best is None else [best]) + others[: top_n - 1]),
         predicted_baselines=_predicted(context, workload),
@@ -337,9 +339,7 @@ def _confidence(
     """
     if chosen is None or base is None:
         return Confidence(kind="none")
-    confirmed = standings(
-        [record for record in records if record.role == "confirmation"], workload.name, context.objective, context.slo
-    )
+    confirmed = _confirmed(context, records, workload)
     again, base_again = _same(confirmed, chosen), _same(confirmed, base)
     if chosen.config == base.config:
         return Confidence(kind="remeasured" if len(base.values) > 1 else "single_run", n_baseline=len(base.values))
@@ -355,6 +355,12 @@ def _confidence(
         n_winner=len(ours.values),
         n_baseline=len(theirs.values),
     )
+
+
+def _confirmed(context: StudyContext, records: Sequence[TrialRecord], workload: Workload) -> list[Standing]:
+    """Standings of the confirmation alone."""
+    again = [record for record in records if record.role == "confirmation"]
+    return standings(again, workload.name, context.objective, context.slo)
 
 
 def _with_best(confidence: Confidence, contest: Contest | None, best: Standing | None, *, again: bool) -> Confidence:

@@ -125,7 +125,8 @@ def sure_notes(result: Result) -> list[str]:
         notes.append(f"Best with 95 % confidence: {among}.")
     elif sure.tied_with:
         rivals = ", ".join(f"#{number}" for number in sure.tied_with)
-        notes.append(f"Tied with trials {rivals}: one of these may be more than {100 * sure.margin:.0f} % better.")
+        who = f"trial {rivals}: it" if len(sure.tied_with) == 1 else f"trials {rivals}: one of them"
+        notes.append(f"Tied with {who} may be more than {100 * sure.margin:.0f} % better.")
     elif sure.p_best is not None:
         notes.append(f"Not launched again, so not announced as best: {among} with probability {sure.p_best:.2f}.")
     if sure.expected_distance is not None:
