@@ -35,13 +35,12 @@ def robust_choice(context: StudyContext, records: Sequence[TrialRecord]) -> Robu
     None for a study of one workload, or where nothing serves every workload.
     """
     tables = context.race.searched_tables(records)
-    fallen = {record.config for record in records if record.out_of_memory}
     again = {name: _launched_again(context, records, name) for name in tables}
     kept = {
         name: [
             changed(
                 each,
-                feasible=each.config not in fallen and each.feasible and again[name].get(each.config, each).feasible,
+                feasible=each.feasible and again[name].get(each.config, each).feasible,
             )
             for each in table
         ]

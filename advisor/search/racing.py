@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from advisor.domain.objective import SloLimit
 from advisor.domain.serving_config import ServingConfig
+from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.search.admission import LEAST_P_FITS
@@ -26,7 +27,7 @@ from advisor.search.posterior import N_DRAWS, Believed, Told, believed
 from advisor.search.prior import OBJECTIVE, log_output, outputs, places_of
 from advisor.search.robust import robust
 from advisor.search.space import all_configs
-from advisor.search.standings import TIE_FRACTION, Standing, comparison, preferred, standings
+from advisor.search.standings import TIE_FRACTION, Standing, comparison, fallen, preferred, standings
 from advisor.search.stopping import MAX_ROUNDS
 
 Array = NDArray[np.float64]
@@ -205,16 +206,21 @@ class Race:
         """Most useful first: the winner of most workloads, what it is compared with, the robust one, other winners."""
         won = [each.standing.config for each in decisions.values() if each.standing is not None]
         reference = comparison(records)
-        if not won or reference is None:
+        if not won or reference is None or reference.config in fallen(records):
             return []
         for_all = robust(self.searched_tables(records), self.sought.objective)
         winners = sorted(dict.fromkeys(won), key=lambda config: (-won.count(config), config != for_all))
         return list(dict.fromkeys([winners[0], reference.config, *([for_all] if for_all else []), *winners[1:]]))
 
     def searched_tables(self, records: Sequence[TrialRecord]) -> dict[str, list[Standing]]:
-        """Standings by workload as the search measured them: the confirmation must not choose what it confirms."""
+        """Standings by workload as the search measured them: the confirmation chooses nothing but who falls."""
         sought, searched = self.sought, [record for record in records if record.role != "confirmation"]
-        return {w.name: standings(searched, w.name, sought.objective, sought.slo) for w in sought.workloads}
+        dead = fallen(records)
+        tables = {w.name: standings(searched, w.name, sought.objective, sought.slo) for w in sought.workloads}
+        return {
+            name: [changed(each, feasible=each.feasible and each.config not in dead) for each in table]
+            for name, table in tables.items()
+        }
 
     def contest(self, records: Sequence[TrialRecord], workload: Workload) -> Contest | None:
         """What is believed of every configuration that was measured; None where none was."""
@@ -224,10 +230,10 @@ class Race:
             return None
         fair = [record for record in records if record.role in UNBIASED]
         again = {each.config: each for each in standings(fair, workload.name, sought.objective, sought.slo)}
-        fallen = {record.config for record in records if record.out_of_memory}
+        dead = fallen(records)
         ages = _ages(records)
         objective, spare = self._drawn(table, (), workload, ages)
-        spare[:, [each.config in fallen for each in table]] = -np.inf
+        spare[:, [each.config in dead for each in table]] = -np.inf
         eligible = np.array([each.feasible and again.get(each.config, each).feasible for each in table])
         span = -min(ages.values())
         return Contest(

@@ -49,28 +49,32 @@ def comparison(records: Iterable[TrialRecord]) -> TrialRecord | None:
     return next((r for r in records if r.role == "baseline" and r.measured), None)
 
 
-def standings(records: Iterable[TrialRecord], workload: str, objective: Objective, slo: Slo) -> list[Standing]:
-    """Every configuration measured on `workload`, best first; last come those that break a limit.
+def fallen(records: Iterable[TrialRecord]) -> set[ServingConfig]:
+    """Configurations that died, wherever they were measured as well: of memory, or when they were to be confirmed."""
+    return {
+        record.config
+        for record in records
+        if record.out_of_memory or (record.role == "confirmation" and not (record.measured or record.infrastructure))
+    }
 
-    One that ran out of memory on any of its launches, such as in its soak, is as one that breaks a limit.
-    """
+
+def standings(records: Sequence[TrialRecord], workload: str, objective: Objective, slo: Slo) -> list[Standing]:
+    """Every configuration measured on `workload`, best first; last come those that break a limit or are `fallen`."""
     runs: dict[str, list[tuple[TrialRecord, WorkloadOutcome, float]]] = defaultdict(list)
-    fallen = set()
+    dead = fallen(records)
     for record in records:
-        if record.out_of_memory:
-            fallen.add(record.config.key)
         outcome = record.workload(workload)
         if outcome is None or outcome.metrics is None or not record.measured:
             continue
         value = objective.value(outcome.metrics)
         if value is not None and value > 0:
             runs[record.config.key].append((record, outcome, value))
-    table = [_standing(run, slo, fallen=key in fallen) for key, run in runs.items()]
+    table = [_standing(run, slo, dead=run[0][0].config in dead) for run in runs.values()]
     sign = 1 if objective.direction == "minimize" else -1
     return sorted(table, key=lambda standing: (not standing.feasible, sign * standing.mean))
 
 
-def _standing(run: Sequence[tuple[TrialRecord, WorkloadOutcome, float]], slo: Slo, *, fallen: bool) -> Standing:
+def _standing(run: Sequence[tuple[TrialRecord, WorkloadOutcome, float]], slo: Slo, *, dead: bool) -> Standing:
     excesses = [
         sum(limit.excess(outcome.metrics) for _, outcome, _ in run if outcome.metrics) / len(run)
         for limit in slo.limits
@@ -83,7 +87,7 @@ def _standing(run: Sequence[tuple[TrialRecord, WorkloadOutcome, float]], slo: Sl
         memory_gib=run[-1][0].memory_measured_gib,
         memory_predicted_gib=run[-1][0].memory_predicted_gib,
         surprises=run[-1][0].surprises,
-        feasible=not fallen and all(excess <= 0 for excess in excesses),
+        feasible=not dead and all(excess <= 0 for excess in excesses),
     )
 
 

@@ -192,6 +192,15 @@ def test_clocks_that_drift_by_five_percent_name_no_wrong_winner(seed: int, per_l
     assert drift == pytest.approx(per_launch * (len(records) - 1), abs=max(0.03, 3 * sd))
 
 
+def test_what_died_when_it_was_to_be_confirmed_is_not_launched_again() -> None:
+    base, fast = changed(trial(1, 1000.0), role="baseline"), trial(2, 1500.0, number=1)
+    dead = OutOfMemory(phase="serve", component="activations", short_gib=1.0)
+    for died in (base, fast):
+        again = changed(died, role="confirmation", number=2, outcome=dead)
+        repeat = race().next([base, fast, again], 4)
+        assert repeat is None or repeat.config != died.config
+
+
 def test_nothing_measured_is_no_contest() -> None:
     asked = race()
     assert asked.decision([], asked.sought.workloads[0]).standing is None
