@@ -34,13 +34,14 @@ from advisor.app.results import result
 from advisor.app.setup import Question
 from advisor.app.starts import NoStarts
 from advisor.app.trial_maker import TrialMaker
-from advisor.app.tuner import Tuner, comparison
+from advisor.app.tuner import Tuner
 from advisor.app.tuning import How, Session, open_session
 from advisor.domain.ports import Asked, EvidenceStore, NoEvidence, Proposal, TrialEvent
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import Role, TrialRecord
 from advisor.domain.workload import Workload
 from advisor.search.space import all_configs
+from advisor.search.standings import comparison
 from advisor.store import catalog
 from advisor.twin.predict import Twin
 from advisor.twin.ranking import rank

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,16 +19,23 @@ from advisor.domain.study import Budget, SearchSpace, fingerprint
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.search.baselines import Baseline
+from advisor.search.expectation import Sought
+from advisor.search.prior import PriorSource
+from advisor.search.racing import Race
 from advisor.search.space import columns
+from advisor.search.surrogate import Belief
 
+ENGINE_DEFAULT = "default"
+"""The baseline that is the engine's own configuration."""
 Predict = Callable[[ServingConfig, Workload], Prediction | None]
 
 
 @dataclass(frozen=True)
 class StudyContext:
-    """What a study is about. `predict` and `references` know only the nominal twin, never a drawn world.
+    """What a study is about. `predict`, `references` and `prior` know only the nominal twin, never a drawn world.
 
-    Where there is no twin of the deployment, `unmodelled` says why in words, and nothing is predicted.
+    Where there is no twin of the deployment, `unmodelled` says why in words, nothing is predicted, and the prior is a
+    guess of which `belief` expects little.
     """
 
     name: str
@@ -49,6 +57,8 @@ class StudyContext:
     seed: int
     predict: Predict
     references: dict[str, float]
+    prior: PriorSource
+    belief: Belief
     defaults: Defaults
     vary: tuple[str, ...] = ()
     max_answer_drift: float = DEFAULT_MOST_DRIFT
@@ -86,6 +96,18 @@ class StudyContext:
     def baseline(self) -> Baseline:
         """The baseline of every table: trial 0."""
         return next(entry for entry in self.baselines if entry.name == self.launched_baselines[0])
+
+    @property
+    def sought(self) -> Sought:
+        """What a search looks for."""
+        home = self.baseline.config
+        return Sought(self.space, self.workloads, self.objective, self.slo, self.prior, home, self.belief)
+
+    @functools.cached_property
+    def race(self) -> Race:
+        """How winners are decided."""
+        default = next((entry.config for entry in self.baselines if entry.name == ENGINE_DEFAULT), None)
+        return Race(self.sought, default)
 
     def value_of(self, record: TrialRecord) -> float | None:
         """The study's value of a trial: mean over workloads of log gain over the prediction at the baseline."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from advisor.app.context import StudyContext
+from advisor.app.context import ENGINE_DEFAULT, StudyContext
 from advisor.app.defaults import Defaults
 from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import LimitedBy
@@ -18,8 +18,6 @@ LIMITING_SETTINGS: dict[LimitedBy, str] = {
     "kv_capacity": "kv_cache_free_gpu_memory_fraction",
 }
 NOTABLY_FASTER = 1.1
-ENGINE_DEFAULT = "default"
-"""The baseline that is the engine's own configuration."""
 
 
 def decided_by_default(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,7 +15,6 @@ from advisor.app.pareto import ParetoPoint, alike, pareto_front
 from advisor.app.rescue import RescueReport
 from advisor.app.robustness import RobustChoice, robust_choice
 from advisor.app.trial_maker import launches
-from advisor.app.tuner import comparison
 from advisor.domain.answers import AnswerCheck
 from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import LimitedBy, MemoryReport, Metrics, RefereeReport, Source
@@ -22,7 +22,7 @@ from advisor.domain.objective import Objective, Slo
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel, changed
-from advisor.domain.trial import TrialRecord
+from advisor.domain.trial import Soak, TrialRecord
 from advisor.domain.workload import Workload
 from advisor.engines.spoken import spoken_by
 from advisor.memory.pricing import Price
@@ -31,9 +31,12 @@ from advisor.metrics.confidence import Interval, mean_interval, ratio_interval
 from advisor.metrics.definitions import average
 from advisor.search.loads import at_load
 from advisor.search.misses import NearestMiss
-from advisor.search.standings import Standing, pick, standings
+from advisor.search.racing import LEVEL, MARGIN, UNBIASED, Contest
+from advisor.search.standings import Standing, comparison, standings
 from advisor.search.stopping import Outlook, expected_gains, outlook
 
+CERTAIN_SDS = 2.0  # of a drift, for it to be told
+NOTABLE_DRIFT = 0.01
 Status = Literal["confirmed", "baseline_within_noise", "candidate", "nothing_feasible", "interrupted"]
 
 
@@ -50,7 +53,11 @@ class Counts(StrictModel):
 
 
 class Confidence(StrictModel):
-    """How the gain over the baseline was established."""
+    """How the gain over the baseline was established, and how sure it is that nothing launched is better.
+
+    What concerns the best is a probability under the model of `docs/decisions/confidence.md`, to which the twin
+    belongs; the gain and its interval are of launches alone.
+    """
 
     kind: Literal["remeasured", "single_run", "none"]
     level: float | None = None
@@ -58,6 +65,21 @@ class Confidence(StrictModel):
     interval: Interval | None = Field(default=None, description="Of the gain, from repeats; null without any")
     n_winner: int = 0
     n_baseline: int = 0
+    p_best: float | None = Field(
+        default=None, description="That no configuration launched is truly better by more than the margin"
+    )
+    margin: float = Field(default=MARGIN, description="A fraction; a smaller lead is no reason to change")
+    is_best: bool = Field(default=False, description="Announced as best: `p_best` reaches 0.95 after a fresh start")
+    tied_with: tuple[int, ...] = Field(
+        default=(),
+        description="Where it is not announced: first trials of the others that may be the best, at 95 %",
+    )
+    expected_distance: float | None = Field(
+        default=None, description="To the best of the whole space, a fraction: a prediction; null where nobody can say"
+    )
+    drift: float | None = Field(
+        default=None, description="Of the server's pace over the study, corrected for; null where none is certain"
+    )
 
 
 class ResultEntry(StrictModel):
@@ -148,6 +170,7 @@ class Result(StrictModel):
     predicted_baselines: tuple[PredictedRow, ...]
     confidence: Confidence
     nearest_miss: NearestMiss | None = Field(default=None, description="Where nothing is feasible: what came nearest")
+    soak: Soak | None = Field(default=None, description="Of the best: the heaviest load that it survived")
     referee: dict[Literal["best", "baseline"], RefereeReport] = Field(
         default_factory=dict, description="The engine's own benchmark beside ours; empty on the twin"
     )
@@ -244,21 +267,15 @@ def result(
 ) -> Result:
     """The recommendation for one workload."""
     everything = standings(records, workload.name, context.objective, context.slo)
-    searched = standings(
-        [record for record in records if record.role != "confirmation"], workload.name, context.objective, context.slo
-    )
+    decision = context.race.decision(records, workload)
     # Whoever was picked for a high value owes it partly to noise: its own numbers are those of the confirmation.
     unbiased = standings(
-        [record for record in records if record.role in ("baseline", "confirmation")],
-        workload.name,
-        context.objective,
-        context.slo,
+        [record for record in records if record.role in UNBIASED], workload.name, context.objective, context.slo
     )
-    chosen = pick(searched, context.objective)
-    winner = _same(everything, chosen)
+    winner = decision.standing
     reference = comparison(records)
     base = next((s for s in everything if reference is not None and s.config == reference.config), None)
-    confidence = _confidence(context, records, workload, chosen, base)
+    confidence = _confidence(context, records, workload, winner, base)
     if winner is not None and base is not None and base.feasible and _keep_baseline(confidence, winner, base):
         status: Status = "baseline_within_noise"
     elif winner is None:
@@ -267,7 +284,11 @@ def result(
         status = "confirmed"
     else:
         status = "interrupted" if stopped_by == "cancelled" else "candidate"
-    best = base if status == "baseline_within_noise" else _same(unbiased, chosen) or winner
+    # Winner and baseline are shown as the confirmation saw them, side by side in time.
+    shown_base = _same(_confirmed(context, records, workload), base) or base
+    best = shown_base if status == "baseline_within_noise" else _same(unbiased, winner) or winner
+    again = _same(everything, best)
+    confidence = _with_best(confidence, decision.contest, best, again=again is not None and len(again.values) > 1)
     repeats = [standing.values for standing in unbiased if len(standing.values) > 1]
     others = [s for s in everything if s.feasible and best is not None and s.config != best.config]
     return Result(
@@ -283,11 +304,12 @@ def result(
         objective=context.objective,
         slo=context.slo,
         best=None if best is None else _entry(context, best, repeats),
-        baseline=_baseline(context, records, base, repeats),
+        baseline=_baseline(context, records, shown_base, repeats),
         runner_up=_entry(context, others[0], repeats) if others else None,
         top=tuple(_entry(context, s, repeats) for s in ([] if best is None else [best]) + others[: top_n - 1]),
         predicted_baselines=_predicted(context, workload),
         confidence=confidence,
+        soak=None if best is None else _soak_of(records, best),
         referee=_referees(records, workload, best, base),
         pareto=pareto_front(records, alike(workload, context.workloads), context.slo),
         decided_by_default=()
@@ -315,6 +337,11 @@ def _referees(
     return found
 
 
+def _soak_of(records: Sequence[TrialRecord], standing: Standing) -> Soak | None:
+    """The latest soak of a configuration."""
+    return next((r.soak for r in reversed(records) if r.config == standing.config and r.soak is not None), None)
+
+
 def _same(table: Sequence[Standing], chosen: Standing | None) -> Standing | None:
     return next((s for s in table if chosen is not None and s.config == chosen.config), None)
 
@@ -326,25 +353,56 @@ def _confidence(
     chosen: Standing | None,
     base: Standing | None,
 ) -> Confidence:
-    """Winner over baseline. The run that made it the winner is left out of its mean: it was picked for being high."""
+    """Winner over baseline, from the confirmation alone: its launches alternate, so that no drift is taken for a gain.
+
+    The run that made it the winner is left out in any case: it was picked for being high.
+    """
     if chosen is None or base is None:
         return Confidence(kind="none")
-    confirmed = standings(
-        [record for record in records if record.role == "confirmation"], workload.name, context.objective, context.slo
-    )
-    again = _same(confirmed, chosen)
+    confirmed = _confirmed(context, records, workload)
+    again, base_again = _same(confirmed, chosen), _same(confirmed, base)
     if chosen.config == base.config:
         return Confidence(kind="remeasured" if len(base.values) > 1 else "single_run", n_baseline=len(base.values))
-    values = chosen.values if again is None else again.values
-    better, worse = (values, base.values) if context.objective.direction == "maximize" else (base.values, values)
-    interval = ratio_interval(better, worse) if again is not None else None
+    ours, theirs = again or chosen, base if again is None else base_again or base
+    better, worse = (ours, theirs) if context.objective.direction == "maximize" else (theirs, ours)
+    others = [each.values for each in confirmed if each.config not in (chosen.config, base.config)]
+    interval = ratio_interval(better.values, worse.values, others) if again is not None else None
     return Confidence(
         kind="single_run" if again is None else "remeasured",
         level=None if interval is None else interval.level,
-        gain=context.objective.gain((chosen if again is None else again).mean, base.mean),
+        gain=context.objective.gain(ours.mean, theirs.mean),
         interval=interval,
-        n_winner=len(values),
-        n_baseline=len(base.values),
+        n_winner=len(ours.values),
+        n_baseline=len(theirs.values),
+    )
+
+
+def _confirmed(context: StudyContext, records: Sequence[TrialRecord], workload: Workload) -> list[Standing]:
+    """Standings of the confirmation alone."""
+    again = [record for record in records if record.role == "confirmation"]
+    return standings(again, workload.name, context.objective, context.slo)
+
+
+def _with_best(confidence: Confidence, contest: Contest | None, best: Standing | None, *, again: bool) -> Confidence:
+    """How sure it is that nothing that was launched is better than what is recommended.
+
+    Args:
+        confidence: Of the gain.
+        contest: Of the workload.
+        best: What is recommended.
+        again: It was launched more than once, so that it may be announced.
+    """
+    place = None if contest is None or best is None else contest.place_of(best.config)
+    if contest is None or place is None:
+        return confidence
+    p_best, (drift, sd) = contest.p_best(place), contest.drift
+    announced = again and p_best >= LEVEL
+    return changed(
+        confidence,
+        p_best=p_best,
+        is_best=announced,
+        tied_with=() if announced else tuple(contest.table[rival].numbers[0] for rival in contest.rivals(place)),
+        drift=math.expm1(drift) if abs(drift) > max(CERTAIN_SDS * sd, NOTABLE_DRIFT) else None,
     )
 
 
@@ -359,7 +417,7 @@ def _entry(
     context: StudyContext, standing: Standing, repeats: Sequence[Sequence[float]], name: str | None = None
 ) -> ResultEntry:
     others = [values for values in repeats if values != standing.values]
-    interval = mean_interval(standing.values, others)
+    interval = mean_interval(standing.values, others) if repeats else None
     metrics = average([outcome.metrics for outcome in standing.outcomes if outcome.metrics is not None])
     return ResultEntry(
         serving_config=standing.config,

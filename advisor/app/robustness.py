@@ -8,13 +8,12 @@ from typing import Literal
 from pydantic import Field
 
 from advisor.app.context import StudyContext
-from advisor.app.tuner import comparison, searched_tables
 from advisor.domain.measurement import MemoryReport
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import TrialRecord
 from advisor.search.robust import regrets, robust
-from advisor.search.standings import Standing, pick, standings
+from advisor.search.standings import Standing, comparison, standings
 
 
 class RobustChoice(StrictModel):
@@ -31,23 +30,30 @@ class RobustChoice(StrictModel):
 def robust_choice(context: StudyContext, records: Sequence[TrialRecord]) -> RobustChoice | None:
     """The robust configuration, chosen from the search's measurements, as winners are.
 
-    One that broke a limit when it was launched again is passed over. Regrets are against winner and baseline of each
-    workload, in the numbers that the results show: those of the confirmation where there are any. None for a study of
-    one workload, or where nothing serves every workload.
+    One that broke a limit or ran out of memory when it was launched again is passed over. Regrets are against winner
+    and baseline of each workload, in the numbers that the results show: those of the confirmation where there are any.
+    None for a study of one workload, or where nothing serves every workload.
     """
-    tables = searched_tables(context, records)
+    tables = context.race.searched_tables(records)
     again = {name: _launched_again(context, records, name) for name in tables}
     kept = {
-        name: [changed(each, feasible=each.feasible and again[name].get(each.config, each).feasible) for each in table]
+        name: [
+            changed(
+                each,
+                feasible=each.feasible and again[name].get(each.config, each).feasible,
+            )
+            for each in table
+        ]
         for name, table in tables.items()
     }
     chosen = robust(kept, context.objective) if len(tables) > 1 else None
     if chosen is None:
         return None
     reference = comparison(records)
+    decisions = context.race.decisions(records)
     shown: dict[str, list[Standing]] = {}
     for name, searched in tables.items():
-        winner = pick(searched, context.objective)
+        winner = decisions[name].standing
         wanted = {chosen, *([winner.config] if winner else []), *([reference.config] if reference else [])}
         shown[name] = [again[name].get(each.config, each) for each in searched if each.config in wanted]
     lost = regrets(chosen, shown, context.objective)

@@ -13,6 +13,7 @@ from advisor.domain.outcome import Rejected
 from advisor.domain.ports import Asked, Engine, Incumbent, LaunchSpec, Ledger, Proposal, Reporter, TrialRequest
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import Role, TrialRecord
+from advisor.domain.workload import Workload
 from advisor.search.hopeless import incumbents
 
 MAX_ATTEMPTS = 2  # a launch that timed out or crashed is tried once more
@@ -29,11 +30,13 @@ class TrialMaker:
     reporter: Reporter
     _committed: list[TrialRecord] = field(default_factory=list, init=False)
 
-    def launch(self, role: Role, proposal: Proposal, *, referee: bool = False) -> TrialRecord:
+    def launch(
+        self, role: Role, proposal: Proposal, *, referee: bool = False, soak: Workload | None = None
+    ) -> TrialRecord:
         """Launch a given configuration."""
-        return self.run(self.ledger.ask(role, proposal), referee=referee)
+        return self.run(self.ledger.ask(role, proposal), referee=referee, soak=soak)
 
-    def run(self, asked: Asked, *, referee: bool = False) -> TrialRecord:
+    def run(self, asked: Asked, *, referee: bool = False, soak: Workload | None = None) -> TrialRecord:
         """Launch what the ledger opened."""
         context = self.context
         self.reporter.trial_started(asked)
@@ -55,6 +58,7 @@ class TrialMaker:
             max_attempts=min(MAX_ATTEMPTS, max(1, self.starts_left())),
             referee=referee,
             answers=answer_question(context, self.ledger.records(), asked.config),
+            soak=soak,
             expected_gain=asked.expected_gain,
             goal=context.objective,
             incumbents=self._incumbents(asked.role),

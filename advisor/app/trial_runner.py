@@ -42,7 +42,7 @@ from advisor.domain.ports import (
     TrialRequest,
 )
 from advisor.domain.strict import StrictModel, changed
-from advisor.domain.trial import PhaseTiming, TrialRecord
+from advisor.domain.trial import PhaseTiming, Soak, TrialRecord
 from advisor.domain.workload import Workload
 from advisor.metrics.answers import drift_refusal
 from advisor.metrics.definitions import average
@@ -52,6 +52,7 @@ from advisor.search.loads import at_load, best_load, next_load, worst_excess
 
 LOAD_SEED = 61  # more than a study has workloads; times the benchmarks of one of them below the referee's
 REFEREE_SEED = 499  # beyond any number of workloads, within what two trials are apart
+SOAK_SEED = 997
 OUTSIDE = (EngineFailed, OSError)
 """What a launch or a client raises when something beside the configuration is broken: a port, a socket, a driver."""
 
@@ -113,6 +114,7 @@ class _Launch(StrictModel):
     profiled_gib: ProfiledMemory | None = None
     surprises: tuple[str, ...] = ()
     answers: GreedyAnswers | None = None
+    soak: Soak | None = None
 
     @property
     def is_worth_another(self) -> bool:
@@ -137,11 +139,14 @@ def _launch(request: TrialRequest, engine: Engine, on_event: OnEvent, evidence: 
         measured: tuple[WorkloadOutcome, ...] = ()
         loads: list[PhaseTiming] = []
         answers: GreedyAnswers | None = None
+        soak: Soak | None = None
         if outcome is None and request.answers is not None and spec.fidelity == "full":  # dummy weights say nothing
             answers, outcome = _answers(server, request.answers, engine)
         if outcome is None and spec.fidelity == "full":
             began_s = time.monotonic()
             measured, outcome = _Benchmarks(server, request, engine, on_event, evidence).run()
+            if outcome is None and request.soak is not None:
+                soak, outcome = _soak(server, request, request.soak, engine, on_event)
             if server.endpoint is not None:  # real time passed, which only we can tell
                 loads.append(PhaseTiming(name="serve", duration_s=time.monotonic() - began_s))
         return _Launch(
@@ -153,6 +158,7 @@ def _launch(request: TrialRequest, engine: Engine, on_event: OnEvent, evidence: 
             profiled_gib=server.profiled(),
             surprises=server.surprises(),
             answers=answers,
+            soak=soak,
         )
 
 
@@ -339,3 +345,29 @@ class _Benchmarks:
     def _seed(self, place: int) -> int:
         """No two benchmarks of a launch share a seed: equal prompts would hit the prefix cache."""
         return self.request.spec.seed * 1009 + place
+
+
+def _soak(
+    server: RunningServer, request: TrialRequest, workload: Workload, engine: Engine, on_event: OnEvent
+) -> tuple[Soak | None, Outcome | None]:
+    """The server under the heaviest load; how fast it is there is nobody's business, so nothing else is kept.
+
+    Where something beside the server is broken nothing is said of it: what was measured before stays valid.
+    """
+    seed, failure = request.spec.seed * 1009 + SOAK_SEED, None
+    try:
+        served = engine.measurer().measure(server, workload, seed, never, on_event, NoEvidence())
+        failure = server.failure() or (judged(served) if served.n_short else None)
+    except OUTSIDE:
+        failure = server.failure()
+        if failure is None:
+            return None, None
+    memory = server.memory()
+    report = Soak(
+        survived=failure is None,
+        n_requests=workload.requests(),
+        tokens_per_request=workload.max_tokens_per_request,
+        concurrency=workload.concurrency,
+        free_gib=None if memory is None else memory.headroom,
+    )
+    return report, failure

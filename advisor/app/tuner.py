@@ -12,13 +12,14 @@ from advisor.domain.outcome import Rejected
 from advisor.domain.ports import CancelToken, Ledger, Proposal
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
-from advisor.search.robust import robust
+from advisor.search.soaking import soak_workload
 from advisor.search.space import contains
-from advisor.search.standings import Standing, pick, standings
+from advisor.search.standings import comparison
 from advisor.search.stopping import (
     MAX_ROUNDS,
     confirmation_launches,
     expected_gains,
+    is_drift_check_due,
     no_gain_expected,
     noise,
     repeats,
@@ -145,6 +146,10 @@ class Tuner:
                 return "exhausted"
             if self._no_gain_expected():
                 return "no_gain_expected"
+            reference = comparison(self.ledger.records())
+            if reference is not None and is_drift_check_due(self.ledger.records()):
+                self.trials.launch("baseline", Proposal(config=reference.config, origin="baseline again, for drift"))
+                continue
             asked = self.ledger.ask("search")
             refusal = self.admission.admit(asked.config, self.ledger.records()) or self.probes.refusal(asked.config)
             if refusal is not None:
@@ -168,48 +173,27 @@ class Tuner:
     # -- confirmation --------------------------------------------------------------------------------------------
 
     def _confirm(self) -> None:
-        """Winner and baseline again, alternately, each on a fresh start; each meets the engine's own benchmark once."""
-        for config, origin in self._confirmations():
-            if (
-                self.cancel.cancelled
-                or self.trials.infrastructure_down()
-                or self.trials.starts_left() <= 0
-                or self.trials.hours_left() <= 0
-            ):
+        """Launch again what the race asks for, each on a fresh start; each meets the engine's own benchmark once.
+
+        Who would win is soaked at its first such launch: the earlier it falls, the more is left for the next one.
+        """
+        reserved = confirmation_launches(self.context.budget, len(self.context.workloads))
+        while not (self.cancel.cancelled or self.trials.infrastructure_down()):
+            records = self.ledger.records()
+            spent = launches([record for record in records if record.role == "confirmation"])
+            room = min(reserved - spent, self.trials.starts_left(), self._launches_in_time())
+            repeat = self.context.race.next(records, room)
+            if repeat is None:
                 return
-            met = any(w.referee for r in self.ledger.records() if r.config == config for w in r.workloads)
-            self.trials.launch("confirmation", Proposal(config=config, origin=origin), referee=not met)
-
-    def _confirmations(self) -> list[tuple[ServingConfig, str]]:
-        """What is launched again and why, round by round, as far as the budget goes."""
-        records = self.ledger.records()
-        if not confirmation_launches(self.context.budget, len(self.context.workloads)):
-            return []
-        again = [record for record in records if record.role == "confirmation"]
-        done = [record.config for record in again if record.measured]
-        # One repeat a side decides nothing: rather two of few contenders, the others stay candidates.
-        room = self.trials.starts_left() + launches(again)
-        contenders = self._contenders(records)[: max(2, room // MAX_ROUNDS)]
-        if len(contenders) < 2:
-            return []
-        todo: list[tuple[ServingConfig, str]] = []
-        for round_number in range(1, MAX_ROUNDS + 1):
-            for config in contenders:
-                if done.count(config) < round_number:
-                    todo.append((config, f"confirmation round {round_number}"))
-        return todo[: max(0, self.trials.starts_left())]
-
-    def _contenders(self, records: Sequence[TrialRecord]) -> list[ServingConfig]:
-        """Most useful first: the winner of most workloads, what it is compared with, the robust one, other winners."""
-        tables = searched_tables(self.context, records)
-        picked = [pick(table, self.context.objective) for table in tables.values()]
-        won = [winner.config for winner in picked if winner is not None]
-        reference = comparison(records)
-        if not won or reference is None:
-            return []
-        for_all = robust(tables, self.context.objective)
-        winners = sorted(distinct(won), key=lambda config: (-won.count(config), config != for_all))
-        return distinct([winners[0], reference.config, *([for_all] if for_all else []), *winners[1:]])
+            own = [record for record in records if record.config == repeat.config]
+            met = any(workload.referee for record in own for workload in record.workloads)
+            soaked = not repeat.is_winner or any(record.soak for record in own)
+            self.trials.launch(
+                "confirmation",
+                Proposal(config=repeat.config, origin=repeat.why),
+                referee=not met,
+                soak=None if soaked else soak_workload(self.context.workloads),
+            )
 
     # -- budget --------------------------------------------------------------------------------------------------
 
@@ -220,30 +204,22 @@ class Tuner:
 
     def _out_of_hours(self) -> bool:
         """True when one more launch, at the pace so far, would take the hours that the confirmation needs."""
-        starts = launches(self.ledger.records())
-        if not starts:
-            return False
-        pace = sum(r.duration_s for r in self.ledger.records()) / 3600 / starts
-        reserved = confirmation_launches(self.context.budget, len(self.context.workloads))
-        return self.trials.hours_left() < (1 + reserved) * pace
+        affordable, n_workloads = self._launches_in_time(), len(self.context.workloads)
+        whole = int(min(self.context.budget.max_launches, launches(self.ledger.records()) + affordable))
+        reserved = min(
+            confirmation_launches(self.context.budget, n_workloads), max(MAX_ROUNDS * (n_workloads + 1), whole // 3)
+        )
+        return affordable < 1 + reserved
+
+    def _launches_in_time(self) -> int:
+        """Launches that the hours left allow, at the pace so far."""
+        records, most = self.ledger.records(), self.context.budget.max_launches
+        hours = sum(record.duration_s for record in records) / 3600
+        if not hours:
+            return most
+        return int(max(0.0, min(most, self.trials.hours_left() / (hours / launches(records)) + 1e-9)))
 
     def _done(self) -> bool:
         """True when nothing more may be launched before the confirmation."""
         stopped = self.cancel.cancelled or self._out_of_hours() or self.trials.infrastructure_down()
         return stopped or self._launches_left() <= 0
-
-
-def distinct(configs: Sequence[ServingConfig]) -> list[ServingConfig]:
-    """Without repeats, order kept."""
-    return list(dict.fromkeys(configs))
-
-
-def comparison(records: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The baseline trial that ran: the one asked for, or the nearest that does."""
-    return next((r for r in records if r.role == "baseline" and r.measured), None)
-
-
-def searched_tables(context: StudyContext, records: Sequence[TrialRecord]) -> dict[str, list[Standing]]:
-    """Standings by workload as the search measured them: the confirmation must not choose what it confirms."""
-    searched = [record for record in records if record.role != "confirmation"]
-    return {w.name: standings(searched, w.name, context.objective, context.slo) for w in context.workloads}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
@@ -16,6 +17,7 @@ from advisor.app.baseline_choice import choose_baselines
 from advisor.app.calibration import taught
 from advisor.app.choosing import choose
 from advisor.app.context import StudyContext
+from advisor.app.distance import with_expected_distances
 from advisor.app.earlier import Asking, EarlierRuns, earlier_runs, note_earlier
 from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster, forecaster_of
@@ -38,7 +40,6 @@ from advisor.domain.trial import TrialRecord
 from advisor.engines.spoken import ENGINES_SPOKEN
 from advisor.host.process import end_leftovers
 from advisor.search.baselines import Baseline, baseline_named
-from advisor.search.expectation import Sought
 from advisor.search.loads import USUAL_LOADS
 from advisor.search.proposer import OwnProposer
 from advisor.search.space import widened
@@ -231,6 +232,8 @@ class Session:
         """The study as its records tell it."""
         found = summarise(self.context, records, stopped_by, self.how.top_n)
         found = changed(found, taught_by=self.taught_by, unmodelled=self.context.unmodelled)
+        if self.how.sampler == OWN_SAMPLER:
+            found = with_expected_distances(found, self.context, records, self.gate.frontier)
         return with_prices(with_nearest_misses(found, self.context, records, self.forecaster), self.gate, records)
 
 
@@ -252,6 +255,7 @@ def open_session(question: Question, how: How) -> Session:
         _check_room(resolved, launched)
     else:
         resolved, launched = _for_rescue(resolved, question, baselines, how.rescue), (how.rescue,)
+    prior = TwinPrior(forecaster, resolved.space, resolved.objective, resolved.slo)
     context = StudyContext(
         name=resolved.study.name,
         title=resolved.study.title,
@@ -272,6 +276,8 @@ def open_session(question: Question, how: How) -> Session:
         seed=how.seed,
         predict=forecaster.shown,
         references=forecaster.references(baselines, launched, resolved.objective, resolved.space),
+        prior=prior,
+        belief=belief_of(forecaster),
         defaults=resolved.defaults,
         vary=resolved.vary,
         max_answer_drift=resolved.max_answer_drift,
@@ -289,7 +295,7 @@ def open_session(question: Question, how: How) -> Session:
         forecaster=forecaster,
         gate=gate,
         starts=TwinStarts(context, forecaster, gate),
-        proposer=_proposer(how.sampler, context, forecaster, gate, earlier),
+        proposer=_proposer(how.sampler, context, prior, gate, earlier),
         earlier=earlier,
         why_twin=chosen.why_twin,
     )
@@ -311,9 +317,7 @@ def _card(context: StudyContext) -> RunCard:
     )
 
 
-def _proposer(
-    name: str, context: StudyContext, forecaster: Forecaster, gate: MemoryGate, earlier: EarlierRuns
-) -> Proposer:
+def _proposer(name: str, context: StudyContext, prior: TwinPrior, gate: MemoryGate, earlier: EarlierRuns) -> Proposer:
     """A sampler by name: advisor's own, or one of Optuna's.
 
     Raises:
@@ -323,17 +327,8 @@ def _proposer(
         raise unknown_name("sampler", name, SAMPLERS)
     if name != OWN_SAMPLER:
         return make_proposer(name, context.space, context.slo, context.value_of)
-    prior = TwinPrior(forecaster, context.space, context.objective, context.slo)
-    sought = Sought(
-        context.space,
-        context.workloads,
-        context.objective,
-        context.slo,
-        prior,
-        context.baseline.config,
-        belief_of(forecaster),
-        functools.cache(lambda: lessons(earlier.runs, prior, context.deployment)),
-    )
+    taught_before = functools.cache(lambda: lessons(earlier.runs, prior, context.deployment))
+    sought = dataclasses.replace(context.sought, lessons=taught_before)
     return OwnProposer(sought, frontier=gate.frontier, admissible=gate.is_legal)
 
 

@@ -225,6 +225,7 @@ class TrialRequest(StrictModel):
     memory_predicted_gib: MemoryReport | None = None
     max_attempts: int = Field(default=2, ge=1, description="Process starts it may cost")
     referee: bool = Field(default=False, description="Run the engine's own benchmark after ours")
+    soak: Workload | None = Field(default=None, description="Served after everything else, to see that it survives")
     expected_gain: float | None = None
     answers: AnswerQuestion | None = Field(default=None, description="None: its answers are not asked for")
     goal: Objective = Field(default=Objective(), description="With goodput, the best load of each launch is searched")

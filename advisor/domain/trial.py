@@ -23,6 +23,16 @@ class PhaseTiming(StrictModel):
     duration_s: float = Field(ge=0)
 
 
+class Soak(StrictModel):
+    """A launch under the heaviest load of its study, with every request as long as its longest."""
+
+    survived: bool
+    n_requests: int = Field(ge=1)
+    tokens_per_request: int = Field(ge=1, description="Prompt plus output")
+    concurrency: int | None = Field(default=None, description="Requests in flight; none under a request rate")
+    free_gib: float | None = Field(default=None, description="Least memory left on the fullest GPU; null if unknown")
+
+
 class TrialRecord(StrictModel):
     """All that a trial showed: written to `trials/<number>/outcome.json`, which is its commit point."""
 
@@ -45,6 +55,7 @@ class TrialRecord(StrictModel):
     answers: GreedyAnswers | None = Field(
         default=None, description="To fixed prompts, where a dimension that can change answers is searched"
     )
+    soak: Soak | None = Field(default=None, description="Of a launch that was to win")
     expected_gain: float | None = Field(
         default=None, description="What its proposer expected of it, as a fraction of the incumbent; null if unsaid"
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from advisor.domain.strict import StrictModel
 
@@ -56,46 +57,84 @@ def student_t_quantile(p: float, dof: float) -> float:
     return (low + high) / 2
 
 
-def ratio_interval(numerators: Sequence[float], denominators: Sequence[float], level: float = 0.95) -> Interval | None:
+class NoisePrior(StrictModel):
+    """What is believed of the deviation of log values before any repeat: `sd`, worth `dof` degrees of freedom.
+
+    It is the conjugate one, an inverse gamma of the variance: Student's t stays exact, with more degrees of freedom.
+    """
+
+    sd: float = Field(ge=0)
+    dof: int = Field(ge=0)
+
+
+BETWEEN_LAUNCHES = NoisePrior(sd=0.015, dof=2)
+"""Repeats after fresh starts: servers repeat within 1 to 2 %. Two that agree by luck, or do not, decide little."""
+
+
+def pooled_noise(groups: Iterable[Sequence[float]], prior: NoisePrior = BETWEEN_LAUNCHES) -> tuple[float, int]:
+    """s and nu of log values, from how far each is from the mean of its own group, and the prior.
+
+    With neither repeats nor a prior both are 0.
+    """
+    arrays = [np.asarray(group, np.float64) for group in groups if len(group)]
+    squares = sum(float(((each - each.mean()) ** 2).sum()) for each in arrays)
+    dof = prior.dof + sum(each.size - 1 for each in arrays)
+    return (math.sqrt((prior.dof * prior.sd**2 + squares) / dof), dof) if dof else (0.0, 0)
+
+
+def ratio_interval(
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    others: Sequence[Sequence[float]] = (),
+    prior: NoisePrior = BETWEEN_LAUNCHES,
+    level: float = 0.95,
+) -> Interval | None:
     """Interval of the ratio of two positive means from repeats of both, on logarithms with a pooled deviation.
 
-    None when both sides together leave no degree of freedom (fewer than three values).
+    Args:
+        numerators: Repeats of one configuration.
+        denominators: Repeats of the other.
+        others: Repeats of further configurations; they share in the deviation.
+        prior: Of the deviation.
+        level: Of the interval.
+
+    Returns:
+        None where one side has no value, or nothing at all tells the deviation.
     """
-    a, b = np.log(np.asarray(numerators, float)), np.log(np.asarray(denominators, float))
-    dof = a.size + b.size - 2
+    a, b, *more = [np.log(np.asarray(group, float)) for group in (numerators, denominators, *others)]
+    sd, dof = pooled_noise([a, b, *more], prior)
     if a.size == 0 or b.size == 0 or dof < 1:
         return None
-    squares = float(((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum())
-    half = student_t_quantile(0.5 + level / 2, dof) * math.sqrt(squares / dof * (1 / a.size + 1 / b.size))
-    centre = float(a.mean() - b.mean())
-    return Interval(estimate=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half), level=level)
-
-
-def pooled_squares(groups: Iterable[Sequence[float]]) -> tuple[float, int]:
-    """Sum of squared deviations from each group's own mean, and the degrees of freedom that they leave."""
-    arrays = [np.asarray(group, np.float64) for group in groups if len(group)]
-    return sum(float(((each - each.mean()) ** 2).sum()) for each in arrays), sum(each.size - 1 for each in arrays)
+    half = student_t_quantile(0.5 + level / 2, dof) * sd * math.sqrt(1 / a.size + 1 / b.size)
+    return _around(float(a.mean() - b.mean()), half, level)
 
 
 def mean_interval(
-    values: Sequence[float], others: Sequence[Sequence[float]] = (), level: float = 0.95
+    values: Sequence[float],
+    others: Sequence[Sequence[float]] = (),
+    prior: NoisePrior = BETWEEN_LAUNCHES,
+    level: float = 0.95,
 ) -> Interval | None:
     """Interval of the geometric mean of positive repeats.
 
     Args:
         values: Repeats of the configuration in question.
         others: Repeats of other configurations under the same conditions; they share in the pooled deviation.
+        prior: Of the deviation.
         level: Of the interval.
 
     Returns:
-        None when all of them together leave no degree of freedom.
+        None without a value, or where nothing at all tells the deviation.
     """
-    groups = [np.log(np.asarray(group, float)) for group in (values, *others) if len(group)]
-    squares, dof = pooled_squares(groups)
-    if not len(values) or dof < 1:
+    logs, *more = [np.log(np.asarray(group, float)) for group in (values, *others)]
+    sd, dof = pooled_noise([logs, *more], prior)
+    if not logs.size or dof < 1:
         return None
-    half = student_t_quantile(0.5 + level / 2, dof) * math.sqrt(squares / dof / len(values))
-    centre = float(groups[0].mean())
+    return _around(float(logs.mean()), student_t_quantile(0.5 + level / 2, dof) * sd / math.sqrt(logs.size), level)
+
+
+def _around(centre: float, half: float, level: float) -> Interval:
+    """From log units."""
     return Interval(estimate=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half), level=level)
 
 

@@ -24,6 +24,7 @@ from advisor.report.summary import (
     interval_text,
     measured_notes,
     spent_text,
+    sure_notes,
     verdict,
 )
 
@@ -200,7 +201,7 @@ def _comparison(result: Result, best: ResultEntry) -> Html:
         low, high = best.ci95
         of = f"95 % interval of the best's {charts.objective_title(result)}"
         said.insert(0, f"{of}: {low:,.1f} to {high:,.1f}, from {len(best.trials)} runs.")
-    said += [*measured_notes(result), *answer_notes(result.answers), *goal_notes(result)]
+    said += [*sure_notes(result), *measured_notes(result), *answer_notes(result.answers), *goal_notes(result)]
     notes = tag("p", " ".join(said), class_="aside")
     return tag("div", tag("h3", "Best against baseline"), html_tables.comparison_table(result, best), limited, notes)
 

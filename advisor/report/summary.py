@@ -12,6 +12,7 @@ from advisor.app.rescue import RescueReport
 from advisor.app.results import BaselineEntry, PredictedRow, Result, ResultEntry, StudySummary
 from advisor.domain.measurement import Source
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
+from advisor.domain.trial import Soak
 from advisor.metrics.confidence import Interval
 from advisor.report.console import short_name, table, value_text
 from advisor.report.goal_view import goal_notes, pareto_view
@@ -51,8 +52,8 @@ _SETTING_TITLES = {
 }
 
 TOP_NOTE = (
-    "Below the best stand single runs, which are higher partly by luck. The best was picked before it ran again; "
-    "where values tie within 0.5 %, the one with more memory left."
+    "Below the best stand single runs, which are higher partly by luck. The best is picked by all launches and the "
+    "twin together; where values tie within 0.5 %, the one with more memory left, then with fewer settings changed."
 )
 
 REFEREE_TITLES = {"output_tok_per_s": "output", "ttft_ms_mean": "mean TTFT", "tpot_ms_mean": "mean TPOT"}
@@ -127,7 +128,7 @@ def result_view(result: Result) -> list[RenderableType]:
     """One workload: verdict, comparison, top table, predicted rows."""
     parts: list[RenderableType] = [Text(headline(result), style="bold")]
     if result.best is not None:
-        parts += [Text(verdict(result)), Text(), comparison_table(result), Text()]
+        parts += [Text(verdict(result)), *map(Text, sure_notes(result)), Text(), comparison_table(result), Text()]
         if result.best.limited_by:
             parts.append(Text(f"Limited by {LIMITS[result.best.limited_by]}."))
         parts += map(Text, (*measured_notes(result), *goal_notes(result)))
@@ -140,6 +141,36 @@ def result_view(result: Result) -> list[RenderableType]:
     parts += [Text(), predicted_table(result.predicted_baselines)]
     parts += [Text(), price_table(result.prices), Text(PRICES_NOTE, style="dim")] if result.prices else []
     return parts
+
+
+def sure_notes(result: Result) -> list[str]:
+    """How sure it is that nothing launched is better, what the rest of the space may hold, drift, and the soak."""
+    sure, notes = result.confidence, []
+    among = f"nothing that was launched is truly more than {100 * sure.margin:.0f} % better"
+    if sure.is_best:
+        notes.append(f"Best with 95 % confidence: {among}.")
+    elif sure.tied_with:
+        rivals = ", ".join(f"#{number}" for number in sure.tied_with)
+        who = f"trial {rivals}: it" if len(sure.tied_with) == 1 else f"trials {rivals}: one of them"
+        notes.append(f"Tied with {who} may be more than {100 * sure.margin:.0f} % better.")
+    elif sure.p_best is not None:
+        notes.append(f"Not launched again, so not announced as best: {among} with probability {sure.p_best:.2f}.")
+    if sure.expected_distance is not None:
+        distance = f"{100 * sure.expected_distance:.1f} %"
+        notes.append(f"The best of the whole space is expected to be {distance} better: a prediction.")
+    if sure.drift is not None:
+        notes.append(f"The server's pace drifted by {100 * sure.drift:+.1f} % over the study; this is corrected for.")
+    if result.soak is not None:
+        notes.append(soak_text(result.soak, result.source))
+    return notes
+
+
+def soak_text(soak: Soak, source: Source) -> str:
+    """What the best survived, in one sentence."""
+    load = "" if soak.concurrency is None else f", {soak.concurrency:,} in flight"
+    free = "" if soak.free_gib is None else f"; lowest free memory {soak.free_gib:.1f} GiB per GPU"
+    what = "Soaked" if source == "measured" else "Soaked (simulated)"
+    return f"{what}: {soak.n_requests:,} requests of {soak.tokens_per_request:,} tokens{load}{free}."
 
 
 def measured_notes(result: Result) -> list[str]:

@@ -169,7 +169,7 @@ def expectations(
 
 def _learnt(sought: Sought, name: str, seen: Seen) -> Surrogate:
     """Earlier studies first: the own rows, which come last, choose the hyperparameters where there are many."""
-    belief, lessons = _belief(sought, name), sought.lessons().get(name)
+    belief, lessons = belief_in(sought, name), sought.lessons().get(name)
     if lessons is None:
         return fit(seen.design, seen.residuals, belief)
     return fit(joined(lessons.design, seen.design), np.concatenate([lessons.residuals, seen.residuals]), belief)
@@ -249,7 +249,8 @@ def task(workload: Workload) -> Array:
     return np.log2([workload.isl, workload.osl, load]) / OCTAVES_A_TASK
 
 
-def _belief(sought: Sought, name: str) -> Belief:
+def belief_in(sought: Sought, name: str) -> Belief:
+    """What is believed of the prior's error in one output."""
     told = sought.objective.metric if name == OBJECTIVE else name
     is_tail = ":" in told and not told.endswith(":mean")
     return replace(sought.belief, bias=max(sought.belief.bias, TAIL_BIAS)) if is_tail else sought.belief

@@ -13,6 +13,7 @@ from advisor.domain.strict import StrictModel
 from advisor.domain.trial import TrialRecord
 
 TIE_FRACTION = 0.005  # below the repeatability of any serving benchmark: such a lead decides nothing
+HEADROOM_STEP_GIB = 0.5  # less than this between two configurations is no difference in memory
 
 
 class Standing(StrictModel):
@@ -43,9 +44,24 @@ class Standing(StrictModel):
         return -math.inf if self.memory_gib is None else self.memory_gib.headroom
 
 
-def standings(records: Iterable[TrialRecord], workload: str, objective: Objective, slo: Slo) -> list[Standing]:
-    """Every configuration measured on `workload`, best first; those that break a limit come last."""
+def comparison(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The baseline trial that ran: the one asked for, or the nearest that does."""
+    return next((r for r in records if r.role == "baseline" and r.measured), None)
+
+
+def fallen(records: Iterable[TrialRecord]) -> set[ServingConfig]:
+    """Configurations that died, wherever they were measured as well: of memory, or when they were to be confirmed."""
+    return {
+        record.config
+        for record in records
+        if record.out_of_memory or (record.role == "confirmation" and not (record.measured or record.infrastructure))
+    }
+
+
+def standings(records: Sequence[TrialRecord], workload: str, objective: Objective, slo: Slo) -> list[Standing]:
+    """Every configuration measured on `workload`, best first; last come those that break a limit or are `fallen`."""
     runs: dict[str, list[tuple[TrialRecord, WorkloadOutcome, float]]] = defaultdict(list)
+    dead = fallen(records)
     for record in records:
         outcome = record.workload(workload)
         if outcome is None or outcome.metrics is None or not record.served:
@@ -53,12 +69,12 @@ def standings(records: Iterable[TrialRecord], workload: str, objective: Objectiv
         value = objective.value(outcome.metrics)
         if value is not None and value > 0:
             runs[record.config.key].append((record, outcome, value))
-    table = [_standing(run, slo) for run in runs.values()]
+    table = [_standing(run, slo, dead=run[0][0].config in dead) for run in runs.values()]
     sign = 1 if objective.direction == "minimize" else -1
     return sorted(table, key=lambda standing: (not standing.feasible, sign * standing.mean))
 
 
-def _standing(run: Sequence[tuple[TrialRecord, WorkloadOutcome, float]], slo: Slo) -> Standing:
+def _standing(run: Sequence[tuple[TrialRecord, WorkloadOutcome, float]], slo: Slo, *, dead: bool) -> Standing:
     excesses = [
         sum(limit.excess(outcome.metrics) for _, outcome, _ in run if outcome.metrics) / len(run)
         for limit in slo.limits
@@ -71,15 +87,35 @@ def _standing(run: Sequence[tuple[TrialRecord, WorkloadOutcome, float]], slo: Sl
         memory_gib=run[-1][0].memory_measured_gib,
         memory_predicted_gib=run[-1][0].memory_predicted_gib,
         surprises=run[-1][0].surprises,
-        feasible=all(excess <= 0 for excess in excesses),
+        feasible=not dead and all(excess <= 0 for excess in excesses),
     )
 
 
 def pick(table: Sequence[Standing], objective: Objective) -> Standing | None:
-    """The winner of a table: the best feasible one; a tie goes to more memory headroom."""
+    """The winner of a table by what was measured alone: the best feasible one, ties as in `preferred`."""
     feasible = [standing for standing in table if standing.feasible]
     if not feasible:
         return None
     leader = feasible[0]
-    tied = [s for s in feasible if objective.gain(leader.mean, s.mean) <= 1 + TIE_FRACTION]
-    return max(tied, key=lambda standing: (standing.headroom_gib, -tied.index(standing)))
+    return preferred([s for s in feasible if objective.gain(leader.mean, s.mean) <= 1 + TIE_FRACTION])
+
+
+def preferred(tied: Sequence[Standing], default: ServingConfig | None = None) -> Standing:
+    """Of configurations that are equally fast: more memory headroom, then fewer settings unlike the engine's default.
+
+    Args:
+        tied: Fastest first, which decides what nothing else does.
+        default: The engine's own; None where it is not known.
+    """
+
+    def virtues(standing: Standing) -> tuple[float, int]:
+        steps = standing.headroom_gib // HEADROOM_STEP_GIB if standing.memory_gib is not None else -math.inf
+        return steps, 0 if default is None else -n_overrides(standing.config, default)
+
+    return max(tied, key=virtues)
+
+
+def n_overrides(config: ServingConfig, default: ServingConfig) -> int:
+    """Settings and options that say something else than the engine's default."""
+    usual = default.flat()
+    return sum(usual.get(name) != value for name, value in config.flat().items())

@@ -15,10 +15,12 @@ from pydantic import Field
 from advisor.domain.strict import StrictModel
 from advisor.domain.study import Budget
 from advisor.domain.trial import TrialRecord
-from advisor.metrics.confidence import pooled_squares
+from advisor.metrics.confidence import NoisePrior, pooled_noise
 from advisor.search.standings import TIE_FRACTION
 
-MAX_ROUNDS = 2  # with the search's own run this gives three values a side: an interval that can decide 3 %
+MAX_ROUNDS = 2  # of winner and baseline; with the noise of the whole study this gives an interval that can decide 3 %
+RACE_LAUNCHES = 6  # beyond the rounds, for the best few against each other
+DRIFT_EVERY = 8  # launches after which the baseline is launched again
 LOW_IN_A_ROW = 2  # proposals that expect too little; one may be a slip of a fit that the next launch mends
 FLOOR_DOF = 4  # the floor of the noise weighs as much as five repeats: two that differ by luck must not end a study
 TREND = 4  # expected gains that tell how fast they fade
@@ -35,12 +37,12 @@ class Outlook(StrictModel):
 
 
 def confirmation_launches(budget: Budget, n_workloads: int) -> int:
-    """Launches kept for the confirmation: a third of the budget, at most what every winner and the baseline need.
+    """Launches kept for the confirmation: a third of the budget, at most what its rounds and the race can use.
 
     None below six launches: then every winner is only a candidate.
     """
     third = budget.max_launches // 3
-    return min(third, MAX_ROUNDS * (n_workloads + 1)) if third > 1 else 0
+    return min(third, MAX_ROUNDS * (n_workloads + 1) + RACE_LAUNCHES) if third > 1 else 0
 
 
 def search_launches(budget: Budget, n_workloads: int) -> int:
@@ -53,8 +55,16 @@ def noise(repeats: Iterable[Sequence[float]]) -> float:
 
     A posterior mean of the variance: the floor counts as `FLOOR_DOF` degrees of freedom beside those of the repeats.
     """
-    squares, dof = pooled_squares(repeats)
-    return max(TIE_FRACTION, math.sqrt((FLOOR_DOF * TIE_FRACTION**2 + squares) / (FLOOR_DOF + dof)))
+    return max(TIE_FRACTION, pooled_noise(repeats, NoisePrior(sd=TIE_FRACTION, dof=FLOOR_DOF))[0])
+
+
+def is_drift_check_due(records: Sequence[TrialRecord]) -> bool:
+    """True when the search has launched so often since the baseline that the server's pace may have drifted.
+
+    Launching the baseline again is what tells: it is compared with everything.
+    """
+    launched = [record.role for record in records if record.launched]
+    return "baseline" in launched and launched[::-1].index("baseline") >= DRIFT_EVERY - 1
 
 
 def repeats(

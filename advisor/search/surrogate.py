@@ -168,14 +168,14 @@ class Surrogate:
         local, constants = np.exp(2 * self.theta[:2])
         kin = self.weights * _alike(grid.server[None, :], self.seen.servers, self.doubt)[0]
         weights = kin * _alike(grid.task[None, :], self.seen.tasks)[0]
-        near = grid.ladders.sums(_matern, np.exp(self.theta[N_SCALES:]), self.seen.places, weights)
+        near = grid.ladders.sums(matern, np.exp(self.theta[N_SCALES:]), self.seen.places, weights)
         linear = grid.slopes @ (constants * self.seen.slopes.T @ kin)
         return np.asarray(self.belief.bias**2 * weights.sum() + local * near + linear)
 
     def mean_and_sd(self, asked: Design) -> tuple[Array, Array]:
         """Expected r and its standard deviation without noise, shape (N,) each."""
         local, constants = np.exp(2 * self.theta[:2])
-        near = product(_matern, np.exp(self.theta[N_SCALES:]), asked.places, self.seen.places)
+        near = product(matern, np.exp(self.theta[N_SCALES:]), asked.places, self.seen.places)
         cross = _alike(asked.tasks, self.seen.tasks) * (self.belief.bias**2 + local * near)
         cross += constants * asked.slopes @ self.seen.slopes.T
         cross *= _alike(asked.servers, self.seen.servers, self.doubt)
@@ -248,7 +248,7 @@ def _covariance_of(seen: Design, belief: Belief) -> Callable[[Array], Array]:
 
     def covariance(theta: Array) -> Array:
         local, constants, noise = np.exp(2 * theta[:3])
-        near = _matern(distances / np.exp(theta[N_SCALES:])).prod(axis=2)
+        near = matern(distances / np.exp(theta[N_SCALES:])).prod(axis=2)
         servers = np.exp(-0.5 * math.exp(2 * theta[DOUBT]) * apart)
         own = np.diag(noise + seen.extra_sd**2 + JITTER)
         return np.asarray(servers * (tasks * (belief.bias**2 + local * near) + constants * linear) + own)
@@ -282,7 +282,7 @@ def product(kernel: Kernel, lengths: Array, places: Array, others: Array) -> Arr
     return found
 
 
-def _matern(distances: Array) -> Array:
+def matern(distances: Array) -> Array:
     """Matern 5/2 of distances in units of the length."""
     scaled = math.sqrt(5) * distances
     return np.asarray((1 + scaled + scaled * scaled / 3) * np.exp(-scaled))

@@ -193,13 +193,18 @@ def _single_shot(name: str) -> Callable[[Problem, int], Contender]:
     return make
 
 
-def _own(problem: Problem, seed: int) -> Contender:
+def own_proposer(problem: Problem) -> OwnProposer:
+    """advisor's own sampler for a problem, with the twin or, of a model that nobody described, a stand-in."""
     forecaster = problem.forecaster or _guessing(problem)
     prior = TwinPrior(forecaster, problem.space, problem.objective, problem.slo)
     sought = Sought(
         problem.space, problem.workloads, problem.objective, problem.slo, prior, problem.baseline, belief_of(forecaster)
     )
-    return Sampler(OwnProposer(sought, LearntFrontier(forecaster)), seed)
+    return OwnProposer(sought, LearntFrontier(forecaster))
+
+
+def _own(problem: Problem, seed: int) -> Contender:
+    return Sampler(own_proposer(problem), seed)
 
 
 def _guessing(problem: Problem) -> Forecaster:

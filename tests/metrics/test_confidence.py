@@ -13,14 +13,20 @@ from scipy import stats
 from advisor.metrics.confidence import (
     BATCH_NOISE,
     BATCH_NOISE_DOF,
+    BETWEEN_LAUNCHES,
+    NoisePrior,
     batch_means_interval,
     mean_interval,
+    pooled_noise,
     ratio_interval,
     steady_interval,
     student_t_cdf,
     student_t_quantile,
 )
 from tests.metrics.runs import closed_loop
+
+NOTHING = NoisePrior(sd=0.0, dof=0)
+"""Known before: intervals are then the textbook's."""
 
 
 @pytest.mark.parametrize("dof", [1, 2, 3, 5, 17, 200])
@@ -34,14 +40,15 @@ def test_student_quantiles_are_scipy_s(p: float, dof: int) -> None:
 def test_mean_interval_is_scipy_s() -> None:
     logs = np.array([9.8, 10.4, 10.1, 9.9])
     low, high = stats.t.interval(0.95, 3, loc=logs.mean(), scale=stats.sem(logs))
-    interval = mean_interval(np.exp(logs).tolist())
+    interval = mean_interval(np.exp(logs).tolist(), prior=NOTHING)
     assert interval is not None
     assert [math.log(interval.low), math.log(interval.high)] == pytest.approx([low, high])
-    assert mean_interval([1.0]) is None
+    assert mean_interval([1.0], prior=NOTHING) is None
+    assert mean_interval([]) is None
 
 
 def test_other_configurations_lend_their_deviation() -> None:
-    alone, pooled = mean_interval([10.0, 10.2]), mean_interval([10.0, 10.2], [[5.0, 5.1, 5.05]])
+    alone, pooled = (mean_interval([10.0, 10.2], others, NOTHING) for others in ((), [[5.0, 5.1, 5.05]]))
     assert alone is not None and pooled is not None
     assert pooled.high / pooled.low < alone.high / alone.low
     single = mean_interval([10.0], [[5.0, 5.1]])
@@ -51,22 +58,38 @@ def test_other_configurations_lend_their_deviation() -> None:
 def test_ratio_interval_is_the_two_sample_t_interval_of_logarithms() -> None:
     a, b = [11.0, 11.3, 10.9], [10.0, 10.2]
     reference = stats.ttest_ind(np.log(a), np.log(b)).confidence_interval(0.95)
-    interval = ratio_interval(a, b)
+    interval = ratio_interval(a, b, prior=NOTHING)
     assert interval is not None
     assert [math.log(interval.low), math.log(interval.high)] == pytest.approx([reference.low, reference.high])
-    assert ratio_interval([1.0], [1.0]) is None
+    assert ratio_interval([1.0], [1.0], prior=NOTHING) is None
+    assert ratio_interval([1.0], []) is None
 
 
-def test_ninety_five_percent_means_it() -> None:
-    rng = np.random.default_rng(7)
-    hits = 0
+@pytest.mark.parametrize("prior", [NOTHING, BETWEEN_LAUNCHES], ids=["no prior", "prior"])
+def test_ninety_five_percent_means_it(prior: NoisePrior) -> None:
+    """Where a prior is used, the deviation of each study is drawn from it: an inverse gamma variance."""
+    rng, hits = np.random.default_rng(7), 0
     for _ in range(2000):
-        interval = ratio_interval(
-            np.exp(0.1 + 0.02 * rng.standard_normal(2)).tolist(), np.exp(0.02 * rng.standard_normal(3)).tolist()
-        )
+        sd = prior.sd * math.sqrt(prior.dof / rng.chisquare(prior.dof)) if prior.dof else 0.02
+        winner, base = np.exp(0.1 + sd * rng.standard_normal(2)), np.exp(sd * rng.standard_normal(3))
+        interval = ratio_interval(winner.tolist(), base.tolist(), prior=prior)
         assert interval is not None
         hits += interval.low <= math.exp(0.1) <= interval.high
     assert 0.935 <= hits / 2000 <= 0.965  # three standard errors of a binomial around 0.95
+
+
+def test_two_runs_that_agree_or_differ_by_luck_give_no_absurd_interval() -> None:
+    for second in (1.0, 1.0001, 1.06):
+        interval = ratio_interval([1.1, 1.1 * second], [1.0, 1.0])
+        assert interval is not None
+        assert 0.01 < math.log(interval.high / interval.low) / 2 < 0.12
+
+
+def test_pooled_noise_is_the_posterior_mean_of_the_variance() -> None:
+    sd, dof = pooled_noise([[0.0, 0.02], [1.0], [3.0, 3.01, 3.02]], NoisePrior(sd=0.01, dof=2))
+    assert dof == 5
+    assert sd == pytest.approx(math.sqrt((2 * 0.01**2 + 2 * 0.01**2 + 2 * 0.01**2) / 5))
+    assert pooled_noise([[1.0]], NOTHING) == (0.0, 0)
 
 
 def test_batch_means_cover_the_throughput_that_repeats_have() -> None:

@@ -13,7 +13,7 @@ from advisor.domain.objective import Objective, Slo, parse_slo
 from advisor.domain.outcome import Measured, Outcome, OutOfMemory
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
-from advisor.search.standings import TIE_FRACTION, pick, standings
+from advisor.search.standings import HEADROOM_STEP_GIB, TIE_FRACTION, pick, standings
 
 THROUGHPUT, TTFT = Objective(), Objective(metric="ttft:p95")
 NAME = "1k1k_c8"
@@ -120,5 +120,5 @@ def test_the_winner_is_within_a_tie_of_the_best_and_nobody_there_has_more_room(
     best = max(standing.mean for standing in feasible)
     tied = [standing for standing in feasible if best / standing.mean <= 1 + TIE_FRACTION]
     assert found in tied
-    assert found.headroom_gib == max(standing.headroom_gib for standing in tied)
+    assert found.headroom_gib > max(standing.headroom_gib for standing in tied) - HEADROOM_STEP_GIB
     assert math.isfinite(found.mean)

@@ -13,6 +13,8 @@ from advisor.domain.study import Budget
 from advisor.search.standings import TIE_FRACTION
 from advisor.search.stopping import (
     FLOOR_DOF,
+    MAX_ROUNDS,
+    RACE_LAUNCHES,
     confirmation_launches,
     no_gain_expected,
     noise,
@@ -30,7 +32,7 @@ def test_the_confirmation_takes_a_third_at_most_and_never_more_than_it_can_use(n
     kept = confirmation_launches(budget, n)
     assert kept + search_launches(budget, n) == n_launches
     assert kept <= n_launches / 3
-    assert kept <= 2 * (n + 1)
+    assert kept <= MAX_ROUNDS * (n + 1) + RACE_LAUNCHES
     assert (kept == 0) == (n_launches < 6)
 
 
