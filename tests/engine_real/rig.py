@@ -24,7 +24,11 @@ STUDY = str(HERE / "study.yaml")
 SPACE = str(HERE / "space.yaml")
 
 CONFIG = ServingConfig(
-    max_batch_size=8, max_num_tokens=256, cuda_graph_max_batch_size=0, kv_cache_free_gpu_memory_fraction=0.5
+    max_batch_size=8,
+    max_num_tokens=256,
+    cuda_graph_max_batch_size=0,
+    kv_cache_free_gpu_memory_fraction=0.5,
+    options={"kv_cache_memory_bytes": 33_554_432},
 )
 WORKLOAD: Workload = changed(parse_workload("64-32_c8"), n_requests=16)
 

@@ -21,7 +21,7 @@ kv-cache-memory-bytes: 65536
 
 
 def test_a_study_killed_in_the_middle_goes_on_and_confirms_its_winner(workplace: Path) -> None:
-    """Six launches: default, a file whose KV cache holds no request, two of the search, winner and default again."""
+    """Six launches at most: default, a file whose KV cache holds no request, the search, winner and default again."""
     (workplace / "small.yaml").write_text(TOO_SMALL)
     first = tune(workplace, "--baseline", "small.yaml")
     while len(list(outcomes(workplace))) < 2:  # a third server is being launched, or soon will be
@@ -37,7 +37,7 @@ def test_a_study_killed_in_the_middle_goes_on_and_confirms_its_winner(workplace:
     assert again.returncode == 0, said
     records = list(outcomes(workplace))
     assert records[:2] == done_before, "what was measured is not measured again"
-    assert len(records) == 6
+    assert 5 <= len(records) <= 6
 
     default, small = records[:2]
     assert default["outcome"]["kind"] == "measured"
@@ -47,7 +47,7 @@ def test_a_study_killed_in_the_middle_goes_on_and_confirms_its_winner(workplace:
     assert (small["outcome"]["phase"], small["outcome"]["component"]) == ("kv_allocate", "KV cache")
     assert small["workloads"] == []
     measured = [record for record in records if record["outcome"]["kind"] == "measured"]
-    assert len(measured) == 5
+    assert len(measured) == len(records) - 1
     for record in measured:
         assert record["effective"]["max_num_tokens"] == record["config"]["max_num_tokens"]
         (outcome,) = record["workloads"]
