@@ -214,10 +214,10 @@ class Tuner:
     def _launches_in_time(self) -> int:
         """Launches that the hours left allow, at the pace so far."""
         records, most = self.ledger.records(), self.context.budget.max_launches
-        hours = sum(record.duration_s for record in records) / 3600
-        if not hours:
+        hours, starts = sum(record.duration_s for record in records) / 3600, launches(records)
+        if not hours or not starts:
             return most
-        return int(max(0.0, min(most, self.trials.hours_left() / (hours / launches(records)) + 1e-9)))
+        return int(max(0.0, min(most, self.trials.hours_left() / (hours / starts) + 1e-9)))
 
     def _done(self) -> bool:
         """True when nothing more may be launched before the confirmation."""

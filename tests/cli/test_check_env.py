@@ -186,7 +186,7 @@ def test_the_study_must_be_about_this_gpu(tmp_path: Path, equipped: tuple[dict[s
         (("--gpu", "h100"), "Unknown GPU 'h100'. Did you mean"),
         (("--study", "llama"), "Unknown study"),
         (("--quant", "fp7"), "Unknown quantization 'fp7'"),
-        (("--engine-version", "new"), "not a TensorRT-LLM version"),
+        (("--engine-version", "new"), "is not a version"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(argv: tuple[str, ...], words: str) -> None:

@@ -91,7 +91,7 @@ def test_another_release_is_spelled_in_its_own_words(results: Path) -> None:
         (("--closest", "3000"), "'3000' is not a shape: write ISL/OSL"),
         (("--closest", "3000/x"), "'x' is not a token count"),
         (("--closest", "3000/700", "--from-version", "1.0.0"), "--from-version is for YAML files"),
-        (("--closest", "3000/700", "--engine-version", "latest"), "not a TensorRT-LLM version"),
+        (("--closest", "3000/700", "--engine-version", "latest"), "is not a version"),
         (("--concurrency", "64", "--engine-version", "1.2.0"), "--concurrency belongs to --closest"),
         ((), "advisor export --closest 3000/700"),
     ],

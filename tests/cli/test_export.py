@@ -131,7 +131,7 @@ def test_bad_files_are_refused_clearly(text: str, words: str, tmp_path: Path) ->
     [
         (("nowhere.yml", "--engine-version", "1.2.0"), "no file"),
         (("GUIDE", "--engine-version", "0.19.0"), "older than every release"),
-        (("GUIDE", "--engine-version", "latest"), "not a TensorRT-LLM version"),
+        (("GUIDE", "--engine-version", "latest"), "is not a version"),
         (("GUIDE", "--engine-version", "1.2.0", "--from-version", "0.9"), "older than every release"),
         (("FOLDER", "--engine-version", "1.2.0"), "no file"),
     ],

@@ -105,7 +105,7 @@ def test_shipped_spaces(path: Path) -> None:
         assert config_at(searched, indices_of(searched, config)) == config
         assert config.max_batch_size <= config.max_num_tokens
         values = config.flat()
-        for each in space.conditions:
+        for each in (each for each in space.conditions if each.at_most is not None):
             assert values[str(each.setting)] <= values[str(each.at_most)]  # type: ignore[operator]
 
 
