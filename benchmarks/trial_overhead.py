@@ -46,7 +46,7 @@ def load_s(record: dict[str, Any], concurrency: int, warm_up_tokens: int) -> flo
 def main() -> None:
     """Run the study and print a table."""
     with tempfile.TemporaryDirectory(prefix="overhead-") as name:
-        machine = Machine(Path(name))
+        machine = Machine(Path(name), crashing=True)
         start_s, stop_s = alone_s(machine)
         began_s = time.time()
         process = machine.started("--max-launches", "12")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from advisor.app.context import StudyContext
+from advisor.app.trial_maker import launches
 from advisor.domain.outcome import summary
 from advisor.domain.ports import Asked, TrialEvent
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
@@ -60,8 +61,8 @@ class Scoreboard:
 
     def add(self, record: TrialRecord) -> float | None:
         """Count a trial; returns its gain over the baseline where both are known."""
-        self.launches += record.n_attempts
-        self.new_launches += record.n_attempts
+        self.launches += launches([record])
+        self.new_launches += launches([record])
         self.oom += record.out_of_memory
         self.rejected += not record.launched
         value = self._context.value_of(record)

@@ -73,10 +73,13 @@ CRASHES: Mapping[str, dict[str, Any]] = {
 
 
 class Machine:
-    """A stand-in with the files of the study, and the command that tunes it."""
+    """A stand-in with the files of the study, and the command that tunes it.
 
-    def __init__(self, folder: Path, **dials: Any) -> None:
-        self.folder = folder
+    `crashing`: the three that run out of memory are launched as further baselines, and no probe spares them that.
+    """
+
+    def __init__(self, folder: Path, *, crashing: bool = False, **dials: Any) -> None:
+        self.folder, self.crashing = folder, crashing
         self.standin = StandIn(folder / "machine", release=RELEASE, world=WORLD, **{"speed": SPEED, **dials})
         (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
         (folder / "study.yaml").write_text(yaml.safe_dump({**STUDY, "search_space": str(folder / "space.yaml")}))
@@ -84,7 +87,8 @@ class Machine:
             (folder / name).write_text(yaml.safe_dump(document))
 
     def tune_argv(self, *more: str) -> tuple[str, ...]:
-        baselines = [word for name in CRASHES for word in ("--baseline", str(self.folder / name))]
+        crashes = [word for name in CRASHES for word in ("--baseline", str(self.folder / name))]
+        baselines = [*crashes, "--max-probes", "0"] if self.crashing else []
         asked = ("--study", str(self.folder / "study.yaml"), "--engine", "trtllm", "--yes", "--no-client-check")
         return (*ADVISOR, "tune", *asked, *baselines, "--out", str(self.folder / "out"), *more)
 

@@ -30,7 +30,7 @@ PATIENCE_S = 300.0
 
 def play(folder: Path, draw: random.Random, n_kills: int) -> list[str]:
     """One round; what was killed when. Raises AssertionError for whatever is wrong in the end."""
-    machine, story = Machine(folder, faults=FAULTS), list[str]()
+    machine, story = Machine(folder, crashing=True, faults=FAULTS), list[str]()
     kills = [(draw.uniform(0.2, 5.0), draw.choice(VICTIMS)) for _ in range(n_kills)]
     deadline = time.monotonic() + PATIENCE_S
     process = machine.started("--resume")
