@@ -94,7 +94,7 @@ def test_interrupted_it_leaves_no_server_and_can_go_on(tmp_path: Path, number: s
     machine.assert_nothing_is_left()
     assert len(machine.records()) == (1 if times == 1 else 0)
 
-    again = machine.started("--resume", "--max-launches", "4")
+    again = machine.started("--resume", "--max-launches", "2")
     _, heard = again.communicate()
     assert again.returncode == 0, heard
     machine.assert_nothing_is_left()
