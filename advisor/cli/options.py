@@ -40,7 +40,8 @@ Workloads = Annotated[
     list[str] | None,
     typer.Option(
         "--workload",
-        help="Short name such as 1k1k, 4k1k_c256 or 3000-700_r12.5; repeat for several, one launch benchmarks all.",
+        help="Short name such as 1k1k, 4k1k_c256 or 3000-700_r12.5, with _n512 to send 512 requests; repeat for "
+        "several, one launch benchmarks all.",
         rich_help_panel=WORKLOAD,
     ),
 ]

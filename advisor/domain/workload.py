@@ -19,7 +19,7 @@ OPEN_LOOP_SECONDS = 60.0  # arrivals simulated or sent when a request rate is gi
 
 _NAME = re.compile(
     r"(?:(?P<isl_k>\d+)k(?P<osl_k>\d+)k|(?P<isl>\d+k?(?:to\d+k?)?)-(?P<osl>\d+k?(?:to\d+k?)?))"
-    r"(?:_c(?P<concurrency>\d+)|_r(?P<rate>\d+(?:\.\d+)?))?",
+    r"(?:_c(?P<concurrency>\d+)|_r(?P<rate>\d+(?:\.\d+)?))?(?:_n(?P<n_requests>\d+))?",
     re.IGNORECASE,
 )
 
@@ -78,10 +78,11 @@ class Workload(StrictModel):
 
     @property
     def name(self) -> str:
-        """Short name, fit for a folder: `4k1k_c1024`, `3000-700_r12.5`."""
-        if self.request_rate_per_s is not None:
-            return f"{self.shape}_r{self.request_rate_per_s:g}"
-        return f"{self.shape}_c{self.concurrency}"
+        """Short name, fit for a folder: `4k1k_c1024`, `3000-700_r12.5`; `4k1k_c64_n128` where requests are given."""
+        rate = self.request_rate_per_s
+        load = f"c{self.concurrency}" if rate is None else f"r{rate:g}"
+        given = "" if self.n_requests is None else f"_n{self.n_requests}"
+        return f"{self.shape}_{load}{given}"
 
     def requests(self, waves: float = DEFAULT_WAVES) -> int:
         """Requests of one benchmark: as given, else `waves` x concurrency, else a minute of arrivals."""
@@ -165,7 +166,7 @@ def parse_workload(text: str, concurrency: int | None = None, request_rate_per_s
     """A workload from its short name: `1k1k`, `4k1k_c256`, `3000-700_c64`, `3000to4096-700_r12.5`.
 
     Args:
-        text: The name. A load in the name wins over the other arguments.
+        text: The name; `_n128` behind it sends 128 requests. A load in the name wins over the other arguments.
         concurrency: Used when the name carries no load.
         request_rate_per_s: Used when the name carries no load.
 
@@ -176,14 +177,15 @@ def parse_workload(text: str, concurrency: int | None = None, request_rate_per_s
     if not match:
         raise BadInput(
             f"{text!r} is not a workload name. Write 4k1k (ISL 4,096, OSL 1,024), 4k1k_c256 for 256 requests in "
-            "flight, 4k1k_r12.5 for 12.5 requests/s, or spell the lengths: 3000-700_c256."
+            "flight, 4k1k_r12.5 for 12.5 requests/s, or spell the lengths: 3000-700_c256. 4k1k_n512 sends 512."
         )
     isl_min, isl = parse_lengths(match["isl"] or f"{match['isl_k']}k", "ISL")
     osl_min, osl = parse_lengths(match["osl"] or f"{match['osl_k']}k", "OSL")
     if match["concurrency"] or match["rate"]:
         concurrency = int(match["concurrency"]) if match["concurrency"] else None
         request_rate_per_s = float(match["rate"]) if match["rate"] else None
-    if concurrency == 0 or request_rate_per_s == 0:
+    n_requests = int(match["n_requests"]) if match["n_requests"] else None
+    if 0 in (concurrency, request_rate_per_s, n_requests):
         raise BadInput(f"{text!r}: the load must be above zero.")
     return Workload(
         isl=isl,
@@ -192,4 +194,5 @@ def parse_workload(text: str, concurrency: int | None = None, request_rate_per_s
         osl_min=osl_min,
         concurrency=concurrency,
         request_rate_per_s=request_rate_per_s,
+        n_requests=n_requests,
     )

@@ -103,6 +103,7 @@ def diagnose(case: Case, known: Known | None = None) -> Diagnosis:
         requested_gib=_requested_gib(cause, case),
         shared_gpu=_ranks_share_a_gpu(cause.event),
         free_before_pool_gib=_free_before_pool(case),
+        loaded_gib=case.facts["weights"].size_gib("weights") if "weights" in case.facts else None,
         given=_said(cause, case, "given"),
         limit=_said(cause, case, "limit"),
     )
@@ -285,6 +286,7 @@ def _without_cause(case: Case, known: Known) -> Diagnosis:
         advice="window" if component else "",
         cause=cut[2] if cut else None,
         free_before_pool_gib=_free_before_pool(case),
+        loaded_gib=case.facts["weights"].size_gib("weights") if "weights" in case.facts else None,
     )
     return Diagnosis(
         verdict="benign",

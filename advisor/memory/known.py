@@ -59,6 +59,7 @@ class Known:
         settings: As the server has them.
         capacity_gib: Of one GPU.
         activations_gib: Peak of a step, as profiled.
+        kv_bytes: Size of the KV pool where it was given outright, so that the fraction decides nothing.
         spellings: How the files of the release spell the settings; none for the newest.
         graphs_off: Entries of its configuration file that switch CUDA graphs off.
         pricing: The memory law of this server, where enough is known for it.
@@ -71,6 +72,7 @@ class Known:
     settings: Mapping[Setting, float] = field(default_factory=dict)
     capacity_gib: float | None = None
     activations_gib: float | None = None
+    kv_bytes: float | None = None
     spellings: Mapping[Setting, Spelling] | None = None
     graphs_off: Mapping[str, OptionValue | None] = field(default_factory=lambda: GRAPHS_OFF)
     pricing: Pricing | None = None
@@ -100,7 +102,7 @@ class Known:
         }
         said_better = {"seq"} & set(self.settings)
         version = next((facts[name].values[name] for name in ("version", "engine") if name in facts), None)
-        total, activations = facts.get("total"), facts.get("activations")
+        total, activations, given = facts.get("total"), facts.get("activations"), facts.get("kv_bytes_given")
         is_vllm = any(event.meaning.name.startswith("vllm") for event in facts.values())
         return replace(
             self,
@@ -109,6 +111,7 @@ class Known:
             settings={**self.settings, **{name: value for name, value in logged.items() if name not in said_better}},
             capacity_gib=self.capacity_gib or (total.size_gib("total") if total else None),
             activations_gib=activations.size_gib("activations") if activations else self.activations_gib,
+            kv_bytes=given.number("kv_bytes_given") if given else self.kv_bytes,
         )
 
 

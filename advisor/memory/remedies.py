@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field
 from advisor.domain.outcome import Phase
 from advisor.domain.serving_config import OptionValue
 from advisor.domain.strict import StrictModel, changed
+from advisor.domain.units import GIB_BYTES, MIB_BYTES, gib
 from advisor.memory.advice import ADVICE, PROBES, Advice
 from advisor.memory.events import Kind, LogEvent, size_gib
 from advisor.memory.known import Known, yaml_text
@@ -69,6 +70,7 @@ class Symptom:
     requested_gib: float | None = None
     shared_gpu: bool = False
     free_before_pool_gib: float | None = None
+    loaded_gib: float | None = None
     given: float | None = None
     limit: float | None = None
 
@@ -146,7 +148,9 @@ def _value(setting: Setting, value: float) -> float:
 
 
 def _less_pool(symptom: Symptom, known: Known) -> Remedy | None:
-    """Leave more beside the KV pool: the pool is a fraction of what was free when it was sized."""
+    """Leave more beside the KV pool: the pool is a fraction of what was free when it was sized, or given in bytes."""
+    if known.kv_bytes is not None:
+        return _fewer_bytes(symptom, known.kv_bytes)
     now = known.settings.get("fraction", DEFAULT_FRACTION)
     base = known.capacity_gib or symptom.total_gib if known.engine == "vllm" else symptom.free_before_pool_gib
     base = base or symptom.total_gib or known.capacity_gib
@@ -160,6 +164,34 @@ def _less_pool(symptom: Symptom, known: Known) -> Remedy | None:
     told = "" if "fraction" in known.settings else f" (from the default {DEFAULT_FRACTION:g}, as the log does not say)"
     why = f"leaves more memory beside the KV pool{told}; costs KV tokens, so fewer requests at once, and nothing else"
     return change(known, "fraction", to, why, "high", (now - to) * base if base else None)
+
+
+def _fewer_bytes(symptom: Symptom, now: float) -> Remedy | None:
+    """A smaller pool where its bytes are given.
+
+    A pool is allocated layer by layer, and the layer that failed tells nothing of those behind it. PyTorch then holds
+    the weights and the layers before: these layers and what was free are the room that there is.
+    """
+    torch_gib = symptom.cause.size_gib("torch") if symptom.cause else None
+    to_gib, room = None, ""
+    if symptom.stage == "kv_allocate" and torch_gib and symptom.loaded_gib and symptom.free_gib is not None:
+        room_gib = torch_gib - symptom.loaded_gib + symptom.free_gib
+        to_gib, room = SAFE_SHARE * room_gib, f": of {gib(now):.1f} GiB asked for {room_gib:.1f} were there"
+    elif symptom.missing_gib is not None:
+        to_gib = gib(now) - MARGIN * symptom.missing_gib
+    to = None if to_gib is None else MIB_BYTES * int(to_gib * GIB_BYTES / MIB_BYTES)
+    if to is not None and not 0 < to < now:
+        return None
+    return Remedy(
+        setting="kv_cache_memory_bytes",
+        from_=int(now),
+        to=to,
+        frees_gib=None if to is None else round(gib(now - to), 2),
+        why=f"the KV pool has this size whatever the fraction{room}; activations and graphs need room beside it",
+        confidence="high",
+        yaml_patch=None if to is None else yaml_text({"kv-cache-memory-bytes": to}),
+        covers=True if room else None,
+    )
 
 
 def _more_pool(symptom: Symptom, known: Known) -> Remedy | None:

@@ -21,7 +21,7 @@ load = st.one_of(
 def workloads(draw: st.DrawFn) -> Workload:
     isl, osl = draw(tokens), draw(tokens)
     low = {"isl_min": draw(st.integers(1, isl)), "osl_min": draw(st.integers(1, osl))} if draw(st.booleans()) else {}
-    return Workload(isl=isl, osl=osl, **low, **draw(load))
+    return Workload(isl=isl, osl=osl, n_requests=draw(st.none() | st.integers(1, 10_000)), **low, **draw(load))
 
 
 @given(workloads())
@@ -34,6 +34,7 @@ def test_a_name_reads_back_as_the_workload_it_names(workload: Workload) -> None:
         workload.osl_min or workload.osl,
     )
     assert (back.concurrency, back.request_rate_per_s) == (workload.concurrency, workload.request_rate_per_s)
+    assert back.n_requests == workload.n_requests
 
 
 @given(workloads())
@@ -61,7 +62,9 @@ def test_short_names(name: str, isl: int, osl: int, concurrency: int | None, rat
     )
 
 
-@pytest.mark.parametrize("text", ["", "4k", "4k1k_x", "k1k", "4k1k_c", "4k1k_c0", "-1-5", "4k1k_c256_r2", "1e3-5"])
+@pytest.mark.parametrize(
+    "text", ["", "4k", "4k1k_x", "k1k", "4k1k_c", "4k1k_c0", "-1-5", "4k1k_c256_r2", "4k1k_c8_n0", "1e3-5"]
+)
 def test_what_is_no_name_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(BadInput, match=r"workload name|above zero"):
         parse_workload(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from advisor.domain.outcome import BadConfig, Crashed, Infrastructure, Outcome, OutOfMemory
+from advisor.domain.units import gib
 from advisor.engines.rule_book import RULES
 from advisor.memory.case import Case
 from advisor.memory.diagnosis import diagnose
@@ -65,3 +66,39 @@ def test_a_taken_port_is_the_machines_fault_and_a_wrong_setting_the_configuratio
     assert taken.transient
     wrong = "ValueError: max_num_batched_tokens (64) must be greater than or equal to max_num_seqs (128)."
     assert isinstance(ended(wrong, on_host=True), BadConfig)
+
+
+GIVEN = (
+    "(APIServer pid=5470) INFO 11-28 17:06:27 [api_utils.py:273] non-default args: {'max_model_len': 4352, "
+    "'gpu_memory_utilization': 0.9, 'kv_cache_memory_bytes': 75161927680, 'max_num_seqs': 256}"
+)
+RECORDED = (  # on one H100
+    GIVEN,
+    "(EngineCore pid=7) INFO 11-28 17:06:32 [model_runner.py:302] Model loading took 15.0 GiB and 2.042584 seconds",
+    "(EngineCore pid=7) INFO 11-28 17:06:57 [gpu_worker.py:429] Initial free memory 78.66 GiB, reserved 70.0 GiB "
+    "memory for KV Cache as specified by kv_cache_memory_bytes config and skipped memory profiling.",
+    "(EngineCore pid=7) INFO 11-28 17:06:57 [kv_cache_utils.py:2146] GPU KV cache size: 573,440 tokens",
+    f"{CORE}EngineCore failed to start.",
+    f"{CORE}Traceback (most recent call last):",
+    f'{CORE}  File "/site/vllm/v1/worker/gpu/attn_utils.py", line 180, in _allocate_kv_cache',
+    f"{CORE}    tensor = torch.zeros(kv_cache_tensor.size, dtype=torch.int8, device=device)",
+    f"{CORE}torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.19 GiB. GPU 0 has a total capacity of "
+    "79.18 GiB of which 1.94 GiB is free. Including non-PyTorch memory, this process has 77.23 GiB memory in use. Of "
+    "the allocated memory 76.42 GiB is allocated by PyTorch, and 76.52 MiB is reserved by PyTorch but unallocated.",
+    LAST,
+)
+
+
+def test_a_pool_given_in_bytes_is_made_smaller_by_all_that_it_lacks_and_not_by_the_fraction() -> None:
+    """Of 32 layers of 2.19 GiB 28 were there: the pool lacks 6.6 GiB, though the allocation that failed lacks 0.25."""
+    case = Case()
+    for event in RULES.events(enumerate(RECORDED, start=1)):
+        case.take(event)
+    found = diagnose(case)
+    first = found.remedies[0]
+    assert "gpu_memory_utilization" not in {remedy.setting for remedy in found.remedies}
+    assert (first.setting, first.from_, first.covers) == ("kv_cache_memory_bytes", 75161927680, True)
+    room_gib = 76.42 - 15.0 + 1.94
+    assert isinstance(first.to, int)
+    assert 0.85 * room_gib < gib(first.to) < room_gib
+    assert found.yaml_patch == f"kv-cache-memory-bytes: {first.to}\n"

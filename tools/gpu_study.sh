@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# A study of vLLM with random weights on an offline GPU host, from a bundle of vLLM and the wheels of advisor and its needs.
+#
+#   tools/gpu_study.sh setup BUNDLE     unpack the bundle (a tar with site.tar.xz, wheels/ and make_model.py) under $HOME_DIR
+#   tools/gpu_study.sh study ARG...     advisor tune --study llama3.1-8b-h100-vllm, into $HOME_DIR/results; ARG: such as --resume
+#   tools/gpu_study.sh rescue FILE ARG...   launch a configuration that is known to crash, once
+#
+# HOME_DIR is /tmp/v unless it is set. What made studies/evidence/ stands in docs/h100-study.md.
+set -euo pipefail
+here=${HOME_DIR:-/tmp/v}
+model=$here/Llama-3.1-8B-Instruct  # the folder's name tells which kernel times are meant
+export PATH=$here/bin:$PATH PYTHONPATH=$here/site:$here/advisor PYTHONUNBUFFERED=1
+export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CACHE_ROOT=$here/cache VLLM_USE_FLASHINFER_SAMPLER=0
+# The engine process begins as a copy of the one that serves HTTP: it need not import everything again.
+export VLLM_WORKER_MULTIPROC_METHOD=${VLLM_WORKER_MULTIPROC_METHOD:-fork}
+
+setup() {
+    mkdir -p "$here/bin" "$here/results"
+    tar xf "$1" -C "$here"
+    xz -dc -T0 "$here/site.tar.xz" | tar xf - -C "$here"
+    python3 -m pip install -q --no-index --no-deps --no-compile --target "$here/advisor" "$here"/wheels/*.whl
+    # The referee (vllm bench serve) imports for half a minute and measures again: a short lease has no time for it.
+    printf '%s\n' '#!/usr/bin/env python3' 'import sys' 'if sys.argv[1:2] == ["bench"]:' \
+        '    sys.exit("left out: no device time")' 'from vllm.entrypoints.cli.main import main; main()' >"$here/bin/vllm"
+    printf '%s\n' '#!/usr/bin/env python3' 'from advisor.cli.main import main; main()' >"$here/bin/advisor"
+    chmod +x "$here"/bin/*
+    python3 -m compileall -q -j 0 "$here/site" "$here/advisor" >/dev/null || true
+    python3 "$here/make_model.py" "$model"
+    machine >"$here/results/machine.txt" 2>&1
+}
+
+machine() {
+    nvidia-smi
+    nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit,clocks.max.sm,clocks.max.mem --format=csv
+    uname -srm
+    lscpu | grep -E '^(Model name|CPU\(s\)|L3)'
+    free -g
+    python3 -c 'import sys, torch; print("python", sys.version.split()[0], "torch", torch.__version__)'
+}
+
+tune() {
+    advisor tune --engine vllm --model "$model" --load-format dummy --yes --out "$here/results" "$@"
+}
+
+study() {
+    tune --study llama3.1-8b-h100-vllm --workload 1024-128_c256_n768 --workload 4096-256_c64_n128 "$@"
+}
+
+rescue() {
+    file=$1
+    shift
+    tune --study llama3.1-8b-h100-vllm --workload 4096-256_c512_n512 --rescue "$file" --max-launches 1 "$@"
+}
+
+"$@"
