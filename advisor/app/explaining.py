@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -20,6 +21,7 @@ from advisor.domain.measurement import Source
 from advisor.domain.outcome import OutOfMemory
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel, changed
+from advisor.engines.dialect import EngineDialect
 from advisor.engines.explained import FileKey, FileReading, Finding
 from advisor.engines.spoken import spoken_by
 from advisor.engines.trtllm.options import every_option
@@ -115,7 +117,7 @@ def explain(path: Path, question: Question, results: Path | None = None) -> Expl
         findings=tuple(dict.fromkeys(findings)),
         changes=tuple(case.changes()),
         published=tuple(case.published()),
-        estimates=case.estimates,
+        estimates=case.predicted.estimates,
     )
 
 
@@ -153,7 +155,15 @@ def _served_by_file(study: Deployment, engine_version: str | None, document: Map
     )
 
 
-@dataclass
+class _Prediction(NamedTuple):
+    """What the memory law and the twin say, as far as they can; and why not further."""
+
+    budget: MemoryBudget | None = None
+    estimates: tuple[Estimate, ...] = ()
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
 class _Case:
     """One file under one deployment, with everything that can be computed of it."""
 
@@ -163,28 +173,48 @@ class _Case:
     reading: FileReading
     results: Path | None
 
-    def __post_init__(self) -> None:
-        self.dialect = spoken_by(self.fixed)
-        self.config, self.not_meant = self._read(self.document)
-        self.deployed = self.fixed.with_options(self.config.options) if self.config else self.fixed
-        self.forecaster = Forecaster(self.fixed, self.resolved.workloads, self.resolved.slo)
-        self.names = {key.name: key.path for key in self.reading.settings if key.name}
-        self.unpredicted: str | None = None
-        self.budget: MemoryBudget | None = None
-        self.estimates: tuple[Estimate, ...] = ()
-        if self.config is None:
-            return
-        try:
-            self.budget = self.forecaster.budget(self.config)
-            self.estimates = tuple(self._estimated(self.config))
-        except BadInput as refusal:
-            self.unpredicted = str(refusal)
+    @cached_property
+    def dialect(self) -> EngineDialect:
+        return spoken_by(self.fixed)
 
-    def _read(self, document: Mapping[str, Any]) -> tuple[ServingConfig | None, str | None]:
+    @cached_property
+    def forecaster(self) -> Forecaster:
+        return Forecaster(self.fixed, self.resolved.workloads, self.resolved.slo)
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Setting to the key under which the release takes it."""
+        return {key.name: key.path for key in self.reading.settings if key.name}
+
+    @cached_property
+    def read(self) -> tuple[ServingConfig | None, str | None]:
+        """What the server would use, or why that cannot be meant."""
         try:
-            return self.dialect.read(document, self.fixed).config, None
+            return self.dialect.read(self.document, self.fixed).config, None
         except BadInput as refusal:
             return None, str(refusal)
+
+    @property
+    def config(self) -> ServingConfig | None:
+        """What the server would use; None where a value cannot be meant."""
+        return self.read[0]
+
+    @cached_property
+    def deployed(self) -> Deployment:
+        """The deployment with the options of the file."""
+        return self.fixed if self.config is None else self.fixed.with_options(self.config.options)
+
+    @cached_property
+    def predicted(self) -> _Prediction:
+        """Memory under the heaviest workload, and each workload by itself."""
+        if self.config is None:
+            return _Prediction()
+        budget = None
+        try:
+            budget = self.forecaster.budget(self.config)
+            return _Prediction(budget, tuple(self._estimated(self.config)))
+        except BadInput as refusal:
+            return _Prediction(budget, refusal=str(refusal))
 
     def _estimated(self, config: ServingConfig) -> Iterator[Estimate]:
         workloads = self.resolved.workloads
@@ -203,16 +233,17 @@ class _Case:
 
     def _priced(self, key: FileKey, kv_tokens_gained: int | None) -> ExplainedKey:
         component = None if key.standing == "ignored" else _COMPONENTS.get(key.name or "")
-        takes_gib = None if self.budget is None or component is None else float(getattr(self.budget, component))
+        budget = self.predicted.budget
+        takes_gib = None if budget is None or component is None else float(getattr(budget, component))
         fields = {name: getattr(key, name) for name in FileKey.model_fields}
         return ExplainedKey(**fields, takes_gib=takes_gib, kv_tokens_gained=kv_tokens_gained)
 
     def _gained(self, key: FileKey) -> int | None:
         """KV tokens against the file without the key."""
-        without, _ = self._read(_without(self.document, key.path.split(".")))
-        if key.standing == "ignored" or self.budget is None or self.config is None or without is None:
+        if key.standing == "ignored" or self.predicted.budget is None or self.config is None:
             return None
         try:
+            without = self.dialect.read(_without(self.document, key.path.split(".")), self.fixed).config
             return self._kv_tokens(self.config) - self._kv_tokens(without)
         except BadInput:
             return None
@@ -226,20 +257,22 @@ class _Case:
         """What the release says, then what the workload says."""
         yield from self.reading.findings
         refused = any(each.severity == "error" for each in self.reading.findings)
-        if self.not_meant is not None:  # a refusal of the release says the same of one key
-            yield Finding(severity="note" if refused else "error", about="the file", message=self.not_meant)
-        if self.unpredicted is not None:
-            yield Finding(severity="note", about="memory and speed", message=self.unpredicted)
+        _, not_meant = self.read
+        if not_meant is not None:  # a refusal of the release says the same of one key
+            yield Finding(severity="note" if refused else "error", about="the file", message=not_meant)
         if self.config is None:
             return
+        budget, estimates, unpredicted = self.predicted
+        if unpredicted is not None:
+            yield Finding(severity="note", about="memory and speed", message=unpredicted)
         workloads = self.resolved.workloads
         broken = self.dialect.violations(self.fixed, self.config, workloads, self.fixed.seq_len(workloads))
         for violation in broken:
             yield Finding(severity=violation.severity, about=violation.rule, message=violation.message)
         told = any(violation.severity == "error" for violation in broken)
-        for estimate in self.estimates:
+        for estimate in estimates:
             yield from self._of_memory(estimate, told)
-        kv_tokens = None if self.budget is None else int(self.budget.kv_tokens)
+        kv_tokens = None if budget is None else int(budget.kv_tokens)
         sizes = self.forecaster.twin.graph_sizes(self.deployed, self.config)
         for workload in workloads:
             yield from suspicions(self.deployed, self.config, workload, sizes, kv_tokens, self.names)
@@ -265,11 +298,12 @@ class _Case:
         if self.config is None:
             return
         yield from self.dialect.adjustments(self.fixed, self.config)
-        if self.budget is None:
+        budget = self.predicted.budget
+        if budget is None:
             return
-        pool_gib, kv_tokens = float(self.budget.kv_pool_gib), int(self.budget.kv_tokens)
+        pool_gib, kv_tokens = float(budget.kv_pool_gib), int(budget.kv_tokens)
         fraction = self.config.kv_cache_free_gpu_memory_fraction
-        name, capacity_gib = self.names[FRACTION], float(self.budget.capacity_gib)
+        name, capacity_gib = self.names[FRACTION], float(budget.capacity_gib)
         if pool_gib > 0 and self.dialect.memory.fraction == "of_free":
             yield (
                 f"{name} {fraction:g} is a share of what profiling leaves free, {pool_gib / fraction:.1f} GiB of "
