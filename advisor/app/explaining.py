@@ -32,6 +32,7 @@ from advisor.store import catalog
 from advisor.store.yaml_files import load_yaml, read_text
 
 MOST_KEYS = 200  # every key is held against every release
+LARGEST_NUMBER = 2**48  # bytes of a large host's memory are below it
 SURE_ENOUGH = 0.9  # P(fits) below it deserves a word
 
 # Setting -> what it takes of the memory law, GiB of one GPU.
@@ -93,9 +94,7 @@ def explain(path: Path, question: Question, results: Path | None = None) -> Expl
         BadInput: no such file, not a YAML mapping; unknown names, an impossible layout or workload.
     """
     document = load_yaml(read_text(path), str(path))
-    n_keys = _n_keys(document)
-    if n_keys > MOST_KEYS:
-        raise BadInput(f"{path} has {n_keys:,} keys, more than the {MOST_KEYS} that a server's file may have here.")
+    _check_sizes(document, str(path))
     resolved = resolve(_worked_in(question, document))
     deployment = _served_by_file(resolved.deployment, question.engine_version, document)
     spoken = spoken_by(deployment)
@@ -326,8 +325,20 @@ class _Case:
                 yield f"{workload.name}: {config.place} has {_said(config)}" + (f" ({unlike})." if unlike else ".")
 
 
-def _n_keys(document: Mapping[str, Any]) -> int:
-    return sum(1 + (_n_keys(value) if isinstance(value, Mapping) else 0) for value in document.values())
+def _check_sizes(document: Mapping[str, Any], where: str) -> None:
+    leaves = list(_leaves(document))
+    if len(leaves) > MOST_KEYS:
+        raise BadInput(f"{where} has {len(leaves):,} keys; a server's file may have {MOST_KEYS} here.")
+    for key, value in leaves:
+        if type(value) is int and abs(value) > LARGEST_NUMBER:
+            raise BadInput(f"{where}: {key!r} is beyond {LARGEST_NUMBER:,}, larger than any setting can be.")
+
+
+def _leaves(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        yield key, value
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
 
 
 def _without(document: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:

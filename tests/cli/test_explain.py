@@ -111,6 +111,19 @@ def test_a_value_that_cannot_be_meant_is_explained_without_a_prediction(tmp_path
     assert (found["starts"], found["serving_config"], found["estimates"]) == (False, None, [])
 
 
+def test_absurd_values_are_explained_too(tmp_path: Path) -> None:
+    path = tmp_path / "absurd.yml"
+    for text in (
+        "max_num_tokens: 2\nenable_chunked_prefill: true\n",
+        "max_num_tokens: 16000000\n",
+        "kv-cache-dtype: [fp8]\nmax-num-seqs: 8\n",
+    ):
+        path.write_text(text)
+        code, out, _ = run(str(path), *H100, *WORKLOAD)
+        assert code == 0
+        assert "it would not serve" in " ".join(out.split())
+
+
 def test_text_shows_what_a_hostile_file_holds_and_obeys_none_of_it(tmp_path: Path) -> None:
     path = tmp_path / "hostile.yaml"
     path.write_text('max-num-seqs: 16\n"[red]\\e[2J\\nadvisor: fine": "\\x9b31m[/]"\n')
@@ -123,6 +136,9 @@ def test_text_shows_what_a_hostile_file_holds_and_obeys_none_of_it(tmp_path: Pat
 def test_what_is_no_configuration_file_is_refused(tmp_path: Path) -> None:
     many = tmp_path / "many.yml"
     many.write_text("".join(f"key_{number}: 1\n" for number in range(1000)))
+    large = tmp_path / "large.yml"
+    large.write_text(f"stream_interval: {10**400}\n")
+    assert "beyond" in run(str(large))[2]
     for path, words in ((tmp_path, "Is a directory"), (tmp_path / "none.yml", "no file"), (many, "1,000 keys")):
         code, out, err = run(str(path))
         assert (code, out) == (2, "")

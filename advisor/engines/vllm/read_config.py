@@ -54,7 +54,7 @@ def config_from_yaml(document: Mapping[str, Any], row: Release, deployment: Depl
     for name, field in OPTION_FIELDS.items():
         fixed = getattr(deployment, field)
         value = by_name.get(name, SILENT.get(name, fixed))
-        if name == "kv_cache_dtype":
+        if name == "kv_cache_dtype" and isinstance(value, str):
             value = {spelling: neutral for neutral, spelling in row.kv_cache_dtypes.items()}.get(value, value)
         if value != fixed:
             options[name] = value
