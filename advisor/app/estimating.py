@@ -84,7 +84,7 @@ def estimate(
     Raises:
         BadInput: unknown model, GPU or release, an impossible layout or workload.
     """
-    estimator = _Estimator(deployment, workload)
+    estimator = Estimator(deployment, workload)
     deployment.check_model(estimator.nominal.facts)
     deployment.check_workload(workload, estimator.nominal.facts)
     if isinstance(serving_config, ServingConfig):
@@ -92,7 +92,7 @@ def estimate(
     return [estimator(each) for each in serving_config]
 
 
-class _Estimator:
+class Estimator:
     """Estimates of one workload, with the memory law as earlier launches left it."""
 
     def __init__(
@@ -148,7 +148,7 @@ def estimate_question(
     if refused:
         raise BadInput(f"settings: {refused[0]}")
     known = UNTAUGHT if results is None else taught_below(results, deployment, resolved.workloads, twin_world)
-    return [_Estimator(deployment, workload, resolved.slo, known)(config) for workload in resolved.workloads]
+    return [Estimator(deployment, workload, resolved.slo, known)(config) for workload in resolved.workloads]
 
 
 def plan_question(question: Question, top_n: int) -> list[Plan]:

@@ -21,7 +21,7 @@ from advisor.engines.trtllm.command import to_argv, to_yaml
 from advisor.engines.trtllm.dialects import Dialect, dialect, dialects
 from advisor.engines.trtllm.documents import flatten
 from advisor.engines.trtllm.environment import asked_environment
-from advisor.engines.trtllm.identify import Identity, identify, remarks
+from advisor.engines.trtllm.identify import Identity, identify, remarks, written_for
 from advisor.engines.trtllm.migrate import Change, migrate
 from advisor.engines.trtllm.precedence import switched
 from advisor.engines.trtllm.rules import adjustments, validate
@@ -124,7 +124,7 @@ def shell_line(environment: Mapping[str, str], argv: Sequence[str]) -> str:
 def _file(path: Path, engine_version: str, spoken: Dialect, from_version: str | None) -> Export:
     leaves = flatten(load_yaml(read_text(path), str(path)))
     identity = identify(leaves)
-    old = dialect(from_version) if from_version is not None else _written_for(identity, spoken)
+    old = dialect(from_version) if from_version is not None else written_for(identity, spoken)
     migration = migrate(leaves, old, spoken)
     notes = list(migration.notes)
     if from_version is None:
@@ -155,14 +155,6 @@ def _file(path: Path, engine_version: str, spoken: Dialect, from_version: str | 
         command_line=(),
         upstream=None,
     )
-
-
-def _written_for(identity: Identity, spoken: Dialect) -> Dialect:
-    """The release nearest to the wanted one among those with the fewest objections; the newer of two."""
-    rows = dialects()
-    wanted = next(i for i, row in enumerate(rows) if row.release == spoken.release)
-    nearest = [(abs(i - wanted), -i, row) for i, row in enumerate(rows) if row.release in identity.nearest]
-    return min(nearest, key=lambda entry: entry[:2])[2]
 
 
 def _doubts(identity: Identity, leaves: Mapping[str, Any], old: Dialect) -> list[str]:

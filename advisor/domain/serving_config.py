@@ -19,6 +19,8 @@ FOUR_SETTINGS = (
     "kv_cache_free_gpu_memory_fraction",
 )
 
+MOST_REQUESTS, MOST_TOKENS = 2**20, 2**24  # of one step; no server is near, and lists of graph sizes stay short
+
 
 class ServingConfig(StrictModel):
     """The four settings, plus options.
@@ -27,9 +29,9 @@ class ServingConfig(StrictModel):
     `cuda_graph_max_batch_size` 0 means that CUDA graphs are off.
     """
 
-    max_batch_size: int = Field(ge=1)
-    max_num_tokens: int = Field(ge=1)
-    cuda_graph_max_batch_size: int = Field(ge=0)
+    max_batch_size: int = Field(ge=1, le=MOST_REQUESTS)
+    max_num_tokens: int = Field(ge=1, le=MOST_TOKENS)
+    cuda_graph_max_batch_size: int = Field(ge=0, le=MOST_REQUESTS)
     kv_cache_free_gpu_memory_fraction: float = Field(gt=0, lt=1)
     options: dict[str, OptionValue] = Field(default_factory=dict)
 

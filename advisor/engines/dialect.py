@@ -11,6 +11,7 @@ from advisor.domain.deployment import Deployment, GpuFacts
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, changed
 from advisor.domain.workload import Workload
+from advisor.engines.explained import FileReading
 from advisor.engines.words import YamlEntry
 from advisor.memory.constants import EngineMemory
 from advisor.twin.graphs import LadderRule
@@ -129,6 +130,18 @@ class EngineDialect(Protocol):
         Raises:
             BadInput: a value that cannot be meant.
         """
+        ...
+
+    def explain(self, document: Mapping[str, Any], deployment: Deployment) -> FileReading:
+        """A person's own file key by key.
+
+        Raises:
+            BadInput: a key that nothing can have.
+        """
+        ...
+
+    def adjustments(self, deployment: Deployment, config: ServingConfig) -> Sequence[str]:
+        """What the server changes of a configuration without saying so, in words."""
         ...
 
     def entries(self, deployment: Deployment, config: ServingConfig, max_seq_len: int) -> tuple[YamlEntry, ...]:

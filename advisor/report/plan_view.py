@@ -102,7 +102,8 @@ def memory_table(memory: MemoryReport) -> RenderableType:
     grid.columns[2].justify = "left"
     for name in ("weights", "activations", "cuda_graphs", "kv_pool", "other"):
         size = getattr(memory, name) or 0.0
-        grid.add_row(name.replace("_", " "), f"{size:.2f}", "#" * round(40 * max(0.0, size) / memory.capacity))
+        share = min(1.0, max(0.0, size) / memory.capacity)
+        grid.add_row(name.replace("_", " "), f"{size:.2f}", "#" * round(40 * share))
     grid.add_row("left free", f"{memory.headroom:.2f}", f"of {memory.capacity:.1f}")
     return grid
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from advisor.app.checking import EnvReport
 from advisor.app.estimating import Estimate, Plan
+from advisor.app.explaining import Explanation
 from advisor.app.exporting import Export
 from advisor.app.results import Result, StudySummary
 from advisor.domain.trial import TrialRecord
@@ -20,6 +21,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "estimate": Estimate,
     "plan": Plan,
     "dry-run": DryRun,
+    "explain": Explanation,
     "export": Export,
     "check-env": EnvReport,
 }

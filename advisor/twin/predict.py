@@ -296,6 +296,11 @@ def unservable(
             reason=f"a prompt of {workload.isl:,} tokens exceeds max_num_tokens {config.max_num_tokens:,} "
             "without chunked prefill"
         )
+    if min(workload.isl, KV_BLOCK_TOKENS) > config.max_num_tokens:
+        return Unhealthy(
+            reason=f"prompts are cut into whole KV blocks of {KV_BLOCK_TOKENS} tokens, of which none fits into "
+            f"max_num_tokens {config.max_num_tokens:,}"
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""Any file at all, at the three doors through which a person's YAML enters: refused in one line, or read as it is."""
+"""Any file at all, at the four doors through which a person's YAML enters: refused in one line, or read as it is."""
 
 from __future__ import annotations
 
@@ -48,12 +48,13 @@ def doors(file: Path) -> dict[str, list[str]]:
     log = next(LOG.iterdir())
     return {
         "export": ["export", str(file), "--engine-version", "1.2.0"],
+        "explain": ["explain", str(file), "--workload", "1k1k_c16"],
         "baseline": ["tune", "--workload", "1k1k_c16", "--dry-run", "--baseline", str(file)],
         "doctor": ["doctor", str(log), "--config", str(file)],
     }
 
 
-@pytest.mark.parametrize("door", ["export", "baseline", "doctor"])
+@pytest.mark.parametrize("door", ["export", "explain", "baseline", "doctor"])
 def test_what_cannot_be_meant_is_refused_in_one_line_with_its_place(
     door: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,7 +71,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line_with_its_place(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yml"], "nothing in a file is ever run"
 
 
-@pytest.mark.parametrize("door", ["export", "baseline", "doctor"])
+@pytest.mark.parametrize("door", ["export", "explain", "baseline", "doctor"])
 def test_how_the_file_was_saved_does_not_matter(door: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file, answers = tmp_path / "mine.yml", set()

@@ -110,6 +110,14 @@ def identify(leaves: Mapping[str, Any]) -> Identity:
     )
 
 
+def written_for(identity: Identity, spoken: Dialect) -> Dialect:
+    """The release nearest to the wanted one among those with the fewest objections; the newer of two."""
+    rows = dialects()
+    wanted = next(i for i, row in enumerate(rows) if row.release == spoken.release)
+    nearest = [(abs(i - wanted), -i, row) for i, row in enumerate(rows) if row.release in identity.nearest]
+    return min(nearest, key=lambda entry: entry[:2])[2]
+
+
 def _unknown(spoken: Dialect, path: str) -> Objection:
     release = f"TensorRT-LLM {spoken.release}"
     above = next((above for above in ancestors(path) if above in spoken.table), None)

@@ -10,12 +10,14 @@ from advisor.domain.deployment import Deployment, GpuFacts
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.workload import Workload
 from advisor.engines.dialect import BenchmarkLengths, ReadConfig, Violation, stated
+from advisor.engines.explained import FileReading
 from advisor.engines.trtllm.benchmark import benchmark_argv, random_lengths
 from advisor.engines.trtllm.command import check_deployment, to_argv, to_yaml
 from advisor.engines.trtllm.dialects import Dialect, canonical, check_option, default_config, dialect
 from advisor.engines.trtllm.environment import asked_environment
+from advisor.engines.trtllm.explain import explain
 from advisor.engines.trtllm.read_config import config_from_yaml
-from advisor.engines.trtllm.rules import validate
+from advisor.engines.trtllm.rules import adjustments, validate
 from advisor.engines.words import YamlEntry
 from advisor.memory.constants import TRTLLM_MEMORY, EngineMemory
 from advisor.twin.graphs import LadderRule
@@ -88,6 +90,14 @@ class TrtllmDialect:
     def read(self, document: Mapping[str, Any], deployment: Deployment) -> ReadConfig:
         """A YAML of `--extra_llm_api_options`."""
         return config_from_yaml(document, self.row, deployment)
+
+    def explain(self, document: Mapping[str, Any], deployment: Deployment) -> FileReading:
+        """A YAML of `--extra_llm_api_options`, by its options, spellings and validators."""
+        return explain(document, self.row)
+
+    def adjustments(self, deployment: Deployment, config: ServingConfig) -> Sequence[str]:
+        """As `rules.adjustments` says."""
+        return adjustments(self.row, deployment, stated(deployment, config))
 
     def entries(self, deployment: Deployment, config: ServingConfig, max_seq_len: int) -> tuple[YamlEntry, ...]:
         """The YAML for `--extra_llm_api_options`."""

@@ -21,7 +21,7 @@ SILENT = {
     "kv_cache_dtype": "auto",
 }
 _FIXED = ("tp", "pp", "dp", "ep", "max_seq_len", "overlap_scheduler", "trust_remote_code")
-_COMPILATION = "compilation-config"
+COMPILATION = "compilation-config"
 
 
 def config_from_yaml(document: Mapping[str, Any], row: Release, deployment: Deployment, gpu: GpuFacts) -> ReadConfig:
@@ -42,7 +42,7 @@ def config_from_yaml(document: Mapping[str, Any], row: Release, deployment: Depl
     by_name = {name: said.pop(key) for name, key in row.keys.items() if key in said}
     settings: dict[str, Any] = default_config(row, gpu).model_dump(include=set(FOUR_SETTINGS))
     settings |= {name: by_name.pop(name) for name in FOUR_SETTINGS if name in by_name}
-    compilation = said.pop(_COMPILATION, None)
+    compilation = said.pop(COMPILATION, None)
     if isinstance(compilation, Mapping):
         sizes = compilation.get("cudagraph_capture_sizes") or [settings["cuda_graph_max_batch_size"]]
         settings["cuda_graph_max_batch_size"] = compilation.get("max_cudagraph_capture_size", max(sizes))
@@ -54,7 +54,7 @@ def config_from_yaml(document: Mapping[str, Any], row: Release, deployment: Depl
     for name, field in OPTION_FIELDS.items():
         fixed = getattr(deployment, field)
         value = by_name.get(name, SILENT.get(name, fixed))
-        if name == "kv_cache_dtype":
+        if name == "kv_cache_dtype" and isinstance(value, str):
             value = {spelling: neutral for neutral, spelling in row.kv_cache_dtypes.items()}.get(value, value)
         if value != fixed:
             options[name] = value

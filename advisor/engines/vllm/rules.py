@@ -12,6 +12,7 @@ from advisor.domain.workload import Workload
 from advisor.engines.dialect import Violation
 from advisor.engines.vllm.command import to_yaml
 from advisor.engines.vllm.releases import Release
+from advisor.twin.graphs import captured_sizes
 
 
 def validate(
@@ -52,6 +53,23 @@ def validate(
         message = "kv_cache_memory_bytes sets the KV cache, so gpu_memory_utilization decides nothing."
         found.append(_violation("fraction_ignored", message, severity="warning"))
     return tuple(found)
+
+
+def adjustments(deployment: Deployment, config: ServingConfig) -> tuple[str, ...]:
+    """What the server changes without saying so, in words."""
+    sizes = captured_sizes(
+        config.cuda_graph_max_batch_size,
+        padding=deployment.graph_padding,
+        rule="vllm",
+        max_batch_size=config.max_batch_size,
+        max_num_tokens=config.max_num_tokens,
+    )
+    if sizes and sizes[-1] < config.cuda_graph_max_batch_size:
+        return (
+            f"The largest CUDA graph is {sizes[-1]:,}, not {config.cuda_graph_max_batch_size:,}: sizes go in steps and "
+            "end at max-num-batched-tokens.",
+        )
+    return ()
 
 
 def _violation(

@@ -11,11 +11,13 @@ from advisor.domain.errors import BadInput
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.workload import Workload
 from advisor.engines.dialect import BenchmarkLengths, ReadConfig, Violation
+from advisor.engines.explained import FileReading
 from advisor.engines.vllm.benchmark import benchmark_argv
 from advisor.engines.vllm.command import FLAGS, not_in_release, to_argv, to_environment, to_yaml
+from advisor.engines.vllm.explain import explain
 from advisor.engines.vllm.read_config import config_from_yaml
 from advisor.engines.vllm.releases import Release, canonical, check_option, default_config, release_of
-from advisor.engines.vllm.rules import validate
+from advisor.engines.vllm.rules import adjustments, validate
 from advisor.engines.words import YamlEntry
 from advisor.memory.constants import VLLM_MEMORY, EngineMemory
 from advisor.store import catalog
@@ -87,6 +89,14 @@ class VllmDialect:
     def read(self, document: Mapping[str, Any], deployment: Deployment) -> ReadConfig:
         """A `--config` file."""
         return config_from_yaml(document, self.row, deployment, catalog.gpu_facts(deployment.gpu))
+
+    def explain(self, document: Mapping[str, Any], deployment: Deployment) -> FileReading:
+        """A `--config` file, as far as its keys are known."""
+        return explain(document, self.row, catalog.gpu_facts(deployment.gpu))
+
+    def adjustments(self, deployment: Deployment, config: ServingConfig) -> Sequence[str]:
+        """As `rules.adjustments` says."""
+        return adjustments(deployment, config)
 
     def entries(self, deployment: Deployment, config: ServingConfig, max_seq_len: int) -> tuple[YamlEntry, ...]:
         """The `--config` file."""
