@@ -1,0 +1,117 @@
+"""How far the twin's constants are off, from what launches showed: a Bayesian fit by Gauss-Newton.
+
+    y = f(d) + e        d ~ N(0, I)        e ~ N(0, R)
+
+d (K,)    errors of constants, each in units of its standard deviation in `KNOWN_ERROR`
+y (n,)    logarithms of what was measured: throughput, TTFT, TPOT of every benchmark
+f (n,)    logarithms of what the twin says with the constants of d
+J (n, K)  how f moves when a constant is off by one more standard deviation
+R         noise of each reading, and the pace of a whole run, which all of its readings share
+
+Each step solves the linear problem around the last d: d = (I + J' R^-1 J)^-1 J' R^-1 (y - f + J d), whose first factor
+is in the end the covariance of d. A reading's noise is what the fit leaves of its kind, and no less than a repeat's, so
+that a server of another form than the twin's does not look certain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.twin.constants import MEASUREMENT_NOISE, TwinConstants, off_by
+
+Array = NDArray[np.float64]
+Logs = Callable[[TwinConstants], Array]
+"""Logarithms of what the twin says, as a function of its constants alone; NaN where it could not serve."""
+
+MOST_SLOPE = 0.3  # beyond that a step over an edge, not a slope
+LEAST_NOISE = 0.01  # assumed: of one reading beside the pace of its run
+MOST_STEPS = 12
+SETTLED = 0.02  # standard deviations
+LONGEST_STEP = 2.0  # standard deviations: beyond that the slopes are other ones
+
+
+def slopes(logs: Logs, constants: TwinConstants, names: Sequence[str], at: Array) -> Array:
+    """J: how logarithms move with each constant off by one standard deviation, shape (..., K).
+
+    Args:
+        logs: Of the twin.
+        constants: Where it stands.
+        names: K constants.
+        at: `logs(constants)`, shape (...).
+    """
+    with np.errstate(invalid="ignore"):
+        moved = [logs(off_by(constants, {name: 1.0})) - at for name in names]
+    return np.clip(np.nan_to_num(np.stack(moved, axis=-1)), -MOST_SLOPE, MOST_SLOPE)
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """What was measured, n rows.
+
+    Attributes:
+        logs: y, shape (n,).
+        kinds: Which output a row is, 0 ..., shape (n,).
+        runs: Which benchmark a row belongs to, shape (n,).
+        senses: How a row moves when its whole run is slower: -1 for a rate, +1 for a latency, shape (n,).
+    """
+
+    logs: Array
+    kinds: NDArray[np.int64]
+    runs: NDArray[np.int64]
+    senses: Array
+
+    def noise(self, residuals: Array) -> Array:
+        """R (n, n), from what a fit leaves."""
+        own = np.empty(len(residuals))
+        for kind in np.unique(self.kinds):
+            alike = self.kinds == kind
+            left = residuals[alike & np.isfinite(residuals)]
+            own[alike] = np.sqrt(LEAST_NOISE**2 + (left @ left) / max(1, len(left)))
+        shared = (self.runs[:, None] == self.runs) * np.outer(self.senses, self.senses)
+        return np.asarray(np.diag(own**2) + MEASUREMENT_NOISE**2 * shared)
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Constants after a fit; `mean` (K,) and `covariance` (K, K) of d, in the order of the names."""
+
+    constants: TwinConstants
+    mean: Array
+    covariance: Array
+
+    @property
+    def sd(self) -> Array:
+        """Standard deviations of d, 1 where nothing was learnt, shape (K,)."""
+        return np.asarray(np.sqrt(np.diag(self.covariance)))
+
+
+def fit(readings: Readings, logs: Logs, around: TwinConstants, names: Sequence[str]) -> Fitted:
+    """The most probable constants, and how sure that is.
+
+    Args:
+        readings: At least one.
+        logs: f, rows as in the readings; those that are NaN at some d say nothing there.
+        around: The constants of d = 0.
+        names: Constants to fit; the others stay as they are.
+    """
+    mean, covariance = np.zeros(len(names)), np.eye(len(names))
+    residuals = np.zeros(len(readings.logs))
+    for _ in range(MOST_STEPS):
+        constants = off_by(around, dict(zip(names, mean.tolist(), strict=True)))
+        at = logs(constants)
+        J = slopes(logs, constants, names, at)
+        noise = readings.noise(residuals)
+        residuals = readings.logs - at
+        known = np.isfinite(residuals)
+        gain = np.linalg.solve(noise[np.ix_(known, known)], J[known]).T
+        covariance = np.linalg.inv(np.eye(len(names)) + gain @ J[known])
+        step = covariance @ gain @ (residuals[known] + J[known] @ mean) - mean
+        mean = mean + np.clip(step, -LONGEST_STEP, LONGEST_STEP)
+        residuals = residuals - J @ step  # what should be left
+        if np.abs(step).max() < SETTLED:
+            break
+    return Fitted(off_by(around, dict(zip(names, mean.tolist(), strict=True))), mean, covariance)
