@@ -16,12 +16,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.app.calibration import said_of
+from advisor.app.calibration import NO_CALIBRATION, said_of
 from advisor.app.forecast import Forecaster
 from advisor.domain.calibration import Calibration, FitError, FittedConstant, MedianError
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
-from advisor.domain.measurement import Source, WorkloadOutcome
+from advisor.domain.measurement import WorkloadOutcome
 from advisor.domain.objective import Objective, parse_slo
 from advisor.domain.strict import changed, unknown_name
 from advisor.domain.trial import TrialRecord
@@ -33,8 +33,7 @@ from advisor.search.expectation import log_measured
 from advisor.search.kinship import distance
 from advisor.search.loads import at_load
 from advisor.search.prior import OBJECTIVE, outputs
-from advisor.store.calibrations import calibration_path, read_calibration
-from advisor.store.run_card import RunCard, read_card
+from advisor.store.run_card import CARD, RunCard, read_card
 from advisor.store.trial_folder import committed
 from advisor.twin.calibration import Fitted, Readings
 from advisor.twin.calibration import fit as fit_times
@@ -82,7 +81,7 @@ def calibrate(folders: Sequence[Path]) -> Calibration:
     Raises:
         BadInput: no such run, nothing measured in it, no twin of its model, or runs that do not belong together.
     """
-    runs = [StudiedRun(folder, read_card(folder), tuple(committed(folder))) for folder in folders]
+    runs = [_studied(folder) for folder in folders]
     first = runs[0].card
     for run in runs[1:]:
         _check_alike(runs[0], run)
@@ -112,6 +111,12 @@ def calibrate(folders: Sequence[Path]) -> Calibration:
     )
 
 
+def _studied(folder: Path) -> StudiedRun:
+    if not (folder / CARD).is_file():
+        raise BadInput(f"{folder} is no run: give results/STUDY/RUN, a folder with {CARD} and trials/.")
+    return StudiedRun(folder, read_card(folder), tuple(committed(folder)))
+
+
 def calibrated(found: Calibration | None, deployment: Deployment) -> TwinConstants:
     """The constants with which the twin plays a deployment: nominal where nothing was calibrated.
 
@@ -128,22 +133,9 @@ def calibrated(found: Calibration | None, deployment: Deployment) -> TwinConstan
     return replace(NOMINAL, **believed)
 
 
-def calibration_below(root: Path, deployment: Deployment, source: Source, engine_label: str) -> Calibration | None:
-    """The calibration of an engine, release and GPU below a results folder, None where there is none.
-
-    Raises:
-        BadInput: it is damaged, or about something else.
-    """
-    path = calibration_path(root, deployment, source, engine_label)
-    if not path.exists():
-        return None
-    found = read_calibration(path)
-    if not (found.is_about(deployment) and found.is_of(source, engine_label)):
-        raise BadInput(
-            f"{path} is about {found.engine} {found.engine_version} on {found.gpu}, {found.engine_label}: not what its "
-            "name says. Move it away, or leave it out with --no-calibration."
-        )
-    return found
+def label_of(found: Calibration | None) -> str:
+    """Whose launches the twin's constants were fitted to, in words, or `none`."""
+    return NO_CALIBRATION if found is None else found.label
 
 
 def _check_alike(one: StudiedRun, other: StudiedRun) -> None:

@@ -8,6 +8,7 @@ from advisor.app.checking import EnvReport
 from advisor.app.estimating import Estimate, Plan
 from advisor.app.exporting import Export
 from advisor.app.results import Result, StudySummary
+from advisor.domain.calibration import Calibration
 from advisor.domain.trial import TrialRecord
 from advisor.report.plan_view import DryRun
 from advisor.store.run_card import RunCard
@@ -20,6 +21,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "estimate": Estimate,
     "plan": Plan,
     "dry-run": DryRun,
+    "calibration": Calibration,
     "export": Export,
     "check-env": EnvReport,
 }

@@ -47,3 +47,21 @@ def read_calibration(path: Path) -> Calibration:
             f"{path} is no calibration of this version: {explain(error, Calibration)} Fit it again with "
             "`advisor calibrate`, or remove it."
         ) from None
+
+
+def calibration_below(root: Path, deployment: Deployment, source: Source, engine_label: str) -> Calibration | None:
+    """The calibration of an engine, release and GPU below a results folder, None where there is none.
+
+    Raises:
+        BadInput: it is damaged, or about something else.
+    """
+    path = calibration_path(root, deployment, source, engine_label)
+    if not path.exists():
+        return None
+    found = read_calibration(path)
+    if not (found.is_about(deployment) and found.is_of(source, engine_label)):
+        raise BadInput(
+            f"{path} is about {found.engine} {found.engine_version} on {found.gpu}, {found.engine_label}: not what its "
+            "name says. Move it away, or leave it out with --no-calibration."
+        )
+    return found
