@@ -35,7 +35,7 @@ from advisor.search.loads import at_load
 from advisor.search.prior import OBJECTIVE, outputs
 from advisor.store.run_card import CARD, RunCard, read_card
 from advisor.store.trial_folder import committed
-from advisor.twin.calibration import Fitted, Readings
+from advisor.twin.calibration import Fitted, Readings, that_matter
 from advisor.twin.calibration import fit as fit_times
 from advisor.twin.constants import ABSOLUTE_ERROR, KNOWN_ERROR, NOMINAL, TIME_ERROR, TwinConstants
 from advisor.twin.predict import metrics_of
@@ -92,9 +92,12 @@ def calibrate(folders: Sequence[Path]) -> Calibration:
         )
     frontier = _memory(runs)
     remembering = frontier.constants(NOMINAL)
-    fitted = fit_times(
-        _readings(benchmarks), lambda at: _simulated(benchmarks, at).reshape(-1), remembering, tuple(TIME_ERROR)
-    )
+
+    def logs(constants: TwinConstants) -> Array:
+        return _simulated(benchmarks, constants).reshape(-1)
+
+    names = that_matter(logs, remembering, tuple(TIME_ERROR))
+    fitted = fit_times(_readings(benchmarks), logs, remembering, names)
     errors = _errors(benchmarks, fitted.constants)
     return Calibration(
         source=first.source,
@@ -105,7 +108,7 @@ def calibrate(folders: Sequence[Path]) -> Calibration:
         deployments=tuple(dict.fromkeys(run.card.deployment for run in runs)),
         runs=tuple(str(folder) for folder in folders),
         n_launches=len({(each.run.folder, each.record.number) for each in benchmarks}),
-        constants=(*_time_constants(fitted), *_memory_constants(frontier, fitted.constants)),
+        constants=(*_time_constants(names, fitted), *_memory_constants(frontier, fitted.constants)),
         median_errors=_medians(errors),
         errors=errors,
     )
@@ -201,11 +204,12 @@ def _played(forecaster: Forecaster, benchmark: Benchmark) -> Array:
     return np.array([log_measured(name, simulated, RATE) for name in OUTPUTS])
 
 
-def _time_constants(fitted: Fitted) -> list[FittedConstant]:
-    found = []
-    for name, sd in zip(TIME_ERROR, fitted.sd.tolist(), strict=True):
-        at = float(getattr(fitted.constants, name))
-        unit = TIME_ERROR[name] * (1.0 if name in ABSOLUTE_ERROR else at)
+def _time_constants(names: Sequence[str], fitted: Fitted) -> list[FittedConstant]:
+    """Fitted ones, and those that moved nothing as they were."""
+    sds, found = dict(zip(names, fitted.sd.tolist(), strict=True)), []
+    for name, sigma in TIME_ERROR.items():
+        at, sd = float(getattr(fitted.constants, name)), sds.get(name, 1.0)
+        unit = sigma * (1.0 if name in ABSOLUTE_ERROR else at)
         found.append(_constant(name, "time", at, sd * unit, 1.0 - sd**2))
     return found
 

@@ -10,7 +10,8 @@ R         noise of each reading, and the pace of a whole run, which all of its r
 
 Each step solves the linear problem around the last d: d = (I + J' R^-1 J)^-1 J' R^-1 (y - f + J d), whose first factor
 is in the end the covariance of d. A reading's noise is what the fit leaves of its kind, and no less than a repeat's, so
-that a server of another form than the twin's does not look certain.
+that a server of another form than the twin's does not look certain. J is taken over the spread that d still has, to
+both sides: a step of a server takes as long as the slower of GPU and host, and the slope of that has an edge.
 """
 
 from __future__ import annotations
@@ -30,22 +31,32 @@ Logs = Callable[[TwinConstants], Array]
 MOST_SLOPE = 0.3  # beyond that a step over an edge, not a slope
 LEAST_NOISE = 0.01  # assumed: of one reading beside the pace of its run
 MOST_STEPS = 12
-SETTLED = 0.02  # standard deviations
+SETTLED = 0.1  # of the deviation that is left
+PROBED_SD = 3.0  # a constant that moves nothing that far off is hidden
 LONGEST_STEP = 2.0  # standard deviations: beyond that the slopes are other ones
 
 
-def slopes(logs: Logs, constants: TwinConstants, names: Sequence[str], at: Array) -> Array:
-    """J: how logarithms move with each constant off by one standard deviation, shape (..., K).
+def slopes(logs: Logs, constants: TwinConstants, names: Sequence[str], at: Array, steps: Array | None = None) -> Array:
+    """J: how logarithms move with each constant, per standard deviation that it is off, shape (..., K).
 
     Args:
         logs: Of the twin.
         constants: Where it stands.
         names: K constants.
         at: `logs(constants)`, shape (...).
+        steps: By how many standard deviations each is moved; None for one.
     """
+    each = zip(names, np.ones(len(names)) if steps is None else steps, strict=True)
     with np.errstate(invalid="ignore"):
-        moved = [logs(off_by(constants, {name: 1.0})) - at for name in names]
-    return np.clip(np.nan_to_num(np.stack(moved, axis=-1)), -MOST_SLOPE, MOST_SLOPE)
+        moved = [(logs(off_by(constants, {name: float(step)})) - at) / step for name, step in each]
+    return np.asarray(np.clip(np.nan_to_num(np.stack(moved, axis=-1)), -MOST_SLOPE, MOST_SLOPE))
+
+
+def that_matter(logs: Logs, constants: TwinConstants, names: Sequence[str]) -> tuple[str, ...]:
+    """The constants that move anything when they are far off to either side."""
+    at, far = logs(constants), np.full(len(names), PROBED_SD)
+    moved = np.abs(slopes(logs, constants, names, at, far)) + np.abs(slopes(logs, constants, names, at, -far))
+    return tuple(name for name, most in zip(names, moved.max(axis=0), strict=True) if most > 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,19 +110,20 @@ def fit(readings: Readings, logs: Logs, around: TwinConstants, names: Sequence[s
         names: Constants to fit; the others stay as they are.
     """
     mean, covariance = np.zeros(len(names)), np.eye(len(names))
-    residuals = np.zeros(len(readings.logs))
+    residuals, spread = np.zeros(len(readings.logs)), np.ones(len(names))
     for _ in range(MOST_STEPS):
         constants = off_by(around, dict(zip(names, mean.tolist(), strict=True)))
         at = logs(constants)
-        J = slopes(logs, constants, names, at)
+        J = (slopes(logs, constants, names, at, spread) + slopes(logs, constants, names, at, -spread)) / 2
         noise = readings.noise(residuals)
         residuals = readings.logs - at
         known = np.isfinite(residuals)
         gain = np.linalg.solve(noise[np.ix_(known, known)], J[known]).T
         covariance = np.linalg.inv(np.eye(len(names)) + gain @ J[known])
         step = covariance @ gain @ (residuals[known] + J[known] @ mean) - mean
+        spread = np.sqrt(spread * np.sqrt(np.diag(covariance)))
         mean = mean + np.clip(step, -LONGEST_STEP, LONGEST_STEP)
         residuals = residuals - J @ step  # what should be left
-        if np.abs(step).max() < SETTLED:
+        if (np.abs(step) / np.sqrt(np.diag(covariance))).max() < SETTLED:
             break
     return Fitted(off_by(around, dict(zip(names, mean.tolist(), strict=True))), mean, covariance)
