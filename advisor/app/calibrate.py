@@ -76,12 +76,13 @@ def calibrate(folders: Sequence[Path]) -> Calibration:
     """Fit the twin's constants to the finished trials of runs, whether these go on or not.
 
     Args:
-        folders: `results/<study>/<run>/` each, all of one engine, release, GPU and source.
+        folders: `results/<study>/<run>/`, or `results/<study>/` for all of its runs; of one engine, release, GPU and
+            source.
 
     Raises:
         BadInput: no such run, nothing measured in it, no twin of its model, or runs that do not belong together.
     """
-    runs = [_studied(folder) for folder in folders]
+    runs = [StudiedRun(run, read_card(run), tuple(committed(run))) for folder in folders for run in _runs(folder)]
     first = runs[0].card
     for run in runs[1:]:
         _check_alike(runs[0], run)
@@ -106,7 +107,7 @@ def calibrate(folders: Sequence[Path]) -> Calibration:
         engine_version=first.deployment.engine_version,
         gpu=first.deployment.gpu,
         deployments=tuple(dict.fromkeys(run.card.deployment for run in runs)),
-        runs=tuple(str(folder) for folder in folders),
+        runs=tuple(str(run.folder) for run in runs),
         n_launches=len({(each.run.folder, each.record.number) for each in benchmarks}),
         constants=(*_time_constants(names, fitted), *_memory_constants(frontier, fitted.constants)),
         median_errors=_medians(errors),
@@ -114,10 +115,12 @@ def calibrate(folders: Sequence[Path]) -> Calibration:
     )
 
 
-def _studied(folder: Path) -> StudiedRun:
-    if not (folder / CARD).is_file():
+def _runs(folder: Path) -> list[Path]:
+    """The folder itself where it is a run, else the runs in it."""
+    found = [folder] if (folder / CARD).is_file() else sorted(card.parent for card in folder.glob(f"*/{CARD}"))
+    if not found:
         raise BadInput(f"{folder} is no run: give results/STUDY/RUN, a folder with {CARD} and trials/.")
-    return StudiedRun(folder, read_card(folder), tuple(committed(folder)))
+    return found
 
 
 def calibrated(found: Calibration | None, deployment: Deployment) -> TwinConstants:

@@ -16,7 +16,8 @@ def calibrate(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders of finished or running studies, results/STUDY/RUN, all of one engine, release and GPU."
+            help="Folders of finished or running studies, results/STUDY/RUN, or results/STUDY for all of its runs; "
+            "of one engine, release and GPU."
         ),
     ],
     save: Annotated[
@@ -40,8 +41,9 @@ def calibrate(
     from advisor.store.calibrations import calibration_path, write_calibration
 
     found = fitted_to(runs)
-    results = runs[0].absolute().parent.parent
-    path = save or calibration_path(results, found.deployments[0], found.source, found.engine_label)
+    path = save or calibration_path(
+        Path(found.runs[0]).absolute().parent.parent, found.deployments[0], found.source, found.engine_label
+    )
     write_calibration(path, found)
     if output is OutputFormat.json:
         console.show_document(found.model_dump_json(indent=2))

@@ -11,7 +11,8 @@ R         noise of each reading, and the pace of a whole run, which all of its r
 Each step solves the linear problem around the last d: d = (I + J' R^-1 J)^-1 J' R^-1 (y - f + J d), whose first factor
 is in the end the covariance of d. A reading's noise is what the fit leaves of its kind, and no less than a repeat's, so
 that a server of another form than the twin's does not look certain. J is taken over the spread that d still has, to
-both sides: a step of a server takes as long as the slower of GPU and host, and the slope of that has an edge.
+both sides: a step of a server takes as long as the slower of GPU and host, and the slope of that has an edge. There the
+mean goes by the mean of both slopes, and the covariance by the lesser: what is hidden on one side is not certain.
 """
 
 from __future__ import annotations
@@ -109,21 +110,25 @@ def fit(readings: Readings, logs: Logs, around: TwinConstants, names: Sequence[s
         around: The constants of d = 0.
         names: Constants to fit; the others stay as they are.
     """
-    mean, covariance = np.zeros(len(names)), np.eye(len(names))
-    residuals, spread = np.zeros(len(readings.logs)), np.ones(len(names))
+    mean, spread, residuals = np.zeros(len(names)), np.ones(len(names)), np.zeros(len(readings.logs))
     for _ in range(MOST_STEPS):
         constants = off_by(around, dict(zip(names, mean.tolist(), strict=True)))
         at = logs(constants)
-        J = (slopes(logs, constants, names, at, spread) + slopes(logs, constants, names, at, -spread)) / 2
-        noise = readings.noise(residuals)
-        residuals = readings.logs - at
-        known = np.isfinite(residuals)
-        gain = np.linalg.solve(noise[np.ix_(known, known)], J[known]).T
-        covariance = np.linalg.inv(np.eye(len(names)) + gain @ J[known])
-        step = covariance @ gain @ (residuals[known] + J[known] @ mean) - mean
-        spread = np.sqrt(spread * np.sqrt(np.diag(covariance)))
+        known = np.isfinite(readings.logs - at)
+        noise = readings.noise(residuals)[np.ix_(known, known)]
+        up, down = (slopes(logs, constants, names, at, steps)[known] for steps in (spread, -spread))
+        J, residuals = (up + down) / 2, readings.logs - at
+        covariance = _covariance(J, noise)
+        step = covariance @ J.T @ np.linalg.solve(noise, residuals[known] + J @ mean) - mean
         mean = mean + np.clip(step, -LONGEST_STEP, LONGEST_STEP)
-        residuals = residuals - J @ step  # what should be left
-        if (np.abs(step) / np.sqrt(np.diag(covariance))).max() < SETTLED:
+        residuals[known] -= J @ step  # what should be left
+        sd = np.sqrt(np.diag(covariance))
+        if (np.abs(step) / sd).max(initial=0.0) < SETTLED:
             break
-    return Fitted(off_by(around, dict(zip(names, mean.tolist(), strict=True))), mean, covariance)
+        spread = np.sqrt(spread * sd)
+    found = off_by(around, dict(zip(names, mean.tolist(), strict=True)))
+    return Fitted(found, mean, _covariance(np.where(np.abs(up) < np.abs(down), up, down), noise))
+
+
+def _covariance(J: Array, noise: Array) -> Array:
+    return np.asarray(np.linalg.inv(np.eye(J.shape[1]) + J.T @ np.linalg.solve(noise, J)))

@@ -175,7 +175,7 @@ def test_the_verb_saves_and_shows_what_is_simulated_as_simulated(
     run = tmp_path / STUDY / "run"
     TrialFolder(run, 0).commit(records[0])
     write_card(run, card_of(session))
-    shown = CliRunner().invoke(app, ["calibrate", str(run)])
+    shown = CliRunner().invoke(app, ["calibrate", str(run.parent)])
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.lstrip().startswith("SIMULATED")
     saved = calibration_below(tmp_path, session.context.deployment, "simulated", session.context.identity.label)

@@ -77,7 +77,8 @@ def test_an_edge_that_hides_a_constant_does_not_pull_it_along() -> None:
         return np.full(6, 0.2 * max(0.0, deviates(constants)[0] - 0.5))
 
     found = fit(readings(np.full(6, 0.004)), logs, NOMINAL, NAMES[:1])
-    assert abs(found.mean[0]) < 0.5 + 3 * found.sd[0]
+    assert found.mean[0] < 0.6
+    assert found.sd[0] > 0.5, "anything below the edge would look the same"
     assert logs(found.constants)[0] < 0.02
 
 
