@@ -48,7 +48,8 @@ def throughput(trials: Sequence[TrialRecord], study_name: str) -> str:
     for trial in trials:
         row = [*settings(trial), trial.role]
         for outcome in trial.workloads:
-            twin = context.predict(trial.config, by_name[outcome.workload]).metrics
+            prediction = context.predict(trial.config, by_name[outcome.workload])
+            twin = None if prediction is None else prediction.metrics
             measured = outcome.metrics.output_tok_per_s if outcome.metrics else float("nan")
             expected = twin.output_tok_per_s if twin else float("nan")
             row += [f"{measured:,.0f}", f"{expected:,.0f} ({expected / measured - 1:+.0%})", outcome.limited_by or "-"]

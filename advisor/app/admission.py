@@ -18,7 +18,6 @@ from advisor.domain.workload import Workload
 from advisor.memory.frontier import AT_START, PRIOR, Frontier, Observation, fit, margins
 from advisor.search.admission import MEMORY_RULE, Forecast, admit
 from advisor.search.space import all_configs, indices_of
-from advisor.twin.constants import NOMINAL
 
 SAFE_P_FITS = 0.8  # for a stand-in baseline, which should run at the first try
 
@@ -81,7 +80,7 @@ class MemoryGate:
 
     def p_starts(self, config: ServingConfig, records: Sequence[TrialRecord]) -> float:
         """Probability that memory lasts until the server is up, before any load."""
-        margins_gib, J = margins(self.forecaster.law(config), NOMINAL, AT_START)
+        margins_gib, J = margins(self.forecaster.law(config), self.forecaster.twin.constants, AT_START)
         return float(self.frontier(records).p_fits(J[None], margins_gib[None])[0])
 
     def _kv_tokens(self, config: ServingConfig) -> int:

@@ -16,6 +16,7 @@ from advisor.app.engines import load_engine
 from advisor.app.forecast import Forecaster
 from advisor.app.stand_in import StandIn
 from advisor.domain.deployment import Deployment
+from advisor.domain.measurement import Source
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.ports import EngineRef
 from advisor.domain.trial import TrialRecord
@@ -24,7 +25,7 @@ from advisor.memory.frontier import Frontier, Observation, fit, observations
 from advisor.search.kinship import distance
 from advisor.store import catalog
 from advisor.store.run_card import RunCard
-from advisor.twin.constants import NOMINAL
+from advisor.twin.constants import NOMINAL, TwinConstants
 
 NO_CALIBRATION = "none"
 ANY = (parse_workload("1k1k"),)
@@ -55,7 +56,12 @@ class Taught:
 UNTAUGHT = Taught()
 
 
-def taught(runs: Sequence[EarlierRun], deployment: Deployment, stand_in: StandIn | None = None) -> Taught:
+def taught(
+    runs: Sequence[EarlierRun],
+    deployment: Deployment,
+    stand_in: StandIn | None = None,
+    constants: TwinConstants = NOMINAL,
+) -> Taught:
     """What earlier runs teach about the memory of a deployment, each under the workloads that it had.
 
     Nothing where there is no memory law of it: neither the twin's nor, on the machine that serves it, a stand-in's.
@@ -66,7 +72,7 @@ def taught(runs: Sequence[EarlierRun], deployment: Deployment, stand_in: StandIn
     said: list[Observation] = []
     n_launches, folders = 0, []
     for run in alike:
-        forecaster = Forecaster(run.card.deployment, run.card.workloads, run.card.slo, stand_in)
+        forecaster = Forecaster(run.card.deployment, run.card.workloads, run.card.slo, stand_in, constants)
         found = [said_of(record, forecaster) for record in run.records]
         said += [each for one in found for each in one]
         n_launches += sum(map(bool, found))
@@ -75,7 +81,11 @@ def taught(runs: Sequence[EarlierRun], deployment: Deployment, stand_in: StandIn
 
 
 def taught_below(
-    root: Path, deployment: Deployment, workloads: Sequence[Workload] = ANY, twin_world: int = 0
+    root: Path,
+    deployment: Deployment,
+    workloads: Sequence[Workload] = ANY,
+    twin_world: int = 0,
+    constants: TwinConstants = NOMINAL,
 ) -> Taught:
     """The same of the nearest runs below a results folder.
 
@@ -84,21 +94,30 @@ def taught_below(
         deployment: Whose launches count.
         workloads: Runs of these come first.
         twin_world: World whose simulated launches are meant; 0 for measured ones, as the nominal twin teaches nothing.
+        constants: Those that the launches correct.
     """
-    world = load_engine(EngineRef(name="twin", options={"world": twin_world})).identity() if twin_world else None
+    source, engine_label = launches_of(twin_world)
     card = RunCard(
         study="",
-        source="measured" if world is None else world.source,
-        engine_label="" if world is None else world.label,
+        source=source,
+        engine_label=engine_label,
         deployment=deployment,
         workloads=tuple(workloads),
         objective=Objective(),
         slo=Slo(),
     )
-    known = taught(find_earlier(root, Asking(root, card)).runs, deployment)
+    known = taught(find_earlier(root, Asking(root, card)).runs, deployment, constants=constants)
     return Taught(known.said, known.n_launches, tuple(str(root / folder) for folder in known.folders))
 
 
+def launches_of(twin_world: int) -> tuple[Source, str]:
+    """Source and label of the launches that are meant: those simulated in a world, measured ones for 0."""
+    if not twin_world:
+        return "measured", ""
+    world = load_engine(EngineRef(name="twin", options={"world": twin_world})).identity()
+    return world.source, world.label
+
+
 def said_of(record: TrialRecord, forecaster: Forecaster) -> list[Observation]:
-    """What one trial says of the nominal law."""
-    return observations(record, forecaster.law(record.config), NOMINAL)
+    """What one trial says of the law that the forecaster knows."""
+    return observations(record, forecaster.law(record.config), forecaster.twin.constants)

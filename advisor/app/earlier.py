@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from advisor.domain.calibration import Calibration
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.strict import StrictModel, explain
@@ -16,6 +17,7 @@ from advisor.domain.units import MIB_BYTES
 from advisor.domain.workload import Workload
 from advisor.search.kinship import MOST_STUDIES, distance, is_kin
 from advisor.search.shapes import octaves
+from advisor.store.calibrations import calibration_below
 from advisor.store.run_card import RunCard, newest_runs, read_card
 from advisor.store.trial_folder import committed, has_trials
 from advisor.store.yaml_files import read_text, write_atomic
@@ -52,6 +54,7 @@ class EarlierRuns(StrictModel):
 
     runs: tuple[EarlierRun, ...] = ()
     notes: tuple[str, ...] = Field(default=(), description="Runs that could not be used, and why")
+    calibration: Calibration | None = Field(default=None, description="Of the twin that the run goes by")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,20 @@ def earlier_runs(root: Path, asking: Asking) -> EarlierRuns:
         return _read(noted)
     begun_without = has_trials(asking.folder)
     return EarlierRuns() if begun_without else find_earlier(root, asking)
+
+
+def calibration_of(root: Path, asking: Asking, *, wanted: bool) -> Calibration | None:
+    """The calibration of a run: as it noted when it began, whatever is wanted now, else the one below `root`.
+
+    Raises:
+        BadInput: the run's own note or the calibration is damaged.
+    """
+    noted = asking.folder / EARLIER
+    if noted.exists():
+        return _read(noted).calibration
+    if not wanted or has_trials(asking.folder):
+        return None
+    return calibration_below(root, asking.card.deployment, asking.card.source, asking.card.engine_label)
 
 
 def note_earlier(run: Path, found: EarlierRuns) -> None:

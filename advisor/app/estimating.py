@@ -1,4 +1,4 @@
-"""`estimate` and `plan`: what the nominal twin predicts, without a launch."""
+"""`estimate` and `plan`: what the twin predicts, without a launch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import numpy as np
 from pydantic import Field
 
 from advisor.app.baseline_choice import choose_baselines
-from advisor.app.calibration import UNTAUGHT, Taught, taught_below
+from advisor.app.calibrate import calibrated, label_of
+from advisor.app.calibration import UNTAUGHT, Taught, launches_of, taught_below
 from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster, best_first, log_scores
 from advisor.app.setup import Question, Resolved, resolve
+from advisor.domain.calibration import Calibration
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput, NothingFeasible
 from advisor.domain.measurement import Source
@@ -21,12 +23,12 @@ from advisor.domain.objective import Objective, Slo
 from advisor.domain.outcome import Unhealthy
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import FOUR_SETTINGS, OptionValue, ServingConfig
-from advisor.domain.strict import StrictModel, parse
+from advisor.domain.strict import StrictModel, changed, parse
 from advisor.domain.workload import Workload
 from advisor.memory.pricing import Price
 from advisor.search.admission import LEAST_P_FITS
 from advisor.search.space import all_configs, completed
-from advisor.twin.constants import NOMINAL
+from advisor.store.calibrations import calibration_below
 
 RERANKED = 60  # the approximate ranking's best, simulated exactly before they are shown
 
@@ -47,6 +49,7 @@ class Estimate(Prediction):
         default=(),
         description="What a step of each setting is worth, by the memory law and the launches known",
     )
+    twin_calibration: str = Field(default="none", description="Launches that the twin's constants were fitted to")
 
 
 class PlanRow(StrictModel):
@@ -74,6 +77,7 @@ class Plan(StrictModel):
     n_fit: int = Field(description="Of those, how many the memory law lets run and the workload can use")
     rows: tuple[PlanRow, ...]
     baseline: PlanRow
+    twin_calibration: str = Field(default="none", description="Launches that the twin's constants were fitted to")
 
 
 def estimate(
@@ -93,15 +97,22 @@ def estimate(
 
 
 class Estimator:
-    """Estimates of one workload, with the memory law as earlier launches left it."""
+    """Estimates of one workload: the twin as it is calibrated, and the memory law as earlier launches left it."""
 
     def __init__(
-        self, deployment: Deployment, workload: Workload, slo: Slo | None = None, known: Taught = UNTAUGHT
+        self,
+        deployment: Deployment,
+        workload: Workload,
+        slo: Slo | None = None,
+        known: Taught = UNTAUGHT,
+        calibration: Calibration | None = None,
     ) -> None:
-        self.nominal, self.known, self.workload = Forecaster(deployment, (workload,), slo), known, workload
+        constants = calibrated(calibration, deployment)
+        self.nominal = Forecaster(deployment, (workload,), slo, constants=constants)
+        self.known, self.workload, self.twin_calibration = known, workload, label_of(calibration)
         self.fitted = self.nominal
         if known.n_launches:
-            self.fitted = Forecaster(deployment, (workload,), slo, constants=known.frontier.constants(NOMINAL))
+            self.fitted = Forecaster(deployment, (workload,), slo, constants=known.frontier.constants(constants))
 
     def __call__(self, config: ServingConfig) -> Estimate:
         prediction, frontier = self.fitted.predict(config, self.workload), self.known.frontier
@@ -119,11 +130,16 @@ class Estimator:
             serving_config=config,
             expected_shortfall_gib=float(frontier.expected_shortfall_gib(J, margins_gib)[0]),
             prices=self.nominal.prices(config, frontier),
+            twin_calibration=self.twin_calibration,
         )
 
 
 def estimate_question(
-    question: Question, settings: Mapping[str, OptionValue], results: Path | None = None, twin_world: int = 0
+    question: Question,
+    settings: Mapping[str, OptionValue],
+    results: Path | None = None,
+    twin_world: int = 0,
+    calibrations: Path | None = None,
 ) -> list[Estimate]:
     """Estimates for every workload of a question.
 
@@ -132,11 +148,13 @@ def estimate_question(
         settings: Those not given are the baseline's.
         results: Folder with studies whose launches of the same deployment correct the memory law; none for no such.
         twin_world: World whose simulated launches are meant; 0 for measured ones.
+        calibrations: Folder with studies whose calibration of this engine, release and GPU is used; none for nominal.
 
     Raises:
         BadInput: also for settings that the engine would refuse, such as prompts that do not fit one step.
     """
     resolved = resolve(question)
+    calibration = _calibration(resolved, calibrations, twin_world)
     forecaster, baseline = _baseline(resolved)
     four = {name: value for name, value in settings.items() if name in FOUR_SETTINGS}
     options = {**baseline.options, **{name: value for name, value in settings.items() if name not in FOUR_SETTINGS}}
@@ -147,16 +165,24 @@ def estimate_question(
     refused = [violation.message for violation in violations if violation.severity == "error"]
     if refused:
         raise BadInput(f"settings: {refused[0]}")
-    known = UNTAUGHT if results is None else taught_below(results, deployment, resolved.workloads, twin_world)
-    return [Estimator(deployment, workload, resolved.slo, known)(config) for workload in resolved.workloads]
+    known, constants = UNTAUGHT, calibrated(calibration, deployment)
+    if results is not None:
+        known = taught_below(results, deployment, resolved.workloads, twin_world, constants)
+    return [
+        Estimator(deployment, workload, resolved.slo, known, calibration)(config) for workload in resolved.workloads
+    ]
 
 
-def plan_question(question: Question, top_n: int) -> list[Plan]:
-    """The space ranked for every workload of a question."""
+def plan_question(question: Question, top_n: int, calibrations: Path | None = None, twin_world: int = 0) -> list[Plan]:
+    """The space ranked for every workload of a question; arguments as in `estimate_question`."""
     resolved = resolve(question)
     check_measurable(resolved.objective, "predicted", resolved.deployment.gpus)
-    forecaster, baseline = _baseline(resolved)
-    return [plan(resolved, forecaster, baseline, workload, top_n) for workload in resolved.workloads]
+    calibration = _calibration(resolved, calibrations, twin_world)
+    _, baseline = _baseline(resolved)
+    constants = calibrated(calibration, resolved.deployment)
+    forecaster = Forecaster(resolved.deployment, resolved.workloads, resolved.slo, constants=constants)
+    found = [plan(resolved, forecaster, baseline, workload, top_n) for workload in resolved.workloads]
+    return [changed(each, twin_calibration=label_of(calibration)) for each in found]
 
 
 def plan(resolved: Resolved, forecaster: Forecaster, baseline: ServingConfig, workload: Workload, top_n: int) -> Plan:
@@ -217,6 +243,13 @@ def _row(resolved: Resolved, forecaster: Forecaster, config: ServingConfig, work
     prediction = forecaster.predict(config, workload)
     keeps = prediction.metrics is not None and resolved.slo.met(prediction.metrics)
     return PlanRow(serving_config=config, prediction=prediction, keeps_slo=keeps)
+
+
+def _calibration(resolved: Resolved, calibrations: Path | None, twin_world: int) -> Calibration | None:
+    source, engine_label = launches_of(twin_world)
+    if calibrations is None:
+        return None
+    return calibration_below(calibrations, resolved.deployment, source, engine_label)
 
 
 def _baseline(resolved: Resolved) -> tuple[Forecaster, ServingConfig]:

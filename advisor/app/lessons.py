@@ -51,7 +51,9 @@ def _of_run(run: EarlierRun, number: int, prior: TwinPrior, ours: Deployment) ->
     configs = list(repeats)
     try:
         substitute = None if prior.forecaster.stand_in is None else stand_in_here(theirs)
-        forecaster = Forecaster(theirs, run.card.workloads, stand_in=substitute)
+        forecaster = Forecaster(
+            theirs, run.card.workloads, stand_in=substitute, constants=prior.forecaster.twin.constants
+        )
         there = prior.elsewhere(forecaster).computed(configs)
     except BadInput:
         return {}

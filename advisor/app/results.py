@@ -217,6 +217,7 @@ class StudySummary(StrictModel):
     )
     pareto: tuple[ParetoPoint, ...] = Field(default=(), description="The trade-off of each shape over all its loads")
     calibration: str = Field(default="none", description="Earlier launches that taught the memory law, and where")
+    twin_calibration: str = Field(default="none", description="Launches that the twin's constants were fitted to")
     rescue: RescueReport | None = Field(default=None, description="Of `--rescue` only")
     taught_by: tuple[str, ...] = Field(default=(), description="Earlier runs that the search learnt from, in words")
     unmodelled: str | None = Field(

@@ -14,11 +14,12 @@ from pydantic import Field
 
 from advisor.app.admission import MemoryGate
 from advisor.app.baseline_choice import choose_baselines
+from advisor.app.calibrate import calibrated, label_of
 from advisor.app.calibration import taught
 from advisor.app.choosing import choose
 from advisor.app.context import StudyContext
 from advisor.app.distance import with_expected_distances
-from advisor.app.earlier import Asking, EarlierRuns, earlier_runs, note_earlier
+from advisor.app.earlier import Asking, EarlierRuns, calibration_of, earlier_runs, note_earlier
 from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster, forecaster_of
 from advisor.app.lessons import lessons
@@ -72,6 +73,7 @@ class How(StrictModel):
     storage: str | None = None
     resume: bool = False
     transfer: bool = Field(default=True, description="Learn from earlier studies below `out`")
+    calibration: bool = Field(default=True, description="Go by the calibration below `out`, where there is one")
     max_probes: int | None = Field(default=None, ge=0, description="Memory-only probes; none for a quarter of launches")
     top_n: int = Field(default=5, ge=1)
     early_stop: bool = True
@@ -228,10 +230,20 @@ class Session:
         runs = self.earlier.runs if self.how.sampler == OWN_SAMPLER else ()
         return tuple(run.about(self.context.deployment) for run in runs)
 
+    @property
+    def twin_calibration(self) -> str:
+        """Launches that the twin's constants were fitted to, in words, or `none`."""
+        return label_of(self.earlier.calibration)
+
     def summary(self, records: Sequence[TrialRecord], stopped_by: str) -> StudySummary:
         """The study as its records tell it."""
         found = summarise(self.context, records, stopped_by, self.how.top_n)
-        found = changed(found, taught_by=self.taught_by, unmodelled=self.context.unmodelled)
+        found = changed(
+            found,
+            taught_by=self.taught_by,
+            unmodelled=self.context.unmodelled,
+            twin_calibration=self.twin_calibration,
+        )
         if self.how.sampler == OWN_SAMPLER:
             found = with_expected_distances(found, self.context, records, self.gate.frontier)
         return with_prices(with_nearest_misses(found, self.context, records, self.forecaster), self.gate, records)
@@ -286,7 +298,13 @@ def open_session(question: Question, how: How) -> Session:
     )
     asking = Asking(_run_folder(how, context), _card(context))
     earlier = earlier_runs(how.out, asking) if how.transfer else EarlierRuns()
-    gate = MemoryGate(context, forecaster, taught(earlier.runs, context.deployment, forecaster.stand_in))
+    if forecaster.stand_in is None:
+        earlier = changed(earlier, calibration=calibration_of(how.out, asking, wanted=how.calibration))
+        constants = calibrated(earlier.calibration, context.deployment)
+        forecaster = Forecaster(resolved.deployment, resolved.workloads, resolved.slo, constants=constants)
+    context, prior = _foreseen_by(forecaster, context)
+    known = taught(earlier.runs, context.deployment, forecaster.stand_in, forecaster.twin.constants)
+    gate = MemoryGate(context, forecaster, known)
     return Session(
         resolved=resolved,
         how=how,
@@ -299,6 +317,13 @@ def open_session(question: Question, how: How) -> Session:
         earlier=earlier,
         why_twin=chosen.why_twin,
     )
+
+
+def _foreseen_by(forecaster: Forecaster, context: StudyContext) -> tuple[StudyContext, TwinPrior]:
+    """A study as a forecaster sees it."""
+    prior = TwinPrior(forecaster, context.space, context.objective, context.slo)
+    references = forecaster.references(context.baselines, context.launched_baselines, context.objective, context.space)
+    return dataclasses.replace(context, predict=forecaster.shown, references=references, prior=prior), prior
 
 
 def _run_folder(how: How, context: StudyContext) -> Path:

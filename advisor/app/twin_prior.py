@@ -1,4 +1,4 @@
-"""The nominal twin as a prior: its ranking of the whole grid, and how that moves when one of its constants is off."""
+"""The twin as a prior: its ranking of the whole grid, and how that moves when one of its constants is off."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from advisor.search.expectation import MEAN_BELIEF
 from advisor.search.prior import OBJECTIVE, Prior, joined, outputs, rows_of
 from advisor.search.space import all_configs, rows_by_config
 from advisor.search.surrogate import Belief
-from advisor.twin.constants import ABSOLUTE_ERROR, KNOWN_ERROR, NOMINAL, TwinConstants
+from advisor.twin.calibration import slopes
+from advisor.twin.constants import KNOWN_ERROR, TwinConstants
 from advisor.twin.ranking import Alike, Ranking, grouped, rank_groups
 
 Array = NDArray[np.float64]
-Key = tuple[str, str]
 
 # Assumed: what the twin leaves out and can only hurt, as log units where a configuration is fully exposed to it: eager
 # steps that no graph covers, preemption where KV capacity holds few of those who could run, host time of large batches.
@@ -36,7 +36,6 @@ GUESS = Belief(bias=1.0, local=0.25, constants=2.0)
 
 PROBED = 200  # configurations on which a constant shows whether it matters at all
 LEAST_EFFECT = 1e-3
-MOST_SLOPE = 0.3  # beyond that a step over an edge, not a slope
 
 
 def belief_of(forecaster: Forecaster) -> Belief:
@@ -53,7 +52,7 @@ class TwinPrior:
         space: SearchSpace,
         objective: Objective,
         slo: Slo,
-        constants: tuple[TwinConstants, ...] | None = None,
+        constants: tuple[str, ...] | None = None,
     ) -> None:
         self.forecaster, self.space, self.objective, self.slo = forecaster, space, objective, slo
         self._constants = constants
@@ -85,38 +84,37 @@ class TwinPrior:
     def computed(self, configs: Sequence[ServingConfig]) -> Prior:
         """Of some configurations, all together."""
         groups = grouped(self.forecaster.twin, self.forecaster.deployment, configs)
-        rankings = self._rankings(groups, NOMINAL)
-        nominal = self._logs(rankings)
-        moved = [self._logs(self._rankings(groups, constants)) for constants in self._that_matter]
-        log_values, slopes = {}, {}
-        for workload in self.forecaster.workloads:
-            strain = _strain(groups, workload, rankings[workload.name].kv_tokens)
-            for name in outputs(self.slo):
-                key, worse = (workload.name, name), -1.0 if name == OBJECTIVE else 1.0
-                with np.errstate(invalid="ignore"):
-                    by_constant = np.stack([each[key] - nominal[key] for each in moved], axis=1)
-                log_values[key] = nominal[key] + worse * strain @ LEFT_OUT
-                by_constant = np.clip(np.nan_to_num(by_constant), -MOST_SLOPE, MOST_SLOPE)
-                slopes[key] = np.concatenate([by_constant, strain * LEFT_OUT_SD], axis=1)
+        constants = self.forecaster.twin.constants
+        rankings = self._rankings(groups, constants)
+        at = self._logs(rankings)
+        moved = slopes(lambda other: self._logs(self._rankings(groups, other)), constants, self._that_matter, at)
+        strains = {
+            each.name: _strain(groups, each, rankings[each.name].kv_tokens) for each in self.forecaster.workloads
+        }
+        log_values, by_key = {}, {}
+        for row, (workload, name) in enumerate(self._outputs):
+            key, worse, strain = (workload.name, name), -1.0 if name == OBJECTIVE else 1.0, strains[workload.name]
+            log_values[key] = at[row] + worse * strain @ LEFT_OUT
+            by_key[key] = np.concatenate([moved[row], strain * LEFT_OUT_SD], axis=1)
         margin_gib, margin_slopes = self.forecaster.slopes_of(groups)
-        return Prior(log_values=log_values, slopes=slopes, margin_gib=margin_gib, margin_slopes=margin_slopes)
+        return Prior(log_values=log_values, slopes=by_key, margin_gib=margin_gib, margin_slopes=margin_slopes)
 
     @cached_property
-    def _that_matter(self) -> tuple[TwinConstants, ...]:
-        """The nominal constants with one of them off by a standard deviation, for each that moves anything here."""
+    def _that_matter(self) -> tuple[str, ...]:
+        """The constants that move anything here."""
         if self._constants is not None:
             return self._constants
         everything = all_configs(self.space)
         probed = everything[:: max(1, len(everything) // PROBED)]
         groups = grouped(self.forecaster.twin, self.forecaster.deployment, probed)
-        nominal, found = self._logs(self._rankings(groups, NOMINAL)), []
-        for name, error in KNOWN_ERROR.items():
-            at = getattr(NOMINAL, name)
-            moved = replace(NOMINAL, **{name: at + error if name in ABSOLUTE_ERROR else at * math.exp(error)})
-            logs = self._logs(self._rankings(groups, moved))
-            if any(np.nanmax(np.abs(logs[key] - nominal[key]), initial=0.0) > LEAST_EFFECT for key in nominal):
-                found.append(moved)
-        return tuple(found)
+        constants = self.forecaster.twin.constants
+        at = self._logs(self._rankings(groups, constants))
+
+        def matters(name: str) -> bool:
+            moved = slopes(lambda other: self._logs(self._rankings(groups, other)), constants, (name,), at)
+            return bool(np.abs(moved).max(initial=0.0) > LEAST_EFFECT)
+
+        return tuple(filter(matters, KNOWN_ERROR))
 
     def _rankings(self, groups: Sequence[Alike], constants: TwinConstants) -> dict[str, Ranking]:
         """By name of the workload."""
@@ -126,13 +124,19 @@ class TwinPrior:
             for each in self.forecaster.workloads
         }
 
-    def _logs(self, rankings: Mapping[str, Ranking]) -> dict[Key, Array]:
+    @property
+    def _outputs(self) -> list[tuple[Workload, str]]:
+        return [(workload, name) for workload in self.forecaster.workloads for name in outputs(self.slo)]
+
+    def _logs(self, rankings: Mapping[str, Ranking]) -> Array:
+        """Of every output, shape (outputs, n)."""
         gpus = self.forecaster.deployment.gpus
-        return {
-            (workload.name, name): log_predicted(name, rankings[workload.name], self.objective, workload, gpus)
-            for workload in self.forecaster.workloads
-            for name in outputs(self.slo)
-        }
+        return np.stack(
+            [
+                log_predicted(name, rankings[workload.name], self.objective, workload, gpus)
+                for workload, name in self._outputs
+            ]
+        )
 
 
 def _strain(groups: Sequence[Alike], workload: Workload, kv_tokens: NDArray[np.int64]) -> Array:

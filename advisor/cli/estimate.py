@@ -46,7 +46,7 @@ def estimate(
     chunked_prefill: Annotated[
         bool | None, typer.Option("--chunked-prefill/--no-chunked-prefill", help="Cut prompts to fit a step.")
     ] = None,
-    results: Annotated[Path, typer.Option(help="Folder with studies to learn from.")] = Path("results"),
+    results: opt.Results = Path("results"),
     transfer: Annotated[
         bool,
         typer.Option(
@@ -54,9 +54,8 @@ def estimate(
             help="Correct the memory law by measured launches of this deployment below --results.",
         ),
     ] = True,
-    twin_world: Annotated[
-        int, typer.Option(help="Learn from launches simulated in this world instead of measured ones.", min=0)
-    ] = 0,
+    calibration: opt.UseCalibration = True,
+    twin_world: opt.LearntWorld = 0,
     output: opt.Output = opt.OutputFormat.text,
 ) -> None:
     """Predict memory, KV capacity, throughput and latency of one configuration.
@@ -93,7 +92,9 @@ def estimate(
         "enable_chunked_prefill": chunked_prefill,
     }
     said = {name: value for name, value in settings.items() if value is not None}
-    documents = estimate_question(asked, said, results if transfer else None, twin_world)
+    documents = estimate_question(
+        asked, said, results if transfer else None, twin_world, results if calibration else None
+    )
     if output is opt.OutputFormat.json:
         console.show_document(plan_view.json_text(documents))
     else:

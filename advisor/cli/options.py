@@ -156,6 +156,25 @@ TwinWorld = Annotated[
         rich_help_panel=STUDY,
     ),
 ]
+Results = Annotated[Path, typer.Option(help="Folder with studies to learn from.", rich_help_panel=STUDY)]
+UseCalibration = Annotated[
+    bool,
+    typer.Option(
+        "--calibration/--no-calibration",
+        help="Go by the constants that `advisor calibrate` fitted for this engine, release and GPU, where there are "
+        "any; a resumed run keeps what it began with.",
+        rich_help_panel=STUDY,
+    ),
+]
+LearntWorld = Annotated[
+    int,
+    typer.Option(
+        "--twin-world",
+        help="Learn from launches simulated in this world instead of measured ones.",
+        min=0,
+        rich_help_panel=STUDY,
+    ),
+]
 Output = Annotated[OutputFormat, typer.Option("--output", help="What to print on stdout.", rich_help_panel=OUTPUT)]
 TopN = Annotated[int, typer.Option(help="Rows of the table of best configurations.", min=1, rich_help_panel=OUTPUT)]
 Seed = Annotated[int, typer.Option(help="Same seed, same machine, same result.", min=0, rich_help_panel=STUDY)]

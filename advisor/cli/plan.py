@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from advisor.cli import options as opt
 from advisor.cli.asking import question
 from advisor.cli.errors import guarded
@@ -30,6 +32,9 @@ def plan(
     vary: opt.Vary = None,
     objective: opt.ObjectiveName = None,
     gpu_price: opt.GpuPrice = None,
+    results: opt.Results = Path("results"),
+    calibration: opt.UseCalibration = True,
+    twin_world: opt.LearntWorld = 0,
     output: opt.Output = opt.OutputFormat.text,
     top_n: opt.TopN = 10,
 ) -> None:
@@ -60,7 +65,7 @@ def plan(
         search_space=search_space,
         vary=vary,
     )
-    documents = plan_question(asked, top_n)
+    documents = plan_question(asked, top_n, results if calibration else None, twin_world)
     if output is opt.OutputFormat.json:
         console.show_document(plan_view.json_text(documents))
     else:

@@ -94,7 +94,7 @@ def run(session: Session, output: OutputFormat) -> int:
     """
     from advisor.report import bundle, console, plan_view
     from advisor.report.progress import reporter_for
-    from advisor.report.study_notes import taught_text, unmodelled_text
+    from advisor.report.study_notes import calibrated_text, taught_text, unmodelled_text
     from advisor.report.summary import study_view
 
     cancel = Cancel()
@@ -108,6 +108,8 @@ def run(session: Session, output: OutputFormat) -> int:
         screen.print(said, markup=False)
     if session.context.unmodelled is not None:
         screen.print(f"advisor: {unmodelled_text(session.context.unmodelled)}.", markup=False)
+    if session.earlier.calibration is not None:
+        screen.print(calibrated_text(session.twin_calibration), markup=False)
     for text in (*session.earlier.notes, *([taught_text(session.taught_by)] if session.taught_by else [])):
         screen.print(text, markup=False)
     with session.open_ledger() as ledger:

@@ -99,6 +99,7 @@ def tune(
             rich_help_panel=opt.STUDY,
         ),
     ] = True,
+    calibration: opt.UseCalibration = True,
     early_stop: Annotated[
         bool,
         typer.Option(
@@ -173,6 +174,7 @@ def tune(
         storage=storage,
         resume=resume,
         transfer=transfer,
+        calibration=calibration,
         max_probes=max_probes,
         top_n=top_n,
         early_stop=early_stop,

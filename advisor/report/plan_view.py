@@ -19,7 +19,7 @@ from advisor.domain.outcome import summary
 from advisor.domain.strict import StrictModel
 from advisor.report.console import banner, short_name, table, value_text
 from advisor.report.price_view import PRICES_NOTE, price_table
-from advisor.report.study_notes import taught_text, unmodelled_text
+from advisor.report.study_notes import calibrated_text, taught_text, unmodelled_text
 from advisor.report.summary import LIMITS
 from advisor.search.stopping import confirmation_launches
 
@@ -47,6 +47,7 @@ class DryRun(StrictModel):
         description="Best over baseline as the twin expects it, 1.0 = equal; null where the baseline would not do"
     )
     taught_by: tuple[str, ...] = Field(description="Earlier runs that the search learns from, in words")
+    twin_calibration: str = Field(description="Launches that the twin's constants were fitted to")
     unmodelled: str | None = Field(
         description="What the twin does not know of the deployment, so that nothing is predicted"
     )
@@ -73,6 +74,8 @@ def estimate_view(estimate: Estimate) -> RenderableType:
     settings = table("setting", "value")
     for name, value in estimate.serving_config.flat().items():
         settings.add_row(name, value_text(value))
+    if estimate.twin_calibration != NO_CALIBRATION:
+        parts.append(Text(calibrated_text(estimate.twin_calibration)))
     if estimate.calibration != NO_CALIBRATION:
         parts.append(Text(f"The memory law is calibrated by {estimate.calibration}."))
     parts += [settings, Text(), memory_table(estimate.memory_gib), Text()]
@@ -119,6 +122,8 @@ def plan_ranking(plan: Plan) -> RenderableType:
     searched = ", ".join(f"{name} ({n})" for name, n in plan.searched.items())
     where = f", where {'; '.join(plan.conditions)}" if plan.conditions else ""
     fits = f"{plan.n_fit:,} of {plan.n_configs:,} configurations fit and can serve {plan.workload_name}."
+    if plan.twin_calibration != NO_CALIBRATION:
+        fits += f" {calibrated_text(plan.twin_calibration)}"
     return Group(
         banner("predicted", "predicted by the twin"),
         Text(),
@@ -168,6 +173,7 @@ def plan_document(session: Session) -> DryRun:
         expected_gpu_hours=None if hours is None else hours * context.deployment.gpus,
         predicted_gain=session.predicted_gain(),
         taught_by=session.taught_by,
+        twin_calibration=session.twin_calibration,
         unmodelled=context.unmodelled,
     )
 
@@ -201,6 +207,8 @@ def plan_text(session: Session) -> RenderableType:
     facts.add_row("expected", expected_text(document, context.baseline.name))
     if document.taught_by:
         facts.add_row("learns from", taught_text(document.taught_by))
+    if document.twin_calibration != NO_CALIBRATION:
+        facts.add_row("twin", calibrated_text(document.twin_calibration))
     facts.add_row("results", document.run_folder)
     return Group(banner(context.identity.source, context.identity.label, session.why_twin), Text(), facts)
 

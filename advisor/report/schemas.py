@@ -9,6 +9,7 @@ from advisor.app.estimating import Estimate, Plan
 from advisor.app.explaining import Explanation
 from advisor.app.exporting import Export
 from advisor.app.results import Result, StudySummary
+from advisor.domain.calibration import Calibration
 from advisor.domain.trial import TrialRecord
 from advisor.report.plan_view import DryRun
 from advisor.store.run_card import RunCard
@@ -22,6 +23,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "plan": Plan,
     "dry-run": DryRun,
     "explain": Explanation,
+    "calibration": Calibration,
     "export": Export,
     "check-env": EnvReport,
 }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
+from advisor.app.calibration import NO_CALIBRATION
 from advisor.app.results import Counts, StudySummary
 from advisor.app.robustness import RobustChoice
 from advisor.domain.answers import AnswerCheck
@@ -109,8 +110,14 @@ def answer_notes(check: AnswerCheck | None) -> list[str]:
 def knowledge_text(summary: StudySummary) -> str:
     """What the search knew before its first launch beside the twin, in sentences; empty where that is nothing."""
     unmodelled = f"There is {unmodelled_text(summary.unmodelled)}." if summary.unmodelled else ""
+    fitted = "" if summary.twin_calibration == NO_CALIBRATION else calibrated_text(summary.twin_calibration)
     taught = taught_text(summary.taught_by) if summary.taught_by else ""
-    return " ".join(filter(None, (unmodelled, taught)))
+    return " ".join(filter(None, (unmodelled, fitted, taught)))
+
+
+def calibrated_text(launches: str) -> str:
+    """Whose launches the twin's constants were fitted to."""
+    return f"The twin is calibrated by {launches}."
 
 
 def taught_text(taught_by: Sequence[str]) -> str:

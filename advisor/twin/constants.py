@@ -7,7 +7,10 @@ and absolute for tilts. `worlds.py` draws within it; nothing that proposes, admi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from advisor.domain.outcome import Phase
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
@@ -68,6 +71,19 @@ KNOWN_ERROR: dict[str, float] = {
 
 ABSOLUTE_ERROR = frozenset({"decode_tilt"})
 """Fields of `KNOWN_ERROR` whose spread is absolute (drawn normally around the nominal value)."""
+
+TIME_ERROR = {name: sigma for name, sigma in KNOWN_ERROR.items() if name not in MEMORY_ERROR}
+
+
+def off_by(constants: TwinConstants, deviates: Mapping[str, float]) -> TwinConstants:
+    """Constants with some of them off by so many standard deviations of `KNOWN_ERROR`."""
+
+    def moved(name: str, deviate: float) -> float:
+        at, shift = getattr(constants, name), deviate * KNOWN_ERROR[name]
+        return float(at + shift if name in ABSOLUTE_ERROR else at * np.exp(shift))
+
+    return replace(constants, **{name: moved(name, deviate) for name, deviate in deviates.items()})
+
 
 MEASUREMENT_NOISE = 0.01
 """Relative standard deviation between repeats of one benchmark; repeated published cells agree within 1 %."""

@@ -5,12 +5,10 @@ Only the simulated engine may import this module: what proposes, admits and esti
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.twin.constants import ABSOLUTE_ERROR, KNOWN_ERROR, MEASUREMENT_NOISE, NOMINAL, TwinConstants
+from advisor.twin.constants import KNOWN_ERROR, MEASUREMENT_NOISE, NOMINAL, TwinConstants, off_by
 
 _WORLD_STREAM, _NOISE_STREAM = 0x776F726C, 0x6E6F6973
 
@@ -23,11 +21,7 @@ def draw_world(world: int | None) -> TwinConstants:
     if not world:
         return NOMINAL
     rng = np.random.default_rng([_WORLD_STREAM, world])
-    drawn = {}
-    for name, sigma in KNOWN_ERROR.items():
-        nominal, deviate = getattr(NOMINAL, name), float(rng.standard_normal()) * sigma
-        drawn[name] = nominal + deviate if name in ABSOLUTE_ERROR else nominal * float(np.exp(deviate))
-    return replace(NOMINAL, **drawn)
+    return off_by(NOMINAL, {name: float(rng.standard_normal()) for name in KNOWN_ERROR})
 
 
 def measurement_noise(seed: int, n: int, sigma: float = MEASUREMENT_NOISE) -> NDArray[np.float64]:
