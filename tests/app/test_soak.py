@@ -15,7 +15,7 @@ from tests.app.studies import play, session
 from tests.app.test_tuner import faster_away_from_the_default, only
 
 RANGED = "512to1024-1024_c8"
-LONGEST = "1k1k_c8"
+LONGEST = soak_workload([parse_workload(RANGED)]).name
 DEAD = OutOfMemory(phase="serve", component="activations", short_gib=1.0)
 
 

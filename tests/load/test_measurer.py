@@ -99,7 +99,7 @@ def test_warming_up_goes_on_until_two_rounds_agree() -> None:
 def test_a_measurement_in_which_the_server_got_faster_was_a_round_of_warming_up() -> None:
     # Slow through all rounds there may be, which agree with each other, and two waves more.
     slow = MAX_ROUNDS * LANES + 2 * LANES
-    with completion_server(lambda place: Dials(ttft_s=0.1 if place < slow else 0.01, itl_s=0.0005)) as server:
+    with completion_server(lambda place: Dials(ttft_s=0.25 if place < slow else 0.01, itl_s=0.0005)) as server:
         outcome = measure(server, workload=changed(WORKLOAD, n_requests=56))
     assert outcome.warm_up is not None and outcome.metrics is not None
     discarded = outcome.warm_up.discarded_tok_per_s
