@@ -28,21 +28,22 @@ class LearntFrontier:
     def __init__(self, forecaster: Forecaster, earlier: Taught = UNTAUGHT) -> None:
         self.forecaster, self.earlier = forecaster, earlier
         self.prior = PRIOR if forecaster.stand_in is None else MEMORY_PRIOR
-        began = fit(earlier.said, self.prior, n_launches=earlier.n_launches)
-        self._fitted: tuple[int, Frontier] = (0, began)
         self._said: dict[int, list[Observation]] = {}
+        self._fitted: tuple[int, Frontier] = (0, self._fit([]))
 
     def __call__(self, records: Sequence[TrialRecord]) -> Frontier:
         """After some records; as many as last time are the same."""
         launched = [record for record in records if record.launched]
         if self._fitted[0] != len(launched):
-            for record in launched:
-                if record.number not in self._said:
-                    self._said[record.number] = said_of(record, self.forecaster)
-            said = [each for record in launched for each in self._said[record.number]]
-            n_launches = self.earlier.n_launches + len(launched)
-            self._fitted = len(launched), fit([*self.earlier.said, *said], self.prior, n_launches=n_launches)
+            self._fitted = len(launched), self._fit(launched)
         return self._fitted[1]
+
+    def _fit(self, launched: Sequence[TrialRecord]) -> Frontier:
+        for record in launched:
+            if record.number not in self._said:
+                self._said[record.number] = said_of(record, self.forecaster)
+        said = [each for record in launched for each in self._said[record.number]]
+        return fit([*self.earlier.said, *said], self.prior, n_launches=self.earlier.n_launches + len(launched))
 
 
 class MemoryGate:

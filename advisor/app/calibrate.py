@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.app.calibration import NO_CALIBRATION, said_of
+from advisor.app.calibration import NO_CALIBRATION, said_in
 from advisor.app.forecast import Forecaster
 from advisor.domain.calibration import Calibration, FitError, FittedConstant, MedianError
 from advisor.domain.deployment import Deployment
@@ -28,7 +28,6 @@ from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.memory.constants import MEMORY_ERROR
 from advisor.memory.frontier import Frontier
-from advisor.memory.frontier import fit as fit_memory
 from advisor.search.expectation import log_measured
 from advisor.search.kinship import distance
 from advisor.search.loads import at_load
@@ -91,7 +90,7 @@ def calibrate(folders: Sequence[Path]) -> Calibration:
         raise BadInput(
             f"Nothing to fit in {', '.join(map(str, folders))}: no finished trial served a workload to its end."
         )
-    frontier = _memory(runs)
+    frontier = said_in(runs).frontier
     remembering = frontier.constants(NOMINAL)
 
     def logs(constants: TwinConstants) -> Array:
@@ -162,16 +161,6 @@ def _benchmarks(run: StudiedRun) -> list[Benchmark]:
             if outcome is not None and outcome.metrics is not None:
                 found.append(Benchmark(run, record, at_load(workload, outcome.concurrency), outcome))
     return found
-
-
-def _memory(runs: Sequence[StudiedRun]) -> Frontier:
-    said, n_launches = [], 0
-    for run in runs:
-        forecaster = Forecaster(run.card.deployment, run.card.workloads, run.card.slo)
-        each = [said_of(record, forecaster) for record in run.records]
-        said += [observation for one in each for observation in one]
-        n_launches += sum(map(bool, each))
-    return fit_memory(said, n_launches=n_launches)
 
 
 def _readings(benchmarks: Sequence[Benchmark]) -> Readings:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from advisor.app.earlier import Asking, EarlierRun, find_earlier
 from advisor.app.engines import load_engine
@@ -29,6 +30,17 @@ from advisor.twin.constants import NOMINAL, TwinConstants
 
 NO_CALIBRATION = "none"
 ANY = (parse_workload("1k1k"),)
+
+
+class Run(Protocol):
+    """A run as one learns from it: where it lies, what it was about, its finished trials."""
+
+    @property
+    def folder(self) -> str | Path: ...
+    @property
+    def card(self) -> RunCard: ...
+    @property
+    def records(self) -> Sequence[TrialRecord]: ...
 
 
 @dataclass(frozen=True)
@@ -68,15 +80,19 @@ def taught(
     """
     if stand_in is None and (deployment.pp > 1 or catalog.described(deployment.model) is None):
         return UNTAUGHT
-    alike = [run for run in runs if distance(run.card.deployment, deployment) == 0]
+    return said_in([run for run in runs if distance(run.card.deployment, deployment) == 0], stand_in, constants)
+
+
+def said_in(runs: Sequence[Run], stand_in: StandIn | None = None, constants: TwinConstants = NOMINAL) -> Taught:
+    """What all trials of some runs say of the law with these constants, each under the workloads of its run."""
     said: list[Observation] = []
     n_launches, folders = 0, []
-    for run in alike:
+    for run in runs:
         forecaster = Forecaster(run.card.deployment, run.card.workloads, run.card.slo, stand_in, constants)
         found = [said_of(record, forecaster) for record in run.records]
         said += [each for one in found for each in one]
         n_launches += sum(map(bool, found))
-        folders += [run.folder] if any(found) else []
+        folders += [str(run.folder)] if any(found) else []
     return Taught(tuple(said), n_launches, tuple(folders))
 
 

@@ -298,11 +298,12 @@ def open_session(question: Question, how: How) -> Session:
     )
     asking = Asking(_run_folder(how, context), _card(context))
     earlier = earlier_runs(how.out, asking) if how.transfer else EarlierRuns()
-    if forecaster.stand_in is None:
-        earlier = changed(earlier, calibration=calibration_of(how.out, asking, wanted=how.calibration))
-        constants = calibrated(earlier.calibration, context.deployment)
+    calibration = calibration_of(how.out, asking, wanted=how.calibration) if forecaster.stand_in is None else None
+    if calibration is not None:
+        earlier = changed(earlier, calibration=calibration)
+        constants = calibrated(calibration, context.deployment)
         forecaster = Forecaster(resolved.deployment, resolved.workloads, resolved.slo, constants=constants)
-    context, prior = _foreseen_by(forecaster, context)
+        context, prior = _foreseen_by(forecaster, context)
     known = taught(earlier.runs, context.deployment, forecaster.stand_in, forecaster.twin.constants)
     gate = MemoryGate(context, forecaster, known)
     return Session(

@@ -7,21 +7,18 @@ and `_torch/pyexecutor/py_executor.py` (`_update_iter_stats`).
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from advisor.domain.measurement import LimitedBy
-from advisor.engines.asking import TROUBLE, get
+from advisor.engines.polling import PollingThread
 
 QUEUED_SHARE = 0.5  # of the iterations, as the twin judges it
 NEARLY_FULL = 0.95
 POLL_S = 0.25
 PATIENCE_S = 0.5
-TIMEOUT_S = 3.0  # without any iteration the answer takes two seconds
 
 
 class Blocks(NamedTuple):
@@ -116,38 +113,21 @@ def _count(entry: Mapping[str, Any], key: str) -> int:
     return int(value) if isinstance(value, (int, float)) else 0
 
 
-class StatsPoller:
-    """Polls `/metrics` in a thread; nothing is lost and nothing grows on the server."""
+class StatsPoller(PollingThread):
+    """Reads every iteration; nothing is lost and nothing grows on the server."""
 
     def __init__(self, base_url: str) -> None:
-        self._url = f"{base_url}/metrics"
         self._stats = IterationStats()
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._polled = threading.Condition(self._lock)
-        self._thread = threading.Thread(target=self._run, name="advisor-metrics", daemon=True)
-        self._thread.start()
+        super().__init__(base_url, POLL_S)
 
     def since_last(self) -> dict[str, Any]:
         """What the server counted since the last call. An idle server answers late, and is not waited for."""
-        with self._polled:
-            self._polled.wait(PATIENCE_S)
+        with self.polled:
+            self.polled.wait(PATIENCE_S)
             stats, self._stats = self._stats, IterationStats(before=self._stats.last, last=self._stats.last)
         return stats.summary()
 
-    def stop(self) -> None:
-        """Begin no further poll; one under way ends with its answer, or with the server."""
-        self._stop.set()
-
-    def join(self) -> None:
-        """Wait for the last poll."""
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(POLL_S):
-            # A server that does not answer tells nothing; why is found elsewhere.
-            with contextlib.suppress(*TROUBLE):
-                entries = json.loads(get(self._url, timeout_s=TIMEOUT_S))
-                with self._polled:
-                    self._stats.take(entries if isinstance(entries, list) else [])
-                    self._polled.notify_all()
+    def take(self, page: bytes) -> None:
+        """Count the iterations of a page in."""
+        entries = json.loads(page)
+        self._stats.take(entries if isinstance(entries, list) else [])

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from advisor.domain.measurement import LimitedBy
-from advisor.engines.asking import TROUBLE, get
+from advisor.engines.polling import PollingThread
 
 POLL_S = 0.5
-TIMEOUT_S = 3.0
 QUEUED_SHARE = 0.5  # of the samples, as the twin judges it
 FULL_BATCH = 0.98
 FULL_KV = 0.95
@@ -105,41 +103,23 @@ class Samples:
         return sum(self.last[name].values()) - sum(self.before[name].values())
 
 
-class MetricsPoller:
-    """Polls `/metrics` in a thread."""
+class MetricsPoller(PollingThread):
+    """Samples gauges, and reads the counters once more when asked."""
 
     def __init__(self, base_url: str, max_num_seqs: int) -> None:
-        self._url, self._max_num_seqs = f"{base_url}/metrics", max_num_seqs
+        self._max_num_seqs = max_num_seqs
         self._samples = Samples(max_num_seqs)
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._ask()
-        self._thread = threading.Thread(target=self._run, name="advisor-metrics", daemon=True)
-        self._thread.start()
+        super().__init__(base_url, POLL_S)
+        self.ask()
 
     def since_last(self) -> dict[str, Any]:
         """What the server counted since the last call, counters as they stand now."""
-        self._ask()
-        with self._lock:
+        self.ask()
+        with self.polled:
             samples = self._samples
             self._samples = Samples(self._max_num_seqs, before=samples.last, last=samples.last)
         return samples.summary()
 
-    def stop(self) -> None:
-        """Begin no further poll; one under way ends with its answer, or with the server."""
-        self._stop.set()
-
-    def join(self) -> None:
-        """Wait for the last poll."""
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(POLL_S):
-            self._ask()
-
-    def _ask(self) -> None:
-        # A server that does not answer tells nothing; why is found elsewhere.
-        with contextlib.suppress(*TROUBLE):
-            reading = read_metrics(get(self._url, timeout_s=TIMEOUT_S).decode("utf-8", "replace"))
-            with self._lock:
-                self._samples.take(reading)
+    def take(self, page: bytes) -> None:
+        """Count a page in."""
+        self._samples.take(read_metrics(page.decode("utf-8", "replace")))
