@@ -1,7 +1,7 @@
 """Resolve ``constraints/pyXYZ.txt`` anew, one file per interpreter named on the command line.
 
 Usage: ``python tools/lock_constraints.py python3.10 python3.11 python3.12 python3.13``. Each interpreter resolves
-the project with its development, report and export extras in a clean environment; nothing of them is installed.
+the project with its development and export extras in a clean environment; nothing of them is installed.
 Only the standard library is used, so that it runs before there is an environment.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = "dev,report,aic"
+EXTRAS = "dev,aic"
 HEADER = """\
 # Written by `make lock`. Versions that `make setup` and CI install on {python}; the project itself asks for
 # less (pyproject.toml). Names only: where they come from is the reader's own pip configuration.
