@@ -27,7 +27,9 @@ def constraints(python: str) -> dict[str, str]:
 def test_every_direct_requirement_is_pinned_within_its_bounds(python: str) -> None:
     pinned = constraints(python)
     for requirement in map(Requirement, requires("trtllm-advisor") or []):
-        environments = [{"python_version": python, "extra": extra} for extra in ("", "dev", "images", "dashboard", "aic")]
+        environments = [
+            {"python_version": python, "extra": extra} for extra in ("", "dev", "images", "dashboard", "aic")
+        ]
         if requirement.marker is None or any(requirement.marker.evaluate(each) for each in environments):
             version = pinned[canonicalize_name(requirement.name)]
             assert requirement.specifier.contains(Version(version)), (requirement.name, version)
