@@ -31,7 +31,7 @@ from advisor.domain.units import gib
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
 from advisor.memory.law import STAGES, MemoryBudget
 from advisor.memory.profiled import beside_torch
-from advisor.memory.stages import FINAL_EXTRA, UNDER_LOAD
+from advisor.memory.stages import FINAL_EXTRA, POOL, UNDER_LOAD
 
 Array = NDArray[np.float64]
 Law = Callable[[MemoryConstants], MemoryBudget]
@@ -238,7 +238,7 @@ def observations(record: TrialRecord, law: Law, constants: MemoryConstants) -> l
     for quantity, seen_gib in _profiled(record):
         predicted, J = around.slopes(quantity)
         found.append(Observation(J, float(predicted), seen_gib, "exact", LOGGED_GIB))
-    for margin, seen_gib, kind in _margins(record):
+    for margin, seen_gib, kind in _margins(record, around.nominal.pool_is_given):
         predicted, J = around.margin(margin)
         found.append(Observation(J, float(predicted), seen_gib, kind))
     return found
@@ -266,19 +266,22 @@ def _profiled(record: TrialRecord) -> list[tuple[Quantity, float]]:
     return [(quantity, size) for quantity, size in parts if size is not None]
 
 
-def _margins(record: TrialRecord) -> list[tuple[Quantity, float, Kind]]:
+def _margins(record: TrialRecord, pool_is_given: bool) -> list[tuple[Quantity, float, Kind]]:
     """What one launch says about margins, nothing when it died of something else.
 
     Out of memory in a stage of the law: its shortfall there, which a real log states only of the allocation that failed
     first; the stage lacked at least that. Elsewhere: at most that margin. What came up lacked nothing before; what
     served lacked nothing under load either. Memory simulated under load: the headroom it left; measured: at least that,
-    since a driver counts as used what PyTorch keeps in its cache and would give back.
+    since a driver counts as used what PyTorch keeps in its cache and would give back. A KV pool of a given size that
+    the engine refuses without allocating it holds too few tokens, whatever is free: that says nothing of a margin.
     """
     outcome, report = record.outcome, record.memory_measured_gib
     if isinstance(outcome, OutOfMemory):
         stage = next((i for i, s in enumerate(STAGES) if s == (outcome.phase, outcome.component)), None)
         if stage is None:
             return [(margin_at(*range(len(STAGES))), -outcome.short_gib, "at_most")]
+        if stage == POOL and pool_is_given and outcome.tried_gib is None:
+            return []
         whole: Kind = "exact" if record.source == "simulated" else "at_most"
         return [(margin_at(stage), -outcome.short_gib, whole)]
     if not isinstance(outcome, (Measured, Hopeless, Started, Unhealthy)):

@@ -131,6 +131,8 @@ class MemoryBudget:
     kv_tokens: NDArray[np.int64]
     tried_gib: Array
     free_gib: Array
+    pool_is_given: bool = False
+    """Whether the KV pool's size was a setting, which no memory that is free or missing moves."""
 
     @property
     def margin_gib(self) -> Array:
@@ -228,6 +230,7 @@ def memory_budget(
         kv_tokens=kv_tokens,
         tried_gib=np.stack(tried),
         free_gib=np.stack(free_at),
+        pool_is_given=settings.kv_pool_gib is not None,
     )
 
 

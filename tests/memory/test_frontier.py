@@ -266,6 +266,17 @@ def test_what_a_trial_says() -> None:
         assert said(record(silent)) is None
 
 
+def test_a_given_kv_pool_that_holds_too_little_says_nothing_of_memory() -> None:
+    def given(constants: MemoryConstants) -> MemoryBudget:
+        return memory_budget(TERMS, replace(settings(133), kv_pool_gib=0.001), constants)
+
+    refused = OutOfMemory(phase="kv_allocate", component="KV cache", short_gib=0.002)
+    assert observations(record(refused), given, NOMINAL) == []
+    assert len(observations(record(refused), one, NOMINAL)) == 1, "what is free made too small a pool"
+    full = changed(refused, tried_gib=2.0, free_gib=1.0, short_gib=1.0)
+    assert len(observations(record(full), given, NOMINAL)) == 1, "an allocation that fails is memory that is missing"
+
+
 def test_one_oom_closes_the_door_behind_it() -> None:
     """After an OOM no configuration that needs more of everything is thought to fit."""
     row = int(np.argmax((MARGINS.min(axis=1) > 0) & (BATCH == 256) & (FRACTION == 0.9) & (GRAPHS == 64)))
