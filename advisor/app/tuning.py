@@ -19,6 +19,7 @@ from advisor.app.calibration import taught
 from advisor.app.choosing import choose
 from advisor.app.context import StudyContext
 from advisor.app.distance import with_expected_distances
+from advisor.app.drawn_twins import DrawnTwins
 from advisor.app.earlier import Asking, EarlierRuns, calibration_of, earlier_runs, note_earlier
 from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster, forecaster_of
@@ -355,7 +356,8 @@ def _proposer(name: str, context: StudyContext, prior: TwinPrior, gate: MemoryGa
         return make_proposer(name, context.space, context.slo, context.value_of)
     taught_before = functools.cache(lambda: lessons(earlier.runs, prior, context.deployment))
     sought = dataclasses.replace(context.sought, lessons=taught_before)
-    return OwnProposer(sought, frontier=gate.frontier, admissible=gate.is_legal)
+    drawing = DrawnTwins(prior) if context.unmodelled is None else None
+    return OwnProposer(sought, frontier=gate.frontier, admissible=gate.is_legal, drawing=drawing)
 
 
 def _check_room(resolved: Resolved, launched: Sequence[str]) -> None:

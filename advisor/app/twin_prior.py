@@ -68,7 +68,7 @@ class TwinPrior:
 
     def elsewhere(self, forecaster: Forecaster) -> TwinPrior:
         """The beliefs about another deployment or other workloads, with slopes along the same constants."""
-        return TwinPrior(forecaster, self.space, self.objective, self.slo, self._that_matter)
+        return TwinPrior(forecaster, self.space, self.objective, self.slo, self.that_matter)
 
     def at(self, configs: Sequence[ServingConfig]) -> Prior:
         """Of some configurations, on the grid or not."""
@@ -87,7 +87,7 @@ class TwinPrior:
         constants = self.forecaster.twin.constants
         rankings = self._rankings(groups, constants)
         at = self._logs(rankings)
-        moved = slopes(lambda other: self._logs(self._rankings(groups, other)), constants, self._that_matter, at)
+        moved = slopes(lambda other: self._logs(self._rankings(groups, other)), constants, self.that_matter, at)
         strains = {
             each.name: _strain(groups, each, rankings[each.name].kv_tokens) for each in self.forecaster.workloads
         }
@@ -100,7 +100,7 @@ class TwinPrior:
         return Prior(log_values=log_values, slopes=by_key, margin_gib=margin_gib, margin_slopes=margin_slopes)
 
     @cached_property
-    def _that_matter(self) -> tuple[str, ...]:
+    def that_matter(self) -> tuple[str, ...]:
         """The constants that move anything here."""
         if self._constants is not None:
             return self._constants

@@ -21,7 +21,8 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.memory.frontier import Frontier
 from advisor.search.admission import LEAST_P_FITS
-from advisor.search.expectation import Sought, expectations
+from advisor.search.expectation import Expectation, Rows, Sought, expectations
+from advisor.search.opening import N_ASKED, Drawing, is_opening, p_near_best, plausible
 from advisor.search.prior import OBJECTIVE, places_of, steps_along
 from advisor.search.space import all_configs, rows_by_config
 
@@ -41,11 +42,13 @@ class OwnProposer:
         sought: Space, workloads, objective, limits and prior.
         frontier: What records taught about memory.
         admissible: False for what a static rule refuses.
+        drawing: Servers that agree with the first launches, for the first proposal; None does without.
     """
 
     sought: Sought
     frontier: Callable[[Sequence[TrialRecord]], Frontier]
     admissible: Callable[[ServingConfig], bool] = lambda config: True
+    drawing: Drawing | None = None
     name: str = "advisor"
 
     def propose(self, history: Sequence[TrialRecord], seed: int = 0, running: Sequence[ServingConfig] = ()) -> Proposal:
@@ -61,19 +64,39 @@ class OwnProposer:
         """
         records = [record for record in history if not record.infrastructure]
         chance, views = self._chance(records, running), expectations(self.sought, records, running)
-        hoped = chance * sum(view.hoped_gain() for view in views)
-        rows = np.sort(np.argpartition(-hoped, min(LOOKED_AT, len(hoped) - 1))[:LOOKED_AT])
+        opening = None if running else self._opening(records, chance)
+        rows = self._most_hoped(chance, views) if opening is None else opening[0]
         gains = chance[rows] * sum(view.expected_gain(rows) for view in views) / len(views)
+        worth = gains if opening is None else opening[1]
         configs = all_configs(self.sought.space)
-        for place in np.argsort(LOG_GAIN_PER_STEP * self._steps_from_home[rows] - gains, kind="stable"):
+        for place in np.argsort(LOG_GAIN_PER_STEP * self._steps_from_home[rows] - worth, kind="stable"):
             config = configs[rows[place]]
             if chance[rows[place]] > 0 and self.admissible(config):
-                gain = math.expm1(gains[place])
-                return Proposal(config=config, origin=self.name, expected_gain=gain)
+                return Proposal(config=config, origin=self.name, expected_gain=math.expm1(gains[place]))
         raise BadInput(
             f"Nothing is left to try among the {len(configs):,} configurations of search space "
             f"{self.sought.space.name!r}: widen a ladder or vary a further dimension to search on."
         )
+
+    def _most_hoped(self, chance: Array, views: Sequence[Expectation]) -> Rows:
+        """The rows with the highest optimistic bound."""
+        hoped = chance * sum(view.hoped_gain() for view in views)
+        return np.sort(np.argpartition(-hoped, min(LOOKED_AT, len(hoped) - 1))[:LOOKED_AT])
+
+    def _opening(self, records: Sequence[TrialRecord], chance: Array) -> tuple[Rows, Array] | None:
+        """Some rows, and how likely each is near the best, of servers that agree with the first launches.
+
+        None after the first proposal, and where earlier studies know more.
+        """
+        sought = self.sought
+        if self.drawing is None or not is_opening(records) or sought.lessons():
+            return None
+        log_limits = {limit.name: math.log(limit.limit_ms) for limit in sought.slo.limits}
+        may = plausible(sought.prior.over_grid().log_values, sought.workloads, log_limits) & (chance > 0)
+        rows = np.random.default_rng(0).permutation(np.flatnonzero(may))[:N_ASKED]
+        configs = all_configs(sought.space)
+        drawn = self.drawing(records, [configs[row] for row in rows]) if len(rows) else None
+        return None if drawn is None else (rows, chance[rows] * p_near_best(drawn, sought.workloads, log_limits))
 
     def _chance(self, records: Sequence[TrialRecord], running: Sequence[ServingConfig]) -> Array:
         """Probability that a launch is measured at all, shape (N,); 0 where one was tried or nothing can be served."""

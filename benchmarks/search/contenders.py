@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from advisor.app.admission import LearntFrontier
+from advisor.app.drawn_twins import DrawnTwins
 from advisor.app.forecast import Forecaster
 from advisor.app.stand_in import stand_in
 from advisor.app.twin_prior import TwinPrior, belief_of
@@ -200,7 +201,8 @@ def own_proposer(problem: Problem) -> OwnProposer:
     sought = Sought(
         problem.space, problem.workloads, problem.objective, problem.slo, prior, problem.baseline, belief_of(forecaster)
     )
-    return OwnProposer(sought, LearntFrontier(forecaster))
+    drawing = None if problem.forecaster is None else DrawnTwins(prior)
+    return OwnProposer(sought, LearntFrontier(forecaster), drawing=drawing)
 
 
 def _own(problem: Problem, seed: int) -> Contender:
