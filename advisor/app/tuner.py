@@ -175,13 +175,14 @@ class Tuner:
     def _confirm(self) -> None:
         """Launch again what the race asks for, each on a fresh start; each meets the engine's own benchmark once.
 
-        Who would win is soaked at its first such launch: the earlier it falls, the more is left for the next one.
+        What a search that ended early left of the budget is the race's too. Who would win is soaked at its first such
+        launch: the earlier it falls, the more is left for the next one.
         """
-        reserved = confirmation_launches(self.context.budget, len(self.context.workloads))
+        if not confirmation_launches(self.context.budget, len(self.context.workloads)):
+            return
         while not (self.cancel.cancelled or self.trials.infrastructure_down()):
             records = self.ledger.records()
-            spent = launches([record for record in records if record.role == "confirmation"])
-            room = min(reserved - spent, self.trials.starts_left(), self._launches_in_time())
+            room = min(self.trials.starts_left(), self._launches_in_time())
             repeat = self.context.race.next(records, room)
             if repeat is None:
                 return

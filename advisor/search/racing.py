@@ -34,6 +34,7 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 LEVEL = 0.95
+GOAL = 0.98  # of the race while launches are left: who is at the level for one moment is there by luck more often
 MARGIN = 0.01  # a lead that nobody would change a configuration for
 LEAST_P_KEEPS = 0.5  # of a winner: rather within its limits than not
 DOUBTFUL = (0.05, 0.95)  # P(limits) between which a launch of a rival is worth most as a test of its limits
@@ -81,6 +82,24 @@ class Contest:
         tied = order[self.means[order] >= self.means[order[0]] - math.log1p(TIE_FRACTION)]
         return self.place_of(preferred([self.table[place] for place in tied], default).config)
 
+    def winner(self, among: Flags, default: ServingConfig | None = None) -> int | None:
+        """Of some near the leader, who is the best for sure: the leader of those that are so with `LEVEL`.
+
+        Where nobody is, it is the most probable. A leader by a hair that half of the others may beat is none.
+
+        Args:
+            among: Only these, shape (n,).
+            default: The engine's own configuration.
+        """
+        leader = self.leader(default=default)
+        if leader is None:
+            return None
+        may = self.eligible & among & (self.means >= self.means[leader] - math.log1p(MARGIN))
+        sure = self.leader(may & (self.p_bests >= LEVEL), default)
+        if sure is None and may.any():
+            return int(np.where(may, self.p_bests, -1.0).argmax())
+        return sure
+
     def place_of(self, config: ServingConfig) -> int | None:
         """Where a configuration stands in the table."""
         return next((place for place, standing in enumerate(self.table) if standing.config == config), None)
@@ -91,7 +110,12 @@ class Contest:
 
     def p_best(self, place: int) -> float:
         """Probability that nobody is truly more than `MARGIN` better."""
-        return 1.0 - float(self.beaten(place).any(axis=1).mean())
+        return float(self.p_bests[place])
+
+    @functools.cached_property
+    def p_bests(self) -> Array:
+        """Of each the probability that nobody is truly more than `MARGIN` better, shape (n,)."""
+        return np.array([1.0 - self.beaten(place).any(axis=1).mean() for place in range(len(self.table))])
 
     def rivals(self, place: int) -> list[int]:
         """The fewest, likeliest first, that must be named so that the best is named with `LEVEL`; none when it is."""
@@ -168,13 +192,13 @@ class Race:
         One that was launched again is preferred to one that was not and is not expected to be `MARGIN` better.
         """
         contest = self.contest(records, workload)
-        leader = None if contest is None else contest.leader(default=self.default)
-        if contest is None or leader is None:
-            return Decision(contest)
+        if contest is None:
+            return Decision()
         again = {record.config for record in records if record.role == "confirmation" and record.measured}
-        sure = contest.leader(np.array([each.config in again for each in contest.table]), self.default)
-        near = sure is not None and contest.means[sure] >= contest.means[leader] - math.log1p(MARGIN)
-        return Decision(contest, sure if near else leader)
+        sure = contest.winner(np.array([each.config in again for each in contest.table]), self.default)
+        return Decision(
+            contest, contest.winner(np.ones(len(contest.table), bool), self.default) if sure is None else sure
+        )
 
     def next(self, records: Sequence[TrialRecord], room: int) -> Repeat | None:
         """The next launch of the confirmation; None when everything is decided or nothing is left.
@@ -338,7 +362,7 @@ def _ages(records: Sequence[TrialRecord]) -> dict[int, int]:
 
 def _most_telling(decisions: Iterable[Decision]) -> ServingConfig | None:
     """Whom to launch for the least decided workload; None where all are decided or nobody would tell more."""
-    undecided = [each for each in decisions if each.p_best is not None and each.p_best < LEVEL]
+    undecided = [each for each in decisions if each.p_best is not None and each.p_best < GOAL]
     for decision in sorted(undecided, key=lambda each: each.p_best or 0.0):
         assert decision.contest is not None and decision.winner is not None
         place = decision.contest.most_telling(decision.winner)

@@ -141,7 +141,7 @@ def play_study(truth: Truth, seed: int, budget: Budget) -> tuple[Verdict, ...]:
             break
         launch(proposal.config, "search", proposal.expected_gain)
     race = Race(proposer.sought, default_config(dialect(problem.deployment.engine_version)))
-    end = min(budget.max_launches, len(records) + confirmation_launches(budget, n_workloads))
+    end = budget.max_launches if confirmation_launches(budget, n_workloads) else len(records)
     while (repeat := race.next(records, end - len(records))) is not None:
         launch(repeat.config, "confirmation")
     prior = proposer.sought.prior.over_grid()
