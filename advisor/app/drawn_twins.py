@@ -1,4 +1,4 @@
-"""Twins that agree with the first launches: their constants drawn from what it left possible.
+"""Twins that agree with the first launches: their constants drawn from what those left possible.
 
     y = f(d) + e        d ~ N(0, S^2 I)        e ~ N(0, R^2 I)
 
@@ -51,42 +51,38 @@ class DrawnTwins:
         Returns:
             None where the records hold nothing to agree with, or the twin does not expect what they measured.
         """
+        twin, deployment, names = self.prior.forecaster.twin, self.prior.forecaster.deployment, self.prior.that_matter
         measured = [record for record in records if record.measured]
-        everything = [*configs, *(record.config for record in measured)]
-        twin, names = self.prior.forecaster.twin, self.prior.that_matter
-        y = np.concatenate([self._measured(record) for record in measured])
-        own, groups = (
-            grouped(twin, self.prior.forecaster.deployment, some) for some in (everything[-len(measured) :], everything)
-        )
+        launched = [record.config for record in measured]
+        own, groups = grouped(twin, deployment, launched), grouped(twin, deployment, [*configs, *launched])
 
         def f(constants: TwinConstants) -> Array:
-            return self._said(self._rankings(own, constants), len(measured))
+            return _said(self._rankings(own, constants, as_if_it_fitted=True), len(measured))
 
-        at = f(twin.constants)
+        at, y = f(twin.constants), np.concatenate([self._measured(record) for record in measured])
         known = np.isfinite(y - at)
         if not known.any():
             return None
-        J = slopes(f, twin.constants, names, at)[known]
-        covariance = np.linalg.inv(np.eye(len(names)) / WIDTH**2 + J.T @ J / NOISE**2)
-        mean = covariance @ J.T @ (y - at)[known] / NOISE**2
-        z = np.random.default_rng(SEED).standard_normal((N_TWINS, len(names)))
-        d = mean + z @ np.linalg.cholesky(covariance).T
-        drawn = [off_by(twin.constants, dict(zip(names, each.tolist(), strict=True))) for each in d]
-        rankings = [self._rankings(groups, constants) for constants in drawn]
-        misses = np.array([self._said(each, len(measured)) for each in rankings])[:, known] - y[known]
-        log_weights = 0.5 * (z**2 - (d / WIDTH) ** 2).sum(axis=1) - 0.5 * ((misses / NOISE) ** 2).sum(axis=1)
-        log_weights = np.where(np.isfinite(log_weights), log_weights, -np.inf)
-        if not np.isfinite(log_weights).any():
+        d, log_weights = drawn_errors(slopes(f, twin.constants, names, at)[known], (y - at)[known])
+        twins = [off_by(twin.constants, dict(zip(names, each.tolist(), strict=True))) for each in d]
+        rankings = [self._rankings(groups, constants) for constants in twins]
+        misses = np.array([_said(each, len(measured)) for each in rankings])[:, known] - y[known]
+        log_weights -= 0.5 * ((misses / NOISE) ** 2).sum(axis=1)
+        agree = np.isfinite(log_weights)
+        if not agree.any():
             return None
-        weights = np.exp(log_weights - log_weights.max())
+        weights = np.where(agree, np.exp(log_weights - log_weights[agree].max()), 0.0)
         return DrawnServers(self._log_values(rankings, measured, len(configs)), weights / weights.sum())
 
-    def _rankings(self, groups: Sequence[Alike], constants: TwinConstants) -> dict[str, Ranking]:
-        """By name of the workload, NaN where memory runs out."""
-        twin = replace(self.prior.forecaster.twin, constants=constants)
-        return {
-            each.name: rank_groups(twin, groups, each, with_p_fits=False) for each in self.prior.forecaster.workloads
-        }
+    def _rankings(
+        self, groups: Sequence[Alike], constants: TwinConstants, *, as_if_it_fitted: bool = False
+    ) -> dict[str, Ranking]:
+        """By name of the workload, NaN where memory runs out unless it is taken to suffice."""
+        twin, workloads = replace(self.prior.forecaster.twin, constants=constants), self.prior.forecaster.workloads
+        ranked = [
+            rank_groups(twin, groups, each, as_if_it_fitted=as_if_it_fitted, with_p_fits=False) for each in workloads
+        ]
+        return {workload.name: ranking for workload, ranking in zip(workloads, ranked, strict=True)}
 
     def _measured(self, record: TrialRecord) -> Array:
         """y of one record, NaN where something was not measured."""
@@ -94,16 +90,6 @@ class DrawnTwins:
         effective = record.effective
         tokens = math.nan if effective is None or not effective.kv_tokens else math.log(effective.kv_tokens)
         return np.array([*(reading for outcome in outcomes for reading in _readings(outcome)), tokens])
-
-    def _said(self, rankings: Mapping[str, Ranking], n: int) -> Array:
-        """f of the last n configurations, one after the other."""
-        told = [
-            each
-            for ranking in rankings.values()
-            for each in (ranking.output_tok_per_s, ranking.ttft_ms, ranking.tpot_ms)
-        ]
-        tokens = np.maximum(1, next(iter(rankings.values())).kv_tokens)
-        return np.asarray(np.log(np.stack([*told, tokens])[:, -n:].T.reshape(-1)))
 
     def _log_values(
         self, rankings: Sequence[Mapping[str, Ranking]], measured: Sequence[TrialRecord], n: int
@@ -116,6 +102,31 @@ class DrawnTwins:
                 rows = [log_predicted(name, each[workload.name], objective, workload, gpus)[:n] for each in rankings]
                 found[workload.name, name] = np.array(rows) + _tail(measured, workload.name, name)
         return found
+
+
+def drawn_errors(J: Array, off: Array) -> tuple[Array, Array]:
+    """Errors of constants, drawn from the posterior of a straight line.
+
+    Args:
+        J: How the readings move with each constant, shape (n, K).
+        off: Readings less what the twin says, shape (n,).
+
+    Returns:
+        d, shape (N_TWINS, K), and log prior of each less log of the density that it was drawn from, up to a constant.
+    """
+    covariance = np.linalg.inv(np.eye(J.shape[1]) / WIDTH**2 + J.T @ J / NOISE**2)
+    z = np.random.default_rng(SEED).standard_normal((N_TWINS, J.shape[1]))
+    d = covariance @ J.T @ off / NOISE**2 + z @ np.linalg.cholesky(covariance).T
+    return d, 0.5 * (z**2 - (d / WIDTH) ** 2).sum(axis=1)
+
+
+def _said(rankings: Mapping[str, Ranking], n: int) -> Array:
+    """f of the last n configurations, one after the other."""
+    rows = [
+        each for ranking in rankings.values() for each in (ranking.output_tok_per_s, ranking.ttft_ms, ranking.tpot_ms)
+    ]
+    tokens = np.maximum(1, next(iter(rankings.values())).kv_tokens)
+    return np.asarray(np.log(np.stack([*rows, tokens])[:, -n:].T.reshape(-1)))
 
 
 def _readings(outcome: WorkloadOutcome | None) -> tuple[float, float, float]:

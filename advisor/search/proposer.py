@@ -7,6 +7,7 @@ workloads, times the probability that it fits into memory and that nothing else 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,10 +94,14 @@ class OwnProposer:
             return None
         log_limits = {limit.name: math.log(limit.limit_ms) for limit in sought.slo.limits}
         may = plausible(sought.prior.over_grid().log_values, sought.workloads, log_limits) & (chance > 0)
-        rows = np.random.default_rng(0).permutation(np.flatnonzero(may))[:N_ASKED]
         configs = all_configs(sought.space)
-        drawn = self.drawing(records, [configs[row] for row in rows]) if len(rows) else None
-        return None if drawn is None else (rows, chance[rows] * p_near_best(drawn, sought.workloads, log_limits))
+        shuffled = np.random.default_rng(0).permutation(np.flatnonzero(may)).tolist()
+        rows = list(itertools.islice((row for row in shuffled if self.admissible(configs[row])), N_ASKED))
+        drawn = self.drawing(records, [configs[row] for row in rows]) if rows else None
+        if drawn is None:
+            return None
+        asked = np.array(rows)
+        return asked, chance[asked] * p_near_best(drawn, sought.workloads, log_limits)
 
     def _chance(self, records: Sequence[TrialRecord], running: Sequence[ServingConfig]) -> Array:
         """Probability that a launch is measured at all, shape (N,); 0 where one was tried or nothing can be served."""

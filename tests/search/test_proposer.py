@@ -21,6 +21,7 @@ from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import parse_workload
 from advisor.memory.frontier import Frontier
 from advisor.search.expectation import Expectation, Sought, expectations
+from advisor.search.opening import DrawnServers
 from advisor.search.prior import OBJECTIVE, Prior, grid_places, joined, outputs, places_of, steps_along
 from advisor.search.proposer import OwnProposer
 from advisor.search.space import all_configs
@@ -150,6 +151,27 @@ def test_what_is_refused_by_rule_is_not_proposed() -> None:
         proposer().sought, knows_memory, admissible=lambda config: not config.options["enable_chunked_prefill"]
     )
     assert not any(trial.config.options["enable_chunked_prefill"] for trial in run(asked, 6))
+
+
+def test_the_first_proposal_is_the_likeliest_in_servers_that_agree_with_the_baseline() -> None:
+    """Servers on which the least batch is three times as fast, whatever the belief says; later they are not asked."""
+    calls, least = list[int](), min(config.max_batch_size for config in all_configs(SPACE))
+
+    def drawing(records: Sequence[TrialRecord], configs: Sequence[ServingConfig]) -> DrawnServers:
+        calls.append(len(records))
+        batches = np.array([config.max_batch_size for config in configs])
+        return DrawnServers(
+            {(WORKLOAD.name, OBJECTIVE): np.log(np.where(batches == least, 3.0, 1.0))[None, :]}, np.ones(1)
+        )
+
+    asked = OwnProposer(proposer().sought, knows_memory, drawing=drawing)
+    baseline = changed(run(proposer(), 1)[0], role="baseline")
+    first = asked.propose([baseline])
+    assert first.config.max_batch_size == least
+    history = [baseline, launch(Asked(number=1, config=first.config, role="search", origin=first.origin))]
+    assert asked.propose(history) == proposer().propose(history)
+    assert asked.propose([baseline], running=[first.config]) == proposer().propose([baseline], running=[first.config])
+    assert calls == [1]
 
 
 def test_the_expected_gain_shrinks_as_less_is_left_to_find() -> None:

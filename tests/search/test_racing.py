@@ -20,7 +20,7 @@ from advisor.domain.trial import Role, TrialRecord
 from advisor.domain.workload import parse_workload
 from advisor.search.expectation import Sought
 from advisor.search.prior import OBJECTIVE, Prior
-from advisor.search.racing import LEVEL, MARGIN, Contest, Race
+from advisor.search.racing import GOAL, LEVEL, MARGIN, Contest, Race
 from advisor.search.standings import standings
 from tests.search.test_standings import NAME, trial
 
@@ -85,6 +85,20 @@ def test_whoever_is_named_beside_the_winner_is_enough(seed: int, n: int) -> None
     assert found.p_best(place) == pytest.approx(1 - better.any(axis=1).mean())
 
 
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 5))
+@settings(max_examples=20)
+def test_the_winner_is_as_sure_as_anybody_near_the_leader_can_be(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    found = contest(rng.normal(0, 0.01, n) + rng.normal(0, 0.006, (400, n)))
+    leader, winner = found.leader(), found.winner(np.ones(n, bool))
+    assert leader is not None and winner is not None
+    near = found.means >= found.means[leader] - math.log1p(MARGIN)
+    surest = max(found.p_best(place) for place in np.flatnonzero(near).tolist())
+    assert near[winner]
+    assert found.p_best(winner) == surest or found.p_best(winner) >= LEVEL
+    assert found.winner(np.zeros(n, bool)) is None
+
+
 def test_a_tie_goes_to_memory_and_then_to_the_default() -> None:
     """Batch 4 has the most room but lies behind; of the tied two, both with as much, 2 is what the engine does."""
     default = trial(2, 1.0).config
@@ -120,6 +134,14 @@ def test_what_is_clear_costs_two_rounds_and_no_more() -> None:
     assert batches(records) == [2, 1, 2, 1]
     decision = race().decision(records, race().sought.workloads[0])
     assert decision.p_best is not None and decision.p_best >= LEVEL
+
+
+def test_a_race_runs_on_beyond_the_level_while_launches_are_left() -> None:
+    for seed in range(4):
+        records = run_race({1: 1000.0, 2: 1500.0, 4: 1460.0, 8: 800.0}, seed, 20)
+        decision = race().decision(records, race().sought.workloads[0])
+        assert decision.p_best is not None
+        assert decision.p_best >= GOAL or len(batches(records)) == 20
 
 
 def test_a_close_race_launches_the_two_at_its_head_and_not_the_others() -> None:
