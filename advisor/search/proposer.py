@@ -1,7 +1,7 @@
 """advisor's own sampler: from the history to the configuration that is most worth a launch.
 
 A launch is worth the improvement expected of it times the probability that every limit is kept, summed over the
-workloads, times the probability that it fits into memory and that nothing else kills it.
+workloads, times the probability that it fits into memory and that nothing else kills it. The first one goes by `search/opening.py`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class OwnProposer:
     name: str = "advisor"
 
     def propose(self, history: Sequence[TrialRecord], seed: int = 0, running: Sequence[ServingConfig] = ()) -> Proposal:
-        """The next configuration. Nothing is drawn: the same history gives the same one, whatever the seed.
+        """The next configuration. The same history gives the same one, whatever the seed.
 
         Args:
             history: All trials so far.

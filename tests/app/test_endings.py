@@ -57,7 +57,6 @@ def test_two_proposals_that_expect_less_than_the_noise_end_the_search_and_the_wi
     assert summary.stopped_by == "no_gain_expected"
     assert expected_gains(records) == (0.2, 0.001, 0.05, 0.002, 0.001)
     assert "confirmation" in roles(records)
-    assert summary.counts.launches < 24
     assert summary.outlook is not None
     assert summary.outlook.launches_per_hour == pytest.approx(3600 / LAUNCH_S)
     assert 0 < summary.outlook.expected_gain <= 0.001 * 60 * (1 + 1e-9)
