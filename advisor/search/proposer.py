@@ -1,7 +1,8 @@
 """advisor's own sampler: from the history to the configuration that is most worth a launch.
 
 A launch is worth the improvement expected of it times the probability that every limit is kept, summed over the
-workloads, times the probability that it fits into memory and that nothing else kills it. The first one goes by `search/opening.py`.
+workloads, times the probability that it fits into memory and that nothing else kills it. The first proposal of a search
+goes by `search/opening.py` instead.
 """
 
 from __future__ import annotations

@@ -53,14 +53,12 @@ class Entry:
         make: From a problem and a seed.
         about: For the list of contenders.
         needs: Packages without which it is named as skipped.
-        most_truths: Truths of a class that it plays at most, because it is slow; None for all.
         is_optuna: True for the stock samplers that the targets compare with.
     """
 
     make: Callable[[Problem, int], Contender]
     about: str
     needs: tuple[str, ...] = ()
-    most_truths: int | None = None
     is_optuna: bool = False
 
     @property
@@ -181,9 +179,9 @@ def _tpe_as_shipped(seed: int) -> BaseSampler:
     return TPESampler(seed=seed)
 
 
-def _stock(name: str, about: str, most_truths: int | None = None) -> Entry:
+def _stock(name: str, about: str) -> Entry:
     stock = STOCK_SAMPLERS[name]
-    return Entry(_sampler(stock, name), about, stock.needs, most_truths, is_optuna=True)
+    return Entry(_sampler(stock, name), about, stock.needs, is_optuna=True)
 
 
 def _single_shot(name: str) -> Callable[[Problem, int], Contender]:
@@ -233,7 +231,7 @@ CONTENDERS: dict[str, Entry] = {
         is_optuna=True,
     ),
     "tpe-constraints": _stock("tpe", "TPE, 4 startup trials, failures PRUNED with constraints"),
-    "gp": _stock("gp", "GPSampler, 4 startup trials, memory as a constraint in GiB", most_truths=8),
+    "gp": _stock("gp", "GPSampler, 4 startup trials, memory as a constraint in GiB"),
     "cmaes": _stock("cmaes", "CMA-ES, what is broken folded into the value"),
     "vllm-grid": Entry(lambda problem, seed: CoarseGrid(problem), "coarse grid in the manner of vLLM's auto_tune"),
     "aiconfigurator": Entry(_single_shot("aiconfigurator"), "AIConfigurator's rules, one launch"),

@@ -55,10 +55,5 @@ def run(job: Job) -> tuple[Job, dict[str, Score]]:
 
 
 def jobs(classes: Sequence[str], contenders: Sequence[str], seeds: range, truth_file: str | None) -> list[Job]:
-    """Every truth once; slow contenders play the first of them only."""
-
-    def playing(place: int) -> tuple[str, ...]:
-        most = {name: entry(name).most_truths for name in contenders}
-        return tuple(name for name, limit in most.items() if limit is None or place < limit)
-
-    return [Job(each, seed, playing(place), truth_file) for each in classes for place, seed in enumerate(seeds)]
+    """Every truth once, played by all."""
+    return [Job(each, seed, tuple(contenders), truth_file) for each in classes for seed in seeds]
