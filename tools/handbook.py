@@ -33,7 +33,7 @@ from advisor.memory.wording import HEADLINES, STAGE_WORDS
 
 GENERATED = "<!-- Written by `make reference` from the doctor's tables and logs; edits here are lost. -->\n"
 MEMORY: tuple[Kind, ...] = ("oom", "insufficient_kv", "host_oom")
-MAX_LINE, MAX_SAMPLE = 190, 110  # characters of a log line in an example, and in the table of lines
+MAX_LINE, MAX_SAMPLE = 240, 110  # characters of a log line in an example, and in the table of lines
 MIN_LITERAL, MAX_LITERALS = 5, 3  # characters of a word to look for, and words of a line
 MAX_PLACES = 3  # that a line is linked to; one that is found in more phases tells little
 FOLDERS = ("engine_logs", "failure_logs", "rendered_logs")  # recorded here, public cases, rendered for the tests
@@ -163,7 +163,7 @@ def handbook(found: Iterable[Case]) -> str:
             here = [case for case in of_kind if case.diagnosis.phase == phase]
             if here and kind == "oom":
                 lines += [f"### {phase}: {STAGE_WORDS[phase]}", "", *_told(_PHASES[phase])]
-            lines += _sections(here)
+            lines += _sections(here, "####" if kind == "oom" else "###")
     return "\n".join([*lines, *_CLOSING.splitlines()]) + "\n"
 
 
@@ -248,10 +248,10 @@ def _told(story: Story) -> Iterator[str]:
     )
 
 
-def _sections(here: list[Case]) -> Iterator[str]:
+def _sections(here: list[Case], level: str) -> Iterator[str]:
     """A section for each component, with a log of each engine."""
     for heading in sorted({case.heading for case in here}):
-        yield from (f"#### {heading}", "")
+        yield from (f"{level} {heading}", "")
         for is_vllm in (False, True):
             alike = [case for case in here if (case.heading, case.is_vllm) == (heading, is_vllm)]
             if alike:
@@ -263,7 +263,7 @@ def _shown(alike: list[Case]) -> Iterator[str]:
     first = min(alike, key=lambda case: (FOLDERS.index(case.origin), not case.diagnosis.engine, not case.source))
     told = first.diagnosis
     lines = dict.fromkeys(_shortened(each.text, MAX_LINE) for each in told.evidence)
-    yield from (f"> {told.summary}", "", "```text", *lines, "```", "")
+    yield from (f"> {told.summary}", "", "```output", *lines, "```", "")
     yield from (f"{number}. {_remedy(remedy)}" for number, remedy in enumerate(told.remedies, start=1))
     yield ""
     patch = told.yaml_patch or next((each.yaml_patch for each in told.remedies if each.yaml_patch), None)

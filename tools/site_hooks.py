@@ -59,6 +59,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return markdown if uri.startswith(f"{COPIES}/") else site_text(markdown, Path("docs") / uri)
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """The theme's search is a dialog without a name, which screen readers want."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+
+
 def documents_outside(document: Path) -> Iterator[Path]:
     """Documents outside docs/ that one links to; paths are relative to the repository."""
     found: list[Path] = []

@@ -1,0 +1,126 @@
+"""The built site in a real browser, opened from its folder with the network off."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tools.site_hooks import ROOT, documents_outside, site_text, site_uri
+
+PAGES = ("index", "out-of-memory", "reference/cli", "concepts", "decisions/index")  # one of each kind
+SCHEMES = (("light", PAGES), ("dark", ("index", "concepts", "many-workloads")))
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking " + (
+    "--disable-component-update --disable-sync"
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.fail("chromium is missing")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page without a network; anything it complains of fails the test."""
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
+    page, complaints = context.new_page(), list[str]()
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith("file:") else complaints.append(request.url))
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def serious(page: Page) -> list[str]:
+    """What an accessibility audit finds that keeps people out."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{each['id']}: {[node['target'] for node in each['nodes'][:3]]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize(("scheme", "names"), SCHEMES)
+def test_pages_are_accessible(
+    site: Path, browser: Browser, scheme: Literal["light", "dark"], names: tuple[str, ...]
+) -> None:
+    """In a page of its own: the audit asks for style sheets, which a browser refuses it under file://."""
+    with browser.new_page(color_scheme=scheme, offline=True) as page:
+        for name in names:
+            page.goto(f"{site.as_uri()}/{name}.html")
+            assert page.locator("h1").count() == 1, name
+            assert serious(page) == [], f"{name}, {scheme}"
+
+
+def test_search_finds_a_remedy(site: Path, page: Page) -> None:
+    page.goto(f"{site.as_uri()}/index.html")
+    page.get_by_role("textbox", name="Search").fill("handbook")
+    first = page.locator(".md-search-result__link").first
+    first.wait_for()
+    assert "handbook" in first.inner_text().lower()
+
+
+def test_pages_need_no_network_and_fit_a_narrow_screen(site: Path, page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    for name in PAGES:
+        page.goto(f"{site.as_uri()}/{name}.html")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+
+
+def test_pictures_are_shown(site: Path, page: Page) -> None:
+    page.goto(f"{site.as_uri()}/concepts.html")
+    widths = page.evaluate("[...document.querySelectorAll('article img')].map(image => image.naturalWidth)")
+    assert len(widths) == 3
+    assert min(widths) > 100
+
+
+def test_links_that_leave_docs_hold_on_the_site() -> None:
+    text = (
+        "See [the rules](../CONTRIBUTING.md#house-rules), [code](../tools/check_docs.py) and [a page](slo.md#limits).\n"
+    )
+    assert site_text(text, Path("docs/index.md")) == (
+        "See [the rules](repository/CONTRIBUTING.md#house-rules), code and [a page](slo.md#limits).\n"
+    )
+
+
+def test_a_link_to_nowhere_stays_so_that_the_build_finds_it() -> None:
+    text = "[gone](../gone.md) and [gone](gone.csv)\n"
+    assert site_text(text, Path("docs/index.md")) == text
+
+
+def test_code_blocks_are_left_alone() -> None:
+    text = "```text\n[the rules](../CONTRIBUTING.md)\n```\n"
+    assert site_text(text, Path("docs/index.md")) == text
+
+
+def test_documents_outside_are_found_and_named() -> None:
+    assert {Path("CONTRIBUTING.md"), Path("CHANGELOG.md")} <= set(documents_outside(Path("docs/index.md")))
+    assert site_uri(Path("NOTICE")) == "repository/NOTICE.md"
+    assert site_uri(Path("docs/slo.md")) == "slo.md"
