@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tools.site_hooks import ROOT, documents_outside, site_text, site_uri
 
 PAGES = ("index", "out-of-memory", "reference/cli", "concepts", "decisions/index")  # one of each kind
-SCHEMES = (("light", PAGES), ("dark", ("index", "concepts", "many-workloads")))
+SCHEMES = (("light", (*PAGES, "tutorial")), ("dark", ("index", "concepts", "tutorial")))
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking " + (
     "--disable-component-update --disable-sync"
 )
@@ -81,7 +81,7 @@ def test_pages_are_accessible(
 
 def test_search_finds_a_remedy(site: Path, page: Page) -> None:
     page.goto(f"{site.as_uri()}/index.html")
-    page.get_by_role("textbox", name="Search").fill("handbook")
+    page.get_by_role("textbox", name="Search").press_sequentially("handbook")
     first = page.locator(".md-search-result__link").first
     first.wait_for()
     assert "handbook" in first.inner_text().lower()
