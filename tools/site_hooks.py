@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 COPIES = "repository"
 _DECISIONS = "decisions/"
+_BOOSTS = {"out-of-memory": 4, _DECISIONS: 0.5, "reference/": 0.5, f"{COPIES}/": 0.2}
 _FENCE = re.compile(r"\s*(```+|~~~+)")
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|#")
@@ -54,8 +55,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """A page's links that leave docs/."""
+    """A page's links that leave docs/, and how it ranks in the search: people in need of help come first."""
     uri = page.file.src_uri
+    page.meta["search"] = {"boost": next((boost for start, boost in _BOOSTS.items() if uri.startswith(start)), 1)}
     return markdown if uri.startswith(f"{COPIES}/") else site_text(markdown, Path("docs") / uri)
 
 
