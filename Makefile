@@ -13,8 +13,9 @@ TEST_WORKERS ?= 2
 BIN := .venv/bin
 named_python := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 setup = PYTHON='$(PYTHON)' NAMED_PYTHON='$(named_python)' sh tools/setup_venv.sh
-# A broken link or anchor, or a page outside the navigation, fails it. The variable silences an advertisement.
-build_site = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+# A broken link or anchor, or a page outside the navigation, fails it (with --quiet nothing would). The variable silences
+# an advertisement.
+build_site = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 environment_inputs := pyproject.toml tools/setup_venv.sh $(wildcard constraints/*.txt)
 
 help:

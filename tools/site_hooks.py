@@ -71,7 +71,7 @@ def documents_outside(document: Path) -> Iterator[Path]:
     found: list[Path] = []
 
     def look(words: str, target: Path, fragment: str) -> str:
-        if _is_document(target) and target.parts[0] != "docs":
+        if _is_document(target) and target.parts[0] != "docs" and (ROOT / target).is_file():
             found.append(target)
         return words
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,17 +18,24 @@ from tools.site_hooks import ROOT, documents_outside, site_text, site_uri
 
 PAGES = ("index", "out-of-memory", "reference/cli", "concepts", "decisions/index")  # one of each kind
 SCHEMES = (("light", ("index", "out-of-memory", "reference/cli", "concepts")), ("dark", ("index", "tutorial")))
+pytestmark = pytest.mark.xdist_group("site")  # built once
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking " + (
     "--disable-component-update --disable-sync"
 )
 
 
+def build(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Build the site of a repository with the command of our Makefile."""
+    found = re.search(r"^build_site = (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found
+    command = [*found[1].replace("$(BIN)", str(Path(sys.executable).parent)).split(), *options]
+    return subprocess.run(["env", *command], cwd=root, capture_output=True, text=True, check=False)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    built = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    built = build(ROOT, "--site-dir", str(folder))
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
 
@@ -99,6 +106,18 @@ def test_pictures_are_shown(site: Path, page: Page) -> None:
     widths = page.evaluate("[...document.querySelectorAll('article img')].map(image => image.naturalWidth)")
     assert len(widths) == 3
     assert min(widths) > 100
+
+
+def test_a_page_outside_the_navigation_and_a_link_to_nowhere_fail_the_build(tmp_path: Path) -> None:
+    for name in ("mkdocs.yml", "tools/site_hooks.py", "docs/decisions/README.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "docs" / "slo.md").write_text("# Limits\n", encoding="utf-8")
+    (tmp_path / "docs" / "stray.md").write_text("# Stray\n\n[there](slo.md#nowhere)\n", encoding="utf-8")
+    built = build(tmp_path)
+    assert built.returncode != 0
+    assert "  - stray.md\n" in built.stderr
+    assert "'slo.md' does not contain an anchor '#nowhere'" in built.stderr
 
 
 def test_links_that_leave_docs_hold_on_the_site() -> None:
