@@ -17,11 +17,12 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tools.site_hooks import ROOT, documents_outside, site_text, site_uri
 
 PAGES = ("index", "out-of-memory", "reference/cli", "concepts", "decisions/index")  # one of each kind
-SCHEMES = (("light", ("index", "out-of-memory", "reference/cli", "concepts")), ("dark", ("index", "tutorial")))
-pytestmark = pytest.mark.xdist_group("site")  # built once
+SCHEMES = (("light", ("index", "out-of-memory", "reference/cli")), ("dark", ("index", "tutorial")))
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking " + (
     "--disable-component-update --disable-sync"
 )
+
+pytestmark = pytest.mark.xdist_group("site")  # built once
 
 
 def build(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
