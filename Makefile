@@ -1,7 +1,7 @@
 # Every target sets up what it needs in ./.venv; `make tune` and `make test` work from a bare clone.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev tune test test-engine soak check format reference lock clean FORCE
+.PHONY: help setup setup-dev tune test test-engine soak check docs format reference lock clean FORCE
 
 PYTHON ?= python3
 ISL ?= 4096
@@ -13,6 +13,9 @@ TEST_WORKERS ?= 2
 BIN := .venv/bin
 named_python := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 setup = PYTHON='$(PYTHON)' NAMED_PYTHON='$(named_python)' sh tools/setup_venv.sh
+# A broken link or anchor, or a page outside the navigation, fails it (with --quiet nothing would). The variable silences
+# an advertisement.
+build_site = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 environment_inputs := pyproject.toml tools/setup_venv.sh $(wildcard constraints/*.txt)
 
 help:
@@ -21,6 +24,7 @@ help:
 	@echo 'make test-engine                             the same against a real vLLM on the CPU (15 minutes at most)'
 	@echo 'make soak                                    100 studies under random kills (half an hour and more)'
 	@echo 'make check                                   lint, types, import direction, docs'
+	@echo 'make docs                                    the documentation as a site, in site/index.html'
 	@echo 'make setup | setup-dev                       only create .venv (for use | for development)'
 	@echo 'make bench-NAME                              run benchmarks/NAME.py'
 	@echo 'make bench-search [TRUTH=path.py]            searches against drawn servers, or against one of your own'
@@ -65,6 +69,11 @@ check: .venv/.dev
 	$(BIN)/python -m tools.check_architecture
 	$(BIN)/python -m tools.gen_reference --check
 	$(BIN)/python -m tools.check_docs
+	$(build_site)
+
+docs: .venv/.dev
+	$(build_site)
+	@echo 'docs: site/index.html'
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
@@ -83,5 +92,5 @@ bench-%: .venv/.dev FORCE
 	$(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
 
 clean:
-	rm -rf .venv .engine build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .engine build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,5 @@
-"""Write docs/reference/ from the code: the command line, and the JSON documents with their schemas.
+"""Write docs/reference/ from the code: the command line, the JSON documents with their schemas, the failures; and the
+out-of-memory handbook beside it.
 
 ``python -m tools.gen_reference`` writes the pages; with ``--check`` it writes nothing and exits 1 if one differs.
 """
@@ -125,8 +126,15 @@ def pages() -> dict[Path, str]:
     """Every generated file of this checkout, by path relative to its root."""
     from advisor.cli.app import app
     from advisor.report.schemas import DOCUMENTS
+    from tools.handbook import cases, failures, handbook
 
-    return {FOLDER / "cli.md": cli_page(app), FOLDER / "json.md": json_page(DOCUMENTS), **schema_files(DOCUMENTS)}
+    return {
+        FOLDER / "cli.md": cli_page(app),
+        FOLDER / "json.md": json_page(DOCUMENTS),
+        FOLDER / "failures.md": failures(),
+        FOLDER.parent / "out-of-memory.md": handbook(cases(ROOT / "tests" / "data")),
+        **schema_files(DOCUMENTS),
+    }
 
 
 def main(arguments: list[str]) -> int:
