@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advisor.app.results import ResultEntry
+from advisor.app.results import Result, ResultEntry
 from advisor.domain.measurement import EffectiveSettings, MemoryReport, Metrics
 from advisor.domain.objective import LATENCIES, Objective
-from advisor.metrics.verdict import Change, change, size_change
+from advisor.metrics.confidence import NoisePrior
+from advisor.metrics.verdict import TAIL_NOISE, VERIFY_NOISE, Change, change, size_change
 
 RATES = ("output_tok_per_s", "output_tok_per_s_per_user", "request_per_s", "goodput")
 STATISTICS = ("mean", "p50", "p95", "p99")
@@ -22,17 +23,41 @@ def runs_of(entry: ResultEntry) -> tuple[Metrics, ...]:
     return entry.repeats or (entry.metrics,)
 
 
+def others_of(result: Result) -> tuple[tuple[Metrics, ...], ...]:
+    """Repeats of the study's other configurations, which tell of its noise."""
+    assert result.best is not None
+    entries = [result.baseline.compared, *result.top]
+    found = {each.serving_config.key: each.repeats for each in entries if each is not None}
+    own = result.best.serving_config.key
+    return tuple(runs for key, runs in found.items() if key != own and len(runs) > 1)
+
+
 def values_of(metric: str, runs: Sequence[Metrics]) -> list[float]:
     """A metric, one value a launch; empty where one of them has none."""
     values = [Objective(metric=metric).value(each) for each in runs]
     return [value for value in values if value is not None] if None not in values else []
 
 
-def metric_changes(before: Sequence[Metrics], after: Sequence[Metrics]) -> tuple[Change, ...]:
-    """Every metric that both have."""
+def metric_changes(
+    before: Sequence[Metrics], after: Sequence[Metrics], others: Sequence[Sequence[Metrics]]
+) -> tuple[Change, ...]:
+    """Every metric that both have.
+
+    Args:
+        before: One a launch.
+        after: The same later, or elsewhere.
+        others: Repeats of further configurations, which tell of the noise.
+    """
     pairs = [(name, values_of(name, before), values_of(name, after)) for name in TOLD]
     both = [(name, a, b) for name, a, b in pairs if a and b]
-    return tuple(change(name, a, b, len(both), is_latency=":" in name) for name, a, b in both)
+    return tuple(
+        change(name, a, b, [values_of(name, runs) for runs in others], len(both), _noise(name)) for name, a, b in both
+    )
+
+
+def _noise(metric: str) -> NoisePrior:
+    """What is expected of a metric from launch to launch."""
+    return TAIL_NOISE if metric.startswith("ttft") or metric.endswith(("p95", "p99")) else VERIFY_NOISE
 
 
 def memory_changes(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from advisor.app.exporting import RESULT_NAME, read_json
+from advisor.app.result_folders import sha256
+from advisor.domain.errors import BadInput
 from advisor.domain.measurement import EffectiveSettings, Metrics, Source
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel
 from advisor.domain.trial import TrialRecord
 from advisor.metrics.verdict import Change, Decision
 
+VERIFIED = "verify.json"
 SAME_KV = 0.02  # of the KV pool's tokens between two starts
 
 Verdict = Literal["PASS", "DRIFT", "FAIL"]
@@ -116,3 +121,19 @@ def seen(record: TrialRecord) -> VerifyLaunch:
     """A launch as it is kept."""
     metrics = record.workloads[0].metrics if record.workloads else None
     return VerifyLaunch(seed=record.seed, ending=record.ending, metrics=metrics)
+
+
+def last_verification(folder: Path) -> Verification | None:
+    """The last verification of this very result, None where there is none.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    path = folder / VERIFIED
+    if not path.is_file():
+        return None
+    try:
+        found = read_json(Verification, path)
+    except BadInput as error:
+        raise BadInput(f"{error} Remove {path} to begin anew: the result itself is whole.") from None
+    return found if found.result_sha256 == sha256(folder / RESULT_NAME) else None

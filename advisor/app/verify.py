@@ -9,19 +9,21 @@ from pathlib import Path
 
 from pydantic import Field
 
-from advisor.app.changes import memory_changes, metric_changes, runs_of, values_of
+from advisor.app.changes import memory_changes, metric_changes, others_of, runs_of, values_of
 from advisor.app.engines import load_engine
-from advisor.app.exporting import RESULT_NAME, read_json
+from advisor.app.exporting import RESULT_NAME
 from advisor.app.result_folders import check_config, max_seq_len_of, read_result, result_folders, sha256
 from advisor.app.results import Result, ResultEntry
 from advisor.app.trial_runner import run_trial
 from advisor.app.verification import (
+    VERIFIED,
     LimitCheck,
     TestedMetric,
     Verdict,
     Verification,
     VerifyReport,
     drift_text,
+    last_verification,
     seen,
     unlike,
 )
@@ -47,7 +49,6 @@ from advisor.store.trial_folder import TrialFolder
 from advisor.store.yaml_files import write_atomic
 
 TWIN = "twin"
-VERIFIED = "verify.json"
 EVIDENCE = "verify"
 RATE = "output_tok_per_s"
 OPEN_LOOP = "e2e:mean"  # of a fixed rate of arrivals a slower server shows in its latencies
@@ -94,13 +95,6 @@ class Task:
     def reference(self) -> tuple[Metrics, ...]:
         """Of the result, and of the verifications since that passed."""
         return runs_of(self.best) if self.previous is None else self.previous.reference
-
-    @property
-    def others(self) -> tuple[tuple[Metrics, ...], ...]:
-        """Repeats of other configurations of the study, which tell of its noise."""
-        entries = [self.result.baseline.compared, *self.result.top]
-        found = {each.serving_config.key: each.repeats for each in entries if each is not None}
-        return tuple(runs for key, runs in found.items() if key != self.best.serving_config.key and len(runs) > 1)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -151,8 +145,8 @@ def _task(folder: Path, how: How) -> Task | None:
     engine = load_engine(ref)
     why = engine.missing(result.deployment)
     if why is not None:
-        raise EngineMissing(f"{folder} was found with engine {ref.name!r}, which cannot run here: {why}.")
-    return Task(folder, result, result.best, max_seq_len, _previous(folder), engine, ref)
+        raise EngineMissing(f"Engine {ref.name!r}, which is to serve {folder}, cannot run here: {why}.")
+    return Task(folder, result, result.best, max_seq_len, last_verification(folder), engine, ref)
 
 
 def _engine_ref(result: Result, how: How) -> EngineRef:
@@ -174,18 +168,6 @@ def _engine_ref(result: Result, how: How) -> EngineRef:
     if name in ENGINES_SPOKEN and name != result.deployment.engine:
         raise BadInput(f"The result is a {result.deployment.engine} configuration; engine {name!r} cannot serve it.")
     return EngineRef(name=name, options=said)
-
-
-def _previous(folder: Path) -> Verification | None:
-    """The last verification of this very result, None where there is none."""
-    path = folder / VERIFIED
-    if not path.is_file():
-        return None
-    try:
-        found = read_json(Verification, path)
-    except BadInput as error:
-        raise BadInput(f"{error} Remove {path} to begin anew: the result itself is whole.") from None
-    return found if found.result_sha256 == sha256(folder / RESULT_NAME) else None
 
 
 def _kept(folder: Path, verification: Verification, note: Callable[[str], None]) -> Verification:
@@ -285,7 +267,7 @@ class _Verifier:
             now, then = _larger_is_better(name, self.runs), _larger_is_better(name, task.reference)
             if not now or not then:
                 continue
-            others = [values for runs in task.others if (values := _larger_is_better(name, runs))]
+            others = [values for runs in others_of(task.result) if (values := _larger_is_better(name, runs))]
             decision = decide(now, then, look, others, TWIN_TOLERANCE if task.is_prediction else 0.0)
             found.append(TestedMetric(metric=name, n_reference=len(then), n_launches=len(now), decision=decision))
         return tuple(found)
@@ -327,7 +309,7 @@ class _Verifier:
             serving_config=task.best.serving_config,
             tested=tested,
             limits=limits,
-            changes=metric_changes(task.reference, self.runs) if self.runs else (),
+            changes=metric_changes(task.reference, self.runs, others_of(task.result)) if self.runs else (),
             memory=memory_changes(
                 (task.best.memory_gib, task.best.effective), (last.memory_measured_gib, last.effective)
             ),

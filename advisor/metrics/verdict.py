@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from advisor.domain.strict import StrictModel
-from advisor.metrics.confidence import BETWEEN_LAUNCHES, Interval, LogRatio, NoisePrior, log_ratio, mean_interval
+from advisor.metrics.confidence import Interval, LogRatio, NoisePrior, log_ratio, mean_interval
 from advisor.metrics.confidence import student_t_quantile as t_quantile
 
 FALSE_ALARM = 0.002  # of an unchanged server, over all looks and all tests of one verification
@@ -29,7 +29,8 @@ EARLY_MISS = 0.0005  # at each look but the last; what is left of MISS is the la
 FULL_REFERENCE = LOOKS[-1]
 VERIFY_NOISE = NoisePrior(sd=0.02, dof=4)
 """Of one launch against the next: the noise that the error rates are promised for, until launches tell better."""
-LATENCY_NOISE = NoisePrior(sd=0.05, dof=2)
+TAIL_NOISE = NoisePrior(sd=0.05, dof=4)
+"""Of TTFT and of high percentiles, which repeat less well."""
 MOST_TOLD = 0.05  # family-wise, of calling a difference real
 
 Direction = Literal["same", "slower", "faster"]
@@ -110,7 +111,7 @@ def limit_state(
         limit_ms: At most.
         alarm: Probability of calling a limit broken that is kept.
     """
-    mean = mean_interval(values_ms, [reference_ms], LATENCY_NOISE, 1 - 2 * alarm)
+    mean = mean_interval(values_ms, [reference_ms], TAIL_NOISE, 1 - 2 * alarm)
     if mean is None or mean.estimate <= limit_ms:
         return "kept"
     return "broken" if mean.low > limit_ms else "edge"
@@ -126,19 +127,26 @@ class Change(StrictModel):
     kind: Literal["real", "noise", "untold"]
 
 
-def change(metric: str, before: Sequence[float], after: Sequence[float], n_told: int, *, is_latency: bool) -> Change:
+def change(
+    metric: str,
+    before: Sequence[float],
+    after: Sequence[float],
+    others: Sequence[Sequence[float]],
+    n_told: int,
+    prior: NoisePrior,
+) -> Change:
     """The difference of a metric between two sets of launches.
 
     Args:
         metric: Its name.
         before: Values, one a launch.
         after: The same later, or elsewhere.
+        others: Repeats of further configurations; they share in the deviation.
         n_told: Metrics told together: with 95 % none of them is called real by luck.
-        is_latency: Latencies, above all their tails, repeat less well than rates.
+        prior: Of the deviation.
     """
-    prior = LATENCY_NOISE if is_latency else BETWEEN_LAUNCHES
     usable = all(value > 0 for value in (*before, *after))
-    found = log_ratio(after, before, (), prior) if usable else None
+    found = log_ratio(after, before, others, prior) if usable else None
     ratio = None if found is None else found.interval(1 - MOST_TOLD / n_told)
     kind: Literal["real", "noise", "untold"] = "untold"
     if ratio is not None:

@@ -10,7 +10,7 @@ from advisor.metrics.confidence import Interval
 from advisor.metrics.verdict import Change
 from advisor.report.console import table
 
-UNITS = {"_gib": ", GiB", "_tokens": ", tokens"}
+TITLES = {"kv_tokens": "KV cache, tokens", "kv_pool_gib": "KV pool, GiB"}
 
 
 def change_table(changes: Sequence[Change], before: str, after: str) -> Table:
@@ -31,8 +31,9 @@ def change_table(changes: Sequence[Change], before: str, after: str) -> Table:
 
 def title(metric: str) -> str:
     """A metric with its unit: `ttft:p95, ms`."""
-    unit = next((said for ending, said in UNITS.items() if metric.endswith(ending)), "")
-    return f"{metric}, ms" if ":" in metric else f"{metric.removesuffix('_gib').removesuffix('_tokens')}{unit}"
+    if metric.endswith("_gib"):
+        return TITLES.get(metric, f"{metric.removesuffix('_gib').replace('_', ' ')}, GiB")
+    return f"{metric}, ms" if ":" in metric else TITLES.get(metric, metric)
 
 
 def number(value: float | None) -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from advisor.app.verification import TestedMetric, Verdict, Verification
-from advisor.metrics.verdict import LOSS
+from advisor.app.verification import VERIFIED, TestedMetric, Verdict, Verification
 from advisor.report.change_rows import change_table, interval_percent, percent
 from advisor.report.console import banner, table
 
@@ -74,7 +73,7 @@ def _power(found: Verification) -> list[str]:
     joined = len(found.reference) - found.tested[0].n_reference
     if found.verdict == "PASS" and joined > 0:
         lines.append(
-            f"The result now stands on {len(found.reference)} launches: {joined} of these joined it, so that the next "
-            f"verification notices {'less' if weakest <= LOSS else 'smaller losses'}."
+            f"The result now stands on {len(found.reference)} launches: {joined} of these joined it in {VERIFIED}, so "
+            "that the next verification notices smaller losses."
         )
     return lines
