@@ -106,7 +106,9 @@ class Task:
         return (RATE, *more)
 
 
-def verify(path: Path, how: How, note: Callable[[str], None], cancel: CancelToken) -> VerifyReport:
+def verify(
+    path: Path, how: How, note: Callable[[str], None], cancel: CancelToken, engine: Engine | None = None
+) -> VerifyReport:
     """Launch the winners in a folder again and say whether they still do what was measured of them.
 
     Args:
@@ -114,6 +116,7 @@ def verify(path: Path, how: How, note: Callable[[str], None], cancel: CancelToke
         how: The engine and the most launches of each winner.
         note: Told how it goes, a line a launch.
         cancel: Asked between launches.
+        engine: The engine when the caller has it already; else it is loaded by its name.
 
     Raises:
         BadInput: a result that is damaged, was changed, or has no winner.
@@ -121,7 +124,7 @@ def verify(path: Path, how: How, note: Callable[[str], None], cancel: CancelToke
         EngineFailed: something beside the server is broken.
         Interrupted: cancelled before it was decided.
     """
-    tasks = [task for folder in result_folders(path) if (task := _task(folder, how)) is not None]
+    tasks = [task for folder in result_folders(path) if (task := _task(folder, how, engine)) is not None]
     if not tasks:
         raise BadInput(f"{path}: this study found no configuration that serves its workload; nothing can be verified.")
     found = []
@@ -134,7 +137,7 @@ def verify(path: Path, how: How, note: Callable[[str], None], cancel: CancelToke
     return VerifyReport(verdict=worst, workloads=tuple(found))
 
 
-def _task(folder: Path, how: How) -> Task | None:
+def _task(folder: Path, how: How, engine: Engine | None) -> Task | None:
     """A result ready to be verified; None where it has no winner."""
     result = read_result(folder)
     if result.best is None:
@@ -142,7 +145,7 @@ def _task(folder: Path, how: How) -> Task | None:
     max_seq_len = max_seq_len_of(folder, result)
     check_config(folder, result, max_seq_len)
     ref = _engine_ref(result, how)
-    engine = load_engine(ref)
+    engine = engine or load_engine(ref)
     why = engine.missing(result.deployment)
     if why is not None:
         raise EngineMissing(f"Engine {ref.name!r}, which is to serve {folder}, cannot run here: {why}.")
@@ -175,7 +178,7 @@ def _kept(folder: Path, verification: Verification, note: Callable[[str], None])
     try:
         write_atomic(folder / VERIFIED, verification.model_dump_json(indent=2) + "\n")
     except BadInput as error:
-        note(f"The verdict stands, but is not kept. {error}")
+        note(f"The verdict stands, but is not kept: {str(error).partition('. ')[0]}.")
     return verification
 
 

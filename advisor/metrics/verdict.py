@@ -25,7 +25,7 @@ LOSS = 0.05
 LOOKS = (3, 5, 8, 12, 16)
 SHARES = (0.05, 0.05, 0.1, 0.2, 0.6)
 """Of the false alarms at each look: little early, where few launches tell the deviation, and most at the end."""
-EARLY_MISS = 0.0005  # at each look but the last; what is left of MISS is the last one's
+EARLY_MISS = 0.0005  # at each look but the last, of ending on "same"; what is left of MISS is the last one's
 FULL_REFERENCE = LOOKS[-1]
 VERIFY_NOISE = NoisePrior(sd=0.02, dof=4)
 """Of one launch against the next: the noise that the error rates are promised for, until launches tell better."""
@@ -54,7 +54,7 @@ class Decision(StrictModel):
 
 def looks(most: int, alarm: float = FALSE_ALARM) -> tuple[Look, ...]:
     """The plan of a verification of at most so many launches; the last look gets what those left out do not spend."""
-    before = [(n, share) for n, share in zip(LOOKS, SHARES, strict=True) if n < most]
+    before = [(n, share) for n, share in zip(LOOKS[:-1], SHARES, strict=False) if n < most]
     rest = 1.0 - sum(share for _, share in before)
     early = tuple(Look(n_launches=n, alarm=alarm * share, is_last=False) for n, share in before)
     return (*early, Look(n_launches=most, alarm=alarm * rest, is_last=True))
@@ -89,9 +89,14 @@ def decide(
         direction = "slower"
     elif ratio.low > 1 + tolerance:
         direction = "faster"
-    elif look.is_last or found.interval(1 - 2 * EARLY_MISS).low > 1 - max(LOSS, tolerance):
+    elif look.is_last or _within(found.interval(1 - 2 * EARLY_MISS), max(LOSS, tolerance)):
         direction = "same"
     return Decision(direction=direction, ratio=ratio, detectable_loss=detectable)
+
+
+def _within(ratio: Interval, loss: float) -> bool:
+    """True when neither a loss of so much nor its inverse, a gain, is left possible."""
+    return ratio.low > 1 - loss and ratio.high < 1 / (1 - loss)
 
 
 def detectable_loss(found: LogRatio, alarm: float) -> float:
