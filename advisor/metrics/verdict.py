@@ -153,7 +153,7 @@ def change(
     usable = all(value > 0 for value in (*before, *after))
     found = log_ratio(after, before, others, prior) if usable else None
     ratio = None if found is None else found.interval(1 - MOST_TOLD / n_told)
-    kind: Literal["real", "noise", "untold"] = "untold"
+    kind: Literal["real", "noise", "untold"] = "noise" if before and list(before) == list(after) else "untold"
     if ratio is not None:
         kind = "noise" if ratio.low <= 1 <= ratio.high else "real"
     return Change(metric=metric, before=_mean(before), after=_mean(after), ratio=ratio, kind=kind)

@@ -107,5 +107,6 @@ def test_what_is_equal_is_noise_and_what_is_far_apart_is_real(values: list[float
 
 def test_what_has_no_ratio_is_untold() -> None:
     assert change("goodput", [0.0], [1.0], [], 1, VERIFY_NOISE).kind == "untold"
+    assert change("itl:p50", [0.0, 0.0], [0.0, 0.0], [], 1, TAIL_NOISE).kind == "noise", "tokens that come together"
     assert change("goodput", [], [1.0], [], 1, VERIFY_NOISE).before is None
     assert [size_change("weights_gib", 1.0, at, 0.1).kind for at in (1.05, 1.2, None)] == ["noise", "real", "untold"]
