@@ -49,7 +49,8 @@ class Decision(StrictModel):
 
     direction: Direction | None = Field(description="null: more launches are needed")
     ratio: Interval = Field(description="Now over the reference, above 1 is better; outside 1 is a drift")
-    detectable_loss: float = Field(description="A fraction; a loss of so much is noticed with 99 % at this look")
+    largest_loss: float = Field(ge=0, description="A fraction: with 99 % confidence it lost no more")
+    detectable_loss: float = Field(description="A fraction; a loss of so much is called a drift with 99 % at this look")
 
 
 def looks(most: int, alarm: float = FALSE_ALARM) -> tuple[Look, ...]:
@@ -83,7 +84,6 @@ def decide(
     if found is None:
         raise ValueError("nothing to compare")
     ratio = found.interval(1 - look.alarm)
-    detectable = detectable_loss(found, look.alarm)
     direction: Direction | None = None
     if ratio.high < 1 - tolerance:
         direction = "slower"
@@ -91,7 +91,12 @@ def decide(
         direction = "faster"
     elif look.is_last or _within(found.interval(1 - 2 * EARLY_MISS), max(LOSS, tolerance)):
         direction = "same"
-    return Decision(direction=direction, ratio=ratio, detectable_loss=detectable)
+    return Decision(
+        direction=direction,
+        ratio=ratio,
+        largest_loss=max(0.0, 1 - found.interval(1 - 2 * MISS).low),
+        detectable_loss=detectable_loss(found, look.alarm),
+    )
 
 
 def _within(ratio: Interval, loss: float) -> bool:

@@ -68,8 +68,10 @@ def _tested(tested: Sequence[TestedMetric]) -> RenderableType:
 
 def _power(found: Verification) -> list[str]:
     """What would have been noticed, and what makes the next verification sharper."""
-    weakest = max(each.decision.detectable_loss for each in found.tested)
-    lines = [f"A loss of {100 * weakest:.1f} % or more would have been noticed here with 99 %."]
+    lost, told = (
+        100 * max(getattr(each.decision, name) for each in found.tested) for name in ("largest_loss", "detectable_loss")
+    )
+    lines = [f"With 99 % it lost no more than {lost:.1f} %; a loss of {told:.1f} % is called a drift with 99 %."]
     joined = len(found.reference) - found.tested[0].n_reference
     if found.verdict == "PASS" and joined > 0:
         lines.append(

@@ -157,6 +157,15 @@ def test_few_launches_may_be_asked_for(copied: Callable[..., Path]) -> None:
     assert LOOKS[-1] > 1
 
 
+def test_a_verdict_that_cannot_be_kept_stands(copied: Callable[..., Path]) -> None:
+    folder, said = copied(), list[str]()
+    (folder / VERIFIED).mkdir()
+    (folder / "verify").write_text("no folder")
+    report = verify(folder, VerifyHow(max_launches=1), said.append, Going(), PacedEngine())
+    assert report.verdict == "PASS"
+    assert "The verdict stands, but is not kept" in said[-1]
+
+
 def _edited_yaml(folder: Path) -> None:
     text = (folder / CONFIG).read_text()
     (folder / CONFIG).write_text(text.replace("enable_padding: true", "enable_padding: false"))
