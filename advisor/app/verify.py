@@ -36,6 +36,7 @@ from advisor.domain.serving_config import OptionValue
 from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import TrialRecord
 from advisor.engines.spoken import ENGINES_SPOKEN
+from advisor.host.process import end_leftovers
 from advisor.metrics.verdict import (
     FALSE_ALARM,
     FULL_REFERENCE,
@@ -196,7 +197,8 @@ class _Verifier:
         self.runs: list[Metrics] = []
 
     def run(self) -> Verification:
-        """To the verdict."""
+        """To the verdict; servers that an earlier verification left, killed with its guardian, are ended first."""
+        end_leftovers(str((self.task.folder / EVIDENCE).absolute()))
         for look in self.plan:
             while len(self.runs) < look.n_launches:
                 reasons = self._launch()
