@@ -53,7 +53,7 @@ def headline(found: Verification) -> str:
 
 
 def _tested(tested: Sequence[TestedMetric]) -> RenderableType:
-    grid = table("decides", "now over result", "outside +0.0 % is a drift", "launches", "of the result")
+    grid = table("decides", "now over result", "drift if 0 is outside", "launches", "of the result")
     for each in tested:
         ratio = each.decision.ratio
         grid.add_row(
