@@ -24,9 +24,15 @@ MANIFEST = "MANIFEST.json"
 RESTORE = "Restore it from a copy, or run the study again with --resume, which writes it anew."
 
 
+class _File(StrictModel):
+    model_config = ConfigDict(extra="ignore")
+    name: str
+    sha256: str
+
+
 class _Manifest(StrictModel):
     model_config = ConfigDict(extra="ignore")
-    files: dict[str, str]
+    files: tuple[_File, ...]
 
 
 def result_folders(path: Path) -> list[Path]:
@@ -68,13 +74,13 @@ def check_manifest(folder: Path) -> None:
     path = folder / MANIFEST
     if not path.is_file():
         return
-    for name, expected in read_json(_Manifest, path).files.items():
-        file = folder / name
+    for each in read_json(_Manifest, path).files:
+        file = folder / each.name
         if not file.resolve().is_relative_to(folder.resolve()):
-            raise BadInput(f"{path} names {name!r}, which is outside its folder.")
+            raise BadInput(f"{path} names {each.name!r}, which is outside its folder.")
         if not file.is_file():
             raise BadInput(f"{file} is missing, and {MANIFEST} lists it. {RESTORE}")
-        if sha256(file) != expected:
+        if sha256(file) != each.sha256:
             raise BadInput(f"{file} was changed since {MANIFEST} was written. {RESTORE}")
 
 

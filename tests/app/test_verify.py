@@ -166,6 +166,10 @@ def test_a_verdict_that_cannot_be_kept_stands(copied: Callable[..., Path]) -> No
     assert "The verdict stands, but is not kept" in said[-1]
 
 
+def manifest(name: str, sha256: str) -> dict[str, Any]:
+    return {"schema_version": 1, "study": "of a test", "files": [{"name": name, "sha256": sha256, "size_bytes": 1}]}
+
+
 def _edited_yaml(folder: Path) -> None:
     text = (folder / CONFIG).read_text()
     (folder / CONFIG).write_text(text.replace("enable_padding: true", "enable_padding: false"))
@@ -188,7 +192,7 @@ def _half(folder: Path) -> None:
 
 
 def _tampered(folder: Path) -> None:
-    (folder / "MANIFEST.json").write_text(json.dumps({"schema_version": 1, "files": {"serve.sh": "0" * 64}}))
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest("serve.sh", "0" * 64)))
 
 
 def _old_verification(folder: Path) -> None:
@@ -221,10 +225,9 @@ def test_a_folder_that_is_not_as_it_was_is_refused_before_any_launch(
 
 def test_a_manifest_names_only_files_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "serve.sh").write_text("x")
-    good = {"schema_version": 1, "made_by": "a later one", "files": {"serve.sh": hashlib.sha256(b"x").hexdigest()}}
-    (tmp_path / "MANIFEST.json").write_text(json.dumps(good))
+    (tmp_path / "MANIFEST.json").write_text(json.dumps(manifest("serve.sh", hashlib.sha256(b"x").hexdigest())))
     check_manifest(tmp_path)
-    (tmp_path / "MANIFEST.json").write_text(json.dumps({"files": {"../secret": "0"}}))
+    (tmp_path / "MANIFEST.json").write_text(json.dumps(manifest("../secret", "0")))
     with pytest.raises(BadInput, match="outside its folder"):
         check_manifest(tmp_path)
 
