@@ -196,7 +196,7 @@ def _result(folder: Path, engine_version: str, spoken: Dialect) -> Export:
     summary = folder.parent / "summary.json"
     workloads = {result.workload}
     if summary.exists():
-        workloads |= {each.workload for each in _read(_Summary, summary).results}
+        workloads |= {each.workload for each in read_json(_Summary, summary).results}
     old, config = dialect(result.deployment.engine_version), result.best.serving_config
     deployment = changed(result.deployment, engine_version=engine_version)
     max_seq_len = deployment.seq_len(workloads)
@@ -247,17 +247,32 @@ def read_found(folder: Path) -> Found:
     Raises:
         BadInput: there is none, or it is damaged.
     """
-    return _read(Found, folder / RESULT_NAME)
+    return read_json(Found, folder / RESULT_NAME)
 
 
-def _read(model: type[ModelT], path: Path) -> ModelT:
+def read_json(model: type[ModelT], path: Path) -> ModelT:
+    """A document that advisor wrote.
+
+    Raises:
+        BadInput: there is none, it is damaged, or of another schema than this version reads.
+    """
     try:
         data = json.loads(read_text(path, max_bytes=64 * MIB_BYTES))
     except ValueError as error:
         raise BadInput(f"{path} is not JSON ({error}).") from None
     if not isinstance(data, dict):
         raise BadInput(f"{path} holds no result.")
+    _check_schema(model, data, path)
     return parse(model, data, str(path))
+
+
+def _check_schema(model: type[StrictModel], data: Mapping[str, Any], path: Path) -> None:
+    known = model.model_fields.get("schema_version")
+    if known is not None and data.get("schema_version", known.default) != known.default:
+        raise BadInput(
+            f"{path} has schema_version {data['schema_version']!r}; this advisor reads {known.default}. Read it "
+            "with the advisor that wrote it, or run the study again."
+        )
 
 
 def _judged(exported: Export, spoken: Dialect) -> UpstreamVerdict | None:

@@ -17,7 +17,7 @@ from advisor.app.robustness import RobustChoice, robust_choice
 from advisor.app.trial_maker import launches
 from advisor.domain.answers import AnswerCheck
 from advisor.domain.deployment import Deployment
-from advisor.domain.measurement import LimitedBy, MemoryReport, Metrics, RefereeReport, Source
+from advisor.domain.measurement import EffectiveSettings, LimitedBy, MemoryReport, Metrics, RefereeReport, Source
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import ServingConfig
@@ -101,6 +101,8 @@ class ResultEntry(StrictModel):
         description="95 % interval of the objective, deviation pooled over all repeats; null without any"
     )
     trials: tuple[int, ...] = Field(description="Numbers of the trials behind it")
+    repeats: tuple[Metrics, ...] = Field(default=(), description="Of each of these trials; `metrics` is their mean")
+    effective: EffectiveSettings | None = Field(default=None, description="What the server really used")
     name: str | None = None
 
 
@@ -125,6 +127,8 @@ class BaselineEntry(StrictModel):
     limited_by: LimitedBy | None = None
     ci95: tuple[float, float] | None = None
     trials: tuple[int, ...] = ()
+    repeats: tuple[Metrics, ...] = ()
+    effective: EffectiveSettings | None = None
 
     @property
     def compared(self) -> ResultEntry | None:
@@ -158,7 +162,9 @@ class Result(StrictModel):
     study: str
     engine: str
     engine_version: str
+    twin_world: int = Field(default=0, ge=0, description="That the twin played; 0 is the nominal one")
     deployment: Deployment
+    max_seq_len: int | None = Field(default=None, description="Of every launch: the study's longest request, tokens")
     workload: Workload
     workload_name: str
     objective: Objective
@@ -299,7 +305,9 @@ def result(
         study=context.name,
         engine=context.deployment.engine,
         engine_version=context.deployment.engine_version,
+        twin_world=int(context.engine.options.get("world", 0)),
         deployment=context.deployment,
+        max_seq_len=context.max_seq_len,
         workload=workload,
         workload_name=workload.name,
         objective=context.objective,
@@ -419,7 +427,8 @@ def _entry(
 ) -> ResultEntry:
     others = [values for values in repeats if values != standing.values]
     interval = mean_interval(standing.values, others) if repeats else None
-    metrics = average([outcome.metrics for outcome in standing.outcomes if outcome.metrics is not None])
+    measured = tuple(outcome.metrics for outcome in standing.outcomes if outcome.metrics is not None)
+    metrics = average(measured)
     return ResultEntry(
         serving_config=standing.config,
         memory_fraction_kind=spoken_by(context.deployment).memory.fraction,
@@ -431,6 +440,8 @@ def _entry(
         limited_by=standing.outcomes[-1].limited_by,
         ci95=None if interval is None else (interval.low, interval.high),
         trials=standing.numbers,
+        repeats=measured,
+        effective=standing.effective,
         name=name,
     )
 

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from advisor.cli import calibrate, check_env, doctor, engines, estimate, explain, export, plan, studies, tune
+from advisor.cli import (
+    calibrate,
+    check_env,
+    compare,
+    doctor,
+    engines,
+    estimate,
+    explain,
+    export,
+    plan,
+    studies,
+    tune,
+    verify,
+)
 
 app = typer.Typer(
     name="advisor",
@@ -21,6 +34,8 @@ app.command("estimate")(estimate.estimate)
 app.command("explain")(explain.explain)
 app.command("calibrate")(calibrate.calibrate)
 app.command("export")(export.export)
+app.command("verify")(verify.verify)
+app.command("compare")(compare.compare)
 app.command("doctor")(doctor.doctor)
 app.command("check-env")(check_env.check_env)
 app.command("studies")(studies.studies)

@@ -82,21 +82,31 @@ def pooled_noise(groups: Iterable[Sequence[float]], prior: NoisePrior = BETWEEN_
     return (math.sqrt((prior.dof * prior.sd**2 + squares) / dof), dof) if dof else (0.0, 0)
 
 
-def ratio_interval(
+class LogRatio(StrictModel):
+    """The logarithm of a ratio of two geometric means, its standard error and the degrees of freedom behind that."""
+
+    estimate: float
+    error: float = Field(ge=0)
+    dof: int = Field(ge=1)
+
+    def interval(self, level: float) -> Interval:
+        """Of the ratio itself, two-sided, by Student's t."""
+        return _around(self.estimate, student_t_quantile(0.5 + level / 2, self.dof) * self.error, level)
+
+
+def log_ratio(
     numerators: Sequence[float],
     denominators: Sequence[float],
     others: Sequence[Sequence[float]] = (),
     prior: NoisePrior = BETWEEN_LAUNCHES,
-    level: float = 0.95,
-) -> Interval | None:
-    """Interval of the ratio of two positive means from repeats of both, on logarithms with a pooled deviation.
+) -> LogRatio | None:
+    """The ratio of two positive means from repeats of both, on logarithms with a pooled deviation.
 
     Args:
         numerators: Repeats of one configuration.
         denominators: Repeats of the other.
         others: Repeats of further configurations; they share in the deviation.
         prior: Of the deviation.
-        level: Of the interval.
 
     Returns:
         None where one side has no value, or nothing at all tells the deviation.
@@ -105,8 +115,19 @@ def ratio_interval(
     sd, dof = pooled_noise([a, b, *more], prior)
     if a.size == 0 or b.size == 0 or dof < 1:
         return None
-    half = student_t_quantile(0.5 + level / 2, dof) * sd * math.sqrt(1 / a.size + 1 / b.size)
-    return _around(float(a.mean() - b.mean()), half, level)
+    return LogRatio(estimate=float(a.mean() - b.mean()), error=sd * math.sqrt(1 / a.size + 1 / b.size), dof=dof)
+
+
+def ratio_interval(
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    others: Sequence[Sequence[float]] = (),
+    prior: NoisePrior = BETWEEN_LAUNCHES,
+    level: float = 0.95,
+) -> Interval | None:
+    """Interval of the ratio of two positive means; see `log_ratio`, which may have none either."""
+    found = log_ratio(numerators, denominators, others, prior)
+    return None if found is None else found.interval(level)
 
 
 def mean_interval(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from advisor.app.checking import EnvReport
+from advisor.app.compare import Comparison
 from advisor.app.estimating import Estimate, Plan
 from advisor.app.explaining import Explanation
 from advisor.app.exporting import Export
 from advisor.app.results import Result, StudySummary
+from advisor.app.verification import Verification, VerifyReport
 from advisor.domain.calibration import Calibration
 from advisor.domain.trial import TrialRecord
 from advisor.report.plan_view import DryRun
@@ -26,4 +28,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "calibration": Calibration,
     "export": Export,
     "check-env": EnvReport,
+    "verification": Verification,
+    "verify": VerifyReport,
+    "compare": Comparison,
 }

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from advisor.domain.measurement import MemoryReport, WorkloadOutcome
+from advisor.domain.measurement import EffectiveSettings, MemoryReport, WorkloadOutcome
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel
@@ -27,6 +27,7 @@ class Standing(StrictModel):
     memory_predicted_gib: MemoryReport | None
     surprises: tuple[str, ...]
     feasible: bool
+    effective: EffectiveSettings | None = None
 
     @property
     def mean(self) -> float:
@@ -88,6 +89,7 @@ def _standing(run: Sequence[tuple[TrialRecord, WorkloadOutcome, float]], slo: Sl
         memory_predicted_gib=run[-1][0].memory_predicted_gib,
         surprises=run[-1][0].surprises,
         feasible=not dead and all(excess <= 0 for excess in excesses),
+        effective=run[-1][0].effective,
     )
 
 

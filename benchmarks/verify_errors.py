@@ -1,0 +1,163 @@
+"""How often `advisor verify` errs, on servers whose noise is known: `make bench-verify-errors`.
+
+The rule of `advisor/metrics/verdict.py` on drawn throughputs: a launch has a pace of its own, each benchmark another,
+together `--noise`. A result stands on two launches, a first verification of the unchanged server completes it, and a
+second one meets the same server or one that lost 5 %. Exits 1 when a target is missed with its 95 % bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.metrics.verdict import FULL_REFERENCE, LOOKS, LOSS, Direction, decide, looks
+
+NOISE = 0.02
+BETWEEN_SHARE = 0.36  # of the variance: launch to launch; the rest is of each benchmark
+N_RESULT = 2  # launches of a winner in a confirmation
+MOST_FALSE_ALARMS, LEAST_NOTICED = 0.002, 0.99
+CHUNK = 1000
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Life:
+    """What a result goes through: verdicts of its first verification, and of the second, unchanged and slower."""
+
+    first: Direction
+    first_slower: Direction
+    second: Direction
+    second_slower: Direction
+    n_launches: tuple[int, int, int, int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a line a case and noise; 1 when a target is missed."""
+    args = _parser().parse_args(argv)
+    os.environ["OMP_NUM_THREADS"] = "1"  # processes, not threads, share the cores
+    started, missed = time.monotonic(), 0
+    with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
+        for noise in args.noise:
+            n_chunks = math.ceil(args.lives / CHUNK)
+            chunks = pool.starmap(live, [(noise, args.first + chunk) for chunk in range(n_chunks)])
+            found = [life for chunk in chunks for life in chunk]
+            print("\n".join(lines(noise, found)), flush=True)
+            missed += noise == NOISE and not all(targets(found).values())
+    print(f"simulated: {platform.machine()}, {os.cpu_count()} cores, {time.monotonic() - started:.0f} s")
+    return 1 if missed else 0
+
+
+def live(noise: float, seed: int) -> list[Life]:
+    """A thousand results on servers with this noise."""
+    rng = np.random.default_rng([seed, round(noise * 1e6)])
+    return [_life(rng, noise) for _ in range(CHUNK)]
+
+
+def _life(rng: np.random.Generator, noise: float) -> Life:
+    result = _launches(rng, noise, N_RESULT)
+    again = _launches(rng, noise, LOOKS[-1])
+    first, n_first = verdict(again, result)
+    first_slower, n_first_slower = verdict((1 - LOSS) * _launches(rng, noise, LOOKS[-1]), result)
+    joined = again[:n_first] if first == "same" else again[:0]
+    complete = np.concatenate([result, joined])[:FULL_REFERENCE]
+    second, n_second = verdict(_launches(rng, noise, LOOKS[-1]), complete)
+    second_slower, n_second_slower = verdict((1 - LOSS) * _launches(rng, noise, LOOKS[-1]), complete)
+    return Life(first, first_slower, second, second_slower, (n_first, n_first_slower, n_second, n_second_slower))
+
+
+def _launches(rng: np.random.Generator, noise: float, n: int) -> Values:
+    between, within = noise * math.sqrt(BETWEEN_SHARE), noise * math.sqrt(1 - BETWEEN_SHARE)
+    return np.asarray(np.exp(between * rng.standard_normal(n) + within * rng.standard_normal(n)))
+
+
+def verdict(launches: Values, reference: Values) -> tuple[Direction, int]:
+    """What a verification says, and after how many launches."""
+    for look in looks(LOOKS[-1]):
+        direction = decide(launches[: look.n_launches].tolist(), reference.tolist(), look).direction
+        if direction is not None:
+            return direction, look.n_launches
+    raise AssertionError("the last look decides")
+
+
+def targets(found: Sequence[Life]) -> dict[str, bool]:
+    """Which targets are met with 95 % confidence, by what they ask for."""
+    n = len(found)
+    alarms, alarms_first = (sum(getattr(life, name) != "same" for life in found) for name in ("second", "first"))
+    missed = sum(life.second_slower == "same" for life in found)
+    return {
+        f"false alarms of a first verification at most {MOST_FALSE_ALARMS:.1%}": upper_bound(alarms_first, n)
+        <= MOST_FALSE_ALARMS,
+        f"false alarms at most {MOST_FALSE_ALARMS:.1%}": upper_bound(alarms, n) <= MOST_FALSE_ALARMS,
+        f"{LOSS:.0%} less noticed in at least {LEAST_NOTICED:.0%}": upper_bound(missed, n) <= 1 - LEAST_NOTICED,
+    }
+
+
+def lines(noise: float, found: Sequence[Life]) -> list[str]:
+    """What a person reads of one noise."""
+    n = len(found)
+    rows = [f"noise {noise:.1%} a launch, {n:,} results of {N_RESULT} launches"]
+    cases = (
+        ("first", "first verification, unchanged"),
+        ("first_slower", f"first verification, {LOSS:.0%} slower"),
+        ("second", "second, unchanged"),
+        ("second_slower", f"second, {LOSS:.0%} slower"),
+    )
+    for place, (name, title) in enumerate(cases):
+        said = Counter(getattr(life, name) for life in found)
+        drifts = n - said["same"]
+        launches = sum(life.n_launches[place] for life in found) / n
+        if name.endswith("slower"):
+            rows.append(f"  {title:<32} DRIFT {drifts / n:8.3%}, at least {1 - upper_bound(n - drifts, n):.3%}")
+        else:
+            rows.append(f"  {title:<32} DRIFT {drifts / n:8.3%}, at most  {upper_bound(drifts, n):.3%}")
+        rows[-1] += f"; {launches:4.1f} launches"
+    if noise == NOISE:
+        rows += [f"  {what}: {'met' if met else 'MISSED'}" for what, met in targets(found).items()]
+    return rows
+
+
+def upper_bound(n_events: int, n: int, level: float = 0.95) -> float:
+    """Clopper and Pearson's one-sided upper bound of a probability of which `n_events` in `n` came."""
+    if n_events >= n:
+        return 1.0
+    low, high = n_events / n, 1.0
+    for _ in range(60):
+        p = (low + high) / 2
+        low, high = (p, high) if _binomial_cdf(n_events, n, p) > 1 - level else (low, p)
+    return high
+
+
+def _binomial_cdf(k: int, n: int, p: float) -> float:
+    """P(at most k of n)."""
+    log_n = math.lgamma(n + 1)
+    logs = (
+        log_n - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * math.log(p) + (n - i) * math.log1p(-p)
+        for i in range(k + 1)
+    )
+    return math.fsum(map(math.exp, logs))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="make bench-verify-errors", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lives", type=int, default=60_000, help="results of each noise")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first thousand")
+    parser.add_argument("--noise", type=float, nargs="*", default=[0.01, NOISE, 0.03])
+    parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
