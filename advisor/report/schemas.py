@@ -8,6 +8,7 @@ from advisor.app.checking import EnvReport
 from advisor.app.estimating import Estimate, Plan
 from advisor.app.explaining import Explanation
 from advisor.app.exporting import Export
+from advisor.app.manifest import Manifest
 from advisor.app.results import Result, StudySummary
 from advisor.domain.calibration import Calibration
 from advisor.domain.trial import TrialRecord
@@ -19,6 +20,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "summary": StudySummary,
     "outcome": TrialRecord,
     "study": RunCard,
+    "manifest": Manifest,
     "estimate": Estimate,
     "plan": Plan,
     "dry-run": DryRun,

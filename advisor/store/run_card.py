@@ -24,6 +24,16 @@ from advisor.store.yaml_files import read_text, write_atomic
 CARD = "study.json"
 
 
+class Machine(StrictModel):
+    """Where the launches of a run took place; null where it is not known."""
+
+    gpus: tuple[str, ...] = Field(default=(), description="Names of the GPUs, as the driver has them")
+    driver: str | None = Field(default=None, description="Version of the NVIDIA driver")
+    cuda: str | None = Field(default=None, description="The newest CUDA that the driver runs")
+    image: str | None = Field(default=None, description="Of the container, where there was one")
+    image_digest: str | None = Field(default=None, description="`sha256:...`, as its registry has it")
+
+
 class RunCard(StrictModel):
     """`results/<study>/<run>/study.json`."""
 
@@ -35,6 +45,7 @@ class RunCard(StrictModel):
     workloads: tuple[Workload, ...] = Field(min_length=1)
     objective: Objective
     slo: Slo
+    machine: Machine | None = Field(default=None, description="Null on the twin, which needs none")
 
 
 def write_card(run: Path, card: RunCard) -> None:
