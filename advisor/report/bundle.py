@@ -67,12 +67,21 @@ def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummar
         paths["for all"] = run / ROBUST / config_name
     write_atomic(run / "summary.json", outcome.model_dump_json(indent=2) + "\n")
     write_atomic(run / "trials.csv", trials_csv(session, records))
-    argv = tune_argv(session.context, session.resolved.study, catalog.study_names())
-    page = report_html(session.context, outcome, records, texts, argv=argv, version=version("trtllm-advisor"))
-    write_atomic(run / "report.html", page)
+    write_atomic(run / "report.html", page(session, records, outcome, texts))
     paths["report"] = run / "report.html"
     paths["all trials"] = run / "trials.csv"
     return paths
+
+
+def page(
+    session: Session,
+    records: Sequence[TrialRecord],
+    outcome: StudySummary,
+    texts: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """The report of a study, ended or not; `texts` are the files of its winners, by workload."""
+    argv = tune_argv(session.context, session.resolved.study, catalog.study_names())
+    return report_html(session.context, outcome, records, texts or {}, argv=argv, version=version("trtllm-advisor"))
 
 
 def _write_bundle(session: Session, records: Sequence[TrialRecord], result: Result, texts: Mapping[str, str]) -> None:

@@ -1,0 +1,85 @@
+"use strict";
+// Shows the newest report in a frame. Where a reader was - scrolled, unfolded, chosen - is carried over to the next.
+
+const POLL_MS = 1000;
+const status_ = document.getElementById("status");
+const follow = document.getElementById("follow");
+const update = document.getElementById("update");
+let shown = null;
+let newest = null;
+let loading = false;
+
+const frame = () => document.querySelector("iframe:not([hidden])");
+const controls = (page) => [...page.querySelectorAll("input[id], select[id], textarea[id]")];
+
+function kept(view) {
+  const page = view.document;
+  return {
+    x: view.scrollX,
+    y: view.scrollY,
+    open: [...page.querySelectorAll("details")].map((each) => each.open),
+    values: controls(page).map((each) => [each.id, each.value, each.checked]),
+    focus: page.activeElement && page.activeElement.id,
+  };
+}
+
+function restore(view, state) {
+  const page = view.document;
+  const folds = [...page.querySelectorAll("details")];
+  if (folds.length === state.open.length) folds.forEach((each, i) => { each.open = state.open[i]; });
+  for (const [id, value, checked] of state.values) {
+    const control = page.getElementById(id);
+    if (!control || (control.value === value && control.checked === checked)) continue;
+    control.value = value;
+    control.checked = checked;
+    for (const kind of ["input", "change"]) control.dispatchEvent(new Event(kind, { bubbles: true }));
+  }
+  if (state.focus && page.getElementById(state.focus)) page.getElementById(state.focus).focus({ preventScroll: true });
+  view.scrollTo(state.x, state.y);
+}
+
+function show(version) {
+  if (loading) return;
+  loading = true;
+  const old = frame();
+  const next = document.createElement("iframe");
+  next.title = old.title;
+  next.hidden = true;
+  next.addEventListener("load", () => {
+    const state = kept(old.contentWindow);
+    next.hidden = false;
+    old.remove();
+    next.id = "report";
+    restore(next.contentWindow, state);
+    document.title = next.contentDocument.title || document.title;
+    shown = version;
+    loading = false;
+    update.hidden = true;
+  });
+  next.src = `/report.html?version=${version}`;
+  document.body.append(next);
+}
+
+async function poll() {
+  try {
+    const answer = await (await fetch("/version", { cache: "no-store" })).json();
+    status_.textContent = answer.status;
+    if (shown === null) shown = answer.version;
+    newest = answer.version;
+    if (newest !== shown) {
+      if (follow.checked) show(newest);
+      else update.hidden = false;
+    }
+    document.documentElement.dataset.over = answer.over;
+  } catch {
+    if (document.documentElement.dataset.over !== "true") {
+      status_.textContent = "Nobody answers any more: the study was ended, or its machine cannot be reached. " +
+        "Below is the last that was known.";
+    }
+  }
+  setTimeout(poll, POLL_MS);
+}
+
+update.addEventListener("click", () => show(newest));
+frame().addEventListener("load", () => { document.title = frame().contentDocument.title || document.title; });
+poll();
