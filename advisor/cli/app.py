@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from advisor.cli import calibrate, check_env, doctor, engines, estimate, explain, export, plan, studies, tune
+from advisor.cli import calibrate, check_env, dashboard, doctor, engines, estimate, explain, export, plan, studies, tune
 
 app = typer.Typer(
     name="advisor",
@@ -21,6 +21,7 @@ app.command("estimate")(estimate.estimate)
 app.command("explain")(explain.explain)
 app.command("calibrate")(calibrate.calibrate)
 app.command("export")(export.export)
+app.command("dashboard")(dashboard.dashboard)
 app.command("doctor")(doctor.doctor)
 app.command("check-env")(check_env.check_env)
 app.command("studies")(studies.studies)

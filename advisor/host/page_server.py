@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(self._found())
 
     def _found(self) -> _Answer:
-        if not _is_loopback(self.headers.get("Host", "")):
+        if not is_loopback(self.headers.get("Host", "")):
             return _refusal(HTTPStatus.FORBIDDEN, f"This page is for {', '.join(sorted(NAMES))} alone.")
         return self.server.pages.answer(urlsplit(self.path).path)
 
@@ -188,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         """The terminal belongs to the study."""
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether a Host header names this machine, under any port: tunnels change it."""
     try:
         return urlsplit(f"//{host}").hostname in NAMES
