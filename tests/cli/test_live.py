@@ -30,6 +30,7 @@ CHROMIUM = (
     "--disable-component-update",
     "--disable-sync",
 )
+GRAVE = ("serious", "critical")
 FOLDED = (
     "<!DOCTYPE html><title>{title}</title><details><summary>more</summary>text</details><div style='height:9000px'>"
 )
@@ -55,6 +56,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def test_a_new_version_keeps_its_readers_place(browser: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     said: list[str] = []
     title = ["first"]
     with live_page(0, lambda: FOLDED.format(title=title[0]), has_trials=True, say=said.append) as live:
@@ -72,6 +74,10 @@ def test_a_new_version_keeps_its_readers_place(browser: Any) -> None:
         until(lambda: page.title() == "second")
         assert page.locator("#status").inner_text().endswith("provisional. Trial 1 begins.")
         assert page.frames[1].evaluate("[document.querySelector('details').open, window.scrollY]") == [True, 1234]
+        serious = [
+            each for each in axe.Axe().run(page, context="header").response["violations"] if each["impact"] in GRAVE
+        ]
+        assert serious == []
         page.locator("#follow").uncheck()
         title[0] = "third"
         live.refresh()
