@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import Field
 
 from advisor.app.admission import MemoryGate
+from advisor.app.asking_again import as_asked
 from advisor.app.baseline_choice import choose_baselines
 from advisor.app.calibrate import calibrated, label_of
 from advisor.app.calibration import taught
@@ -199,7 +200,7 @@ class Session:
         )
         try:
             note_earlier(self.run_folder, self.earlier)
-            write_card(self.run_folder, _card(context))
+            write_card(self.run_folder, changed(_card(context), as_asked=as_asked(context, self.resolved.study)))
         except BadInput:
             ledger.close()
             raise

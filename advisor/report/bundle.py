@@ -7,7 +7,6 @@ import datetime
 import io
 import shlex
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from rich.text import Text
@@ -20,13 +19,11 @@ from advisor.domain.outcome import OutOfMemory, Rejected, summary
 from advisor.domain.trial import TrialRecord
 from advisor.engines.spoken import spoken_by
 from advisor.report import files
-from advisor.report.html import report_html
-from advisor.report.markup import visible
-from advisor.report.reproduce import tune_argv
 from advisor.report.robust_files import robust_files
 from advisor.report.study_notes import ROBUST, miss_text
 from advisor.report.summary import interval_text
-from advisor.store import catalog
+from advisor.report.visible import visible
+from advisor.report.write_report import write_report
 from advisor.store.yaml_files import make_folder, read_text, write_atomic
 
 MEMORY = ("weights", "activations", "cuda_graphs", "other", "kv_pool", "headroom", "capacity")
@@ -43,15 +40,13 @@ def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummar
     """
     run = session.run_folder
     paths: dict[str, Path] = {}
-    texts: dict[str, dict[str, str]] = {}
     config_name = session.forecaster.dialect.config_name
     for result in outcome.results:
         folder = make_folder(run / result.workload_name)
         write_atomic(folder / "result.json", result.model_dump_json(indent=2) + "\n")
         if result.best is None:
             continue
-        texts[result.workload_name] = workload_files(session, result)
-        _write_texts(folder, texts[result.workload_name])
+        _write_texts(folder, workload_files(session, result))
         _merge_lookup(session, result)
         title = result.workload_name if len(outcome.results) > 1 else "config"
         paths[title] = folder / config_name
@@ -61,10 +56,7 @@ def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummar
         paths["for all"] = run / ROBUST / config_name
     write_atomic(run / "summary.json", outcome.model_dump_json(indent=2) + "\n")
     write_atomic(run / "trials.csv", trials_csv(session, records))
-    argv = tune_argv(session.context, session.resolved.study, catalog.study_names())
-    page = report_html(session.context, outcome, records, texts, argv=argv, version=version("trtllm-advisor"))
-    write_atomic(run / "report.html", page)
-    paths["report"] = run / "report.html"
+    paths["report"] = write_report(run, run).page
     paths["all trials"] = run / "trials.csv"
     return paths
 

@@ -11,6 +11,7 @@ from advisor.app.exporting import Export
 from advisor.app.results import Result, StudySummary
 from advisor.domain.calibration import Calibration
 from advisor.domain.trial import TrialRecord
+from advisor.report.charts_data import ChartsDocument
 from advisor.report.plan_view import DryRun
 from advisor.store.run_card import RunCard
 
@@ -19,6 +20,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "summary": StudySummary,
     "outcome": TrialRecord,
     "study": RunCard,
+    "charts": ChartsDocument,
     "estimate": Estimate,
     "plan": Plan,
     "dry-run": DryRun,

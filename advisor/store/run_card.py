@@ -17,11 +17,27 @@ from advisor.domain.errors import BadInput
 from advisor.domain.measurement import Source
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.strict import StrictModel, explain
+from advisor.domain.study import Budget, SearchSpace
 from advisor.domain.workload import Workload
 from advisor.store.trial_folder import has_trials
 from advisor.store.yaml_files import read_text, write_atomic
 
 CARD = "study.json"
+
+
+class AsAsked(StrictModel):
+    """How a run was asked for: what a report says of it, and what repeats it."""
+
+    title: str
+    gpu_title: str
+    command: tuple[str, ...] = Field(description="`advisor tune ...` that asks the same again")
+    advisor_version: str
+    space: SearchSpace
+    n_configs: int = Field(description="Distinct configurations of the space")
+    max_seq_len: int = Field(description="Tokens of the longest request that every launch must be able to serve")
+    budget: Budget
+    sampler: str
+    seed: int
 
 
 class RunCard(StrictModel):
@@ -35,6 +51,7 @@ class RunCard(StrictModel):
     workloads: tuple[Workload, ...] = Field(min_length=1)
     objective: Objective
     slo: Slo
+    as_asked: AsAsked | None = Field(default=None, description="Null in runs of an older advisor")
 
 
 def write_card(run: Path, card: RunCard) -> None:
