@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from advisor.domain.errors import BadInput
 from advisor.domain.ports import Asked, Reporter, TrialEvent
 from advisor.domain.trial import TrialRecord
 from advisor.host.page_server import PageServer
 
+LOOK_EVERY_S = 1.0  # for trials that ended
 _NOTHING_YET = (
     '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>advisor, live</title>'
     "<style>:root { color-scheme: light dark; font: 16px system-ui; }</style>"
@@ -107,3 +110,33 @@ def live_page(
             live.refresh()
         say(f"Live page: {server.url}")
         yield live
+
+
+def serve_run(run: Path, page: Callable[[], str], port: int, say: Callable[[str], None]) -> NoReturn:
+    """Show a run until somebody ends the process; it is rendered again whenever a trial has ended.
+
+    Args:
+        run: Its folder.
+        page: Renders it as it is.
+        port: On the loopback address.
+        say: Tells the person at the terminal.
+
+    Raises:
+        BadInput: it is no run folder, or the port is taken.
+    """
+    seen_ns, text = changed_ns(run), page()
+    with PageServer(port) as server:
+        server.publish(text)
+        say(f"{run}: {server.url}  (Ctrl-C ends it)")
+        while True:
+            server.tell(f"{run}, shown until its server is ended.")
+            time.sleep(LOOK_EVERY_S)
+            if (now_ns := changed_ns(run)) != seen_ns:
+                seen_ns = now_ns
+                LivePage(server, page).refresh()
+
+
+def changed_ns(run: Path) -> int:
+    """When a trial or the summary of a run was last written, ns; 0 where nothing is there."""
+    written = [*run.glob("trials/*/outcome.json"), *run.glob("summary.json")]
+    return max((path.stat().st_mtime_ns for path in written), default=0)

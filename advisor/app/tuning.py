@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import Field
 
 from advisor.app.admission import MemoryGate
+from advisor.app.asking_again import as_asked
 from advisor.app.baseline_choice import choose_baselines
 from advisor.app.calibrate import calibrated, label_of
 from advisor.app.calibration import taught
@@ -201,7 +202,8 @@ class Session:
         )
         try:
             note_earlier(self.run_folder, self.earlier)
-            write_card(self.run_folder, changed(_card(context), machine=self._machine()))
+            card = changed(_card(context), machine=self._machine(), as_asked=as_asked(context, self.resolved.study))
+            write_card(self.run_folder, card)
         except BadInput:
             ledger.close()
             raise

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from advisor.cli import calibrate, check_env, dashboard, doctor, engines, estimate, explain, export, plan, studies, tune
+from advisor.cli import (
+    calibrate,
+    check_env,
+    dashboard,
+    doctor,
+    engines,
+    estimate,
+    explain,
+    export,
+    plan,
+    report,
+    studies,
+    tune,
+)
 
 app = typer.Typer(
     name="advisor",
@@ -19,6 +32,7 @@ app.command("tune")(tune.tune)
 app.command("plan")(plan.plan)
 app.command("estimate")(estimate.estimate)
 app.command("explain")(explain.explain)
+app.command("report")(report.report)
 app.command("calibrate")(calibrate.calibrate)
 app.command("export")(export.export)
 app.command("dashboard")(dashboard.dashboard)

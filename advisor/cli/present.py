@@ -137,13 +137,10 @@ def run(session: Session, output: OutputFormat, live_port: int | None = None) ->
 
 def _live_page(session: Session, ledger: Ledger, port: int | None) -> AbstractContextManager[LivePage]:
     from advisor.app.live import live_page
-    from advisor.report import bundle, console
-
-    def page() -> str:
-        records = ledger.records()  # what the study would say if it were interrupted now
-        return bundle.page(session, records, session.summary(records, "cancelled"))
+    from advisor.report import console
+    from advisor.report.write_report import page_of
 
     def say(text: str) -> None:
         console.stderr().print(text, markup=False, soft_wrap=True)
 
-    return live_page(port, page, bool(ledger.records()), say)
+    return live_page(port, lambda: page_of(session.run_folder), bool(ledger.records()), say)

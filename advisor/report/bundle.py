@@ -25,13 +25,11 @@ from advisor.engines.contained import Contained, contained, image_for
 from advisor.engines.spoken import spoken_by
 from advisor.report import files
 from advisor.report.deploy_files import deploy_files, not_covered
-from advisor.report.html import report_html
-from advisor.report.markup import visible
-from advisor.report.reproduce import tune_argv
 from advisor.report.robust_files import robust_files, robust_story
 from advisor.report.study_notes import ROBUST, miss_text
 from advisor.report.summary import interval_text
-from advisor.store import catalog
+from advisor.report.visible import visible
+from advisor.report.write_report import write_report
 from advisor.store.run_card import read_card
 from advisor.store.yaml_files import make_folder, read_text, write_atomic
 
@@ -49,15 +47,13 @@ def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummar
     """
     run = session.run_folder
     paths: dict[str, Path] = {}
-    texts: dict[str, dict[str, str]] = {}
     config_name = session.forecaster.dialect.config_name
     for result in outcome.results:
         folder = make_folder(run / result.workload_name)
         write_atomic(folder / RESULT_NAME, result.model_dump_json(indent=2) + "\n")
         if result.best is None:
             continue
-        texts[result.workload_name] = workload_files(session, result)
-        _write_bundle(session, records, result, texts[result.workload_name])
+        _write_bundle(session, records, result)
         _merge_lookup(session, result)
         title = result.workload_name if len(outcome.results) > 1 else "config"
         paths[title] = folder / config_name
@@ -67,29 +63,17 @@ def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummar
         paths["for all"] = run / ROBUST / config_name
     write_atomic(run / "summary.json", outcome.model_dump_json(indent=2) + "\n")
     write_atomic(run / "trials.csv", trials_csv(session, records))
-    write_atomic(run / "report.html", page(session, records, outcome, texts))
-    paths["report"] = run / "report.html"
+    paths["report"] = write_report(run, run).page
     paths["all trials"] = run / "trials.csv"
     return paths
 
 
-def page(
-    session: Session,
-    records: Sequence[TrialRecord],
-    outcome: StudySummary,
-    texts: Mapping[str, Mapping[str, str]] | None = None,
-) -> str:
-    """The report of a study, ended or not; `texts` are the files of its winners, by workload."""
-    argv = tune_argv(session.context, session.resolved.study, catalog.study_names())
-    return report_html(session.context, outcome, records, texts or {}, argv=argv, version=version("trtllm-advisor"))
-
-
-def _write_bundle(session: Session, records: Sequence[TrialRecord], result: Result, texts: Mapping[str, str]) -> None:
+def _write_bundle(session: Session, records: Sequence[TrialRecord], result: Result) -> None:
     """The files of a workload, those for containers among them, and the manifest over all of them."""
-    context = session.context
+    context, texts = session.context, workload_files(session, result)
     folder = session.run_folder / result.workload_name
     server = _server(session, result, texts[session.forecaster.dialect.config_name])
-    ours = dict(texts) if server is None else {**texts, **deploy_files(_story(result).lines, server)}
+    ours = texts if server is None else {**texts, **deploy_files(_story(result).lines, server)}
     clean = {name: session.redacted(text) for name, text in ours.items()}
     _write_texts(folder, clean)
     manifest = Manifest(

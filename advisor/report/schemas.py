@@ -12,6 +12,7 @@ from advisor.app.manifest import Manifest
 from advisor.app.results import Result, StudySummary
 from advisor.domain.calibration import Calibration
 from advisor.domain.trial import TrialRecord
+from advisor.report.charts_data import ChartsDocument
 from advisor.report.plan_view import DryRun
 from advisor.store.run_card import RunCard
 
@@ -21,6 +22,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "outcome": TrialRecord,
     "study": RunCard,
     "manifest": Manifest,
+    "charts": ChartsDocument,
     "estimate": Estimate,
     "plan": Plan,
     "dry-run": DryRun,

@@ -17,6 +17,7 @@ from advisor.domain.errors import BadInput
 from advisor.domain.measurement import Source
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.strict import StrictModel, explain
+from advisor.domain.study import Budget, SearchSpace
 from advisor.domain.workload import Workload
 from advisor.store.trial_folder import has_trials
 from advisor.store.yaml_files import read_text, write_atomic
@@ -34,6 +35,21 @@ class Machine(StrictModel):
     image_digest: str | None = Field(default=None, description="`sha256:...`, as its registry has it")
 
 
+class AsAsked(StrictModel):
+    """How a run was asked for: what a report says of it, and what repeats it."""
+
+    title: str
+    gpu_title: str
+    command: tuple[str, ...] = Field(description="`advisor tune ...` that asks the same again")
+    advisor_version: str
+    space: SearchSpace
+    n_configs: int = Field(description="Distinct configurations of the space")
+    max_seq_len: int = Field(description="Tokens of the longest request that every launch must be able to serve")
+    budget: Budget
+    sampler: str
+    seed: int
+
+
 class RunCard(StrictModel):
     """`results/<study>/<run>/study.json`."""
 
@@ -46,6 +62,7 @@ class RunCard(StrictModel):
     objective: Objective
     slo: Slo
     machine: Machine | None = Field(default=None, description="Null on the twin, which needs none")
+    as_asked: AsAsked | None = Field(default=None, description="Null in runs of an older advisor")
 
 
 def write_card(run: Path, card: RunCard) -> None:
