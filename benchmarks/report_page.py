@@ -2,7 +2,8 @@
 
 A small study of the twin is played, its trials are repeated until there are as many as asked for, every seventh of them
 turned into one that ran out of memory, and `advisor report` is asked for the page. It is opened in the machine's own
-Chromium from `file://`, network off, until the last chart is drawn; the time is the best of three.
+Chromium from `file://`, network off, until what is in view is drawn, and until every chart is; times are the best of
+three.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+
+from playwright.sync_api import Browser
 
 from advisor.app.api import _Quiet
 from advisor.app.setup import Question
@@ -58,19 +61,27 @@ def main() -> None:
             grown(session, records, n)
             began_s = time.monotonic()
             written = write_report(session.run_folder, Path(name) / "page")
-            write_s, taken = time.monotonic() - began_s, []
-            for _ in range(N_OPENED):
-                context = browser.new_context(viewport={"width": 1280, "height": 900})
-                context.set_offline(True)
-                began_s = time.monotonic()
-                opened(context, written.page)
-                taken.append(time.monotonic() - began_s)
-                context.close()
-            size = written.page.stat().st_size
-            met = "met" if min(taken) <= TARGET_S and (n > 200 or size <= TARGET_BYTES) else "MISSED"
-            print(
-                f"{n:5} trials: written in {write_s:5.2f} s, {size / 1e6:5.2f} MB, drawn in {min(taken):5.2f} s  {met}"
+            write_s = time.monotonic() - began_s
+            view_s, all_s = (
+                min(_open_s(browser, written.page, until) for _ in range(N_OPENED)) for until in ("", "=all")
             )
+            size = written.page.stat().st_size
+            met = "met" if view_s <= TARGET_S and (n > 200 or size <= TARGET_BYTES) else "MISSED"
+            print(
+                f"{n:5} trials: written in {write_s:5.2f} s, {size / 1e6:5.2f} MB, "
+                f"open in {view_s:5.2f} s, every chart drawn in {all_s:5.2f} s  {met}"
+            )
+
+
+def _open_s(browser: Browser, page_file: Path, until: str) -> float:
+    """Seconds from nothing to what is waited for."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_offline(True)
+    began_s = time.monotonic()
+    opened(context, page_file, until)
+    taken_s = time.monotonic() - began_s
+    context.close()
+    return taken_s
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def _map_chart(run: RunRead, foresight: Foresight, found: MemoryMap) -> Chart:
     about = (
         f"Probability that a launch does not run out of memory, by {x} and {y}, the other settings as in "
         f"{config_text(found.centre)}. A prediction of the memory law, {taught}. Large marks are launches with just "
-        "these other settings, small ones differ in them too."
+        "these other settings, small ones differ in them too; a click opens the trial."
     )
     return chart(
         f"frontier-{short_name(found.x)}-{short_name(found.y)}".replace(" ", "_"),
@@ -115,7 +115,7 @@ def _cells(found: MemoryMap) -> Iterator[dict[str, Cell]]:
 
 
 _OF_MAP = ("p_fits", "margin_gib", "margin_sd_gib")
-_OF_LAUNCHES = ("number", "outcome", "short_gib", "same_otherwise", "configuration")
+_OF_LAUNCHES = ("number", "outcome", "short_gib", "same_otherwise")
 
 
 def _launches(records: Sequence[TrialRecord], found: MemoryMap) -> Iterator[dict[str, Cell]]:
@@ -132,7 +132,6 @@ def _launches(records: Sequence[TrialRecord], found: MemoryMap) -> Iterator[dict
             "outcome": outcome_of(record),
             "short_gib": short_gib(record),
             "same_otherwise": all(flat.get(name) == centre.get(name) for name in others),
-            "configuration": config_text(record.config),
         }
 
 

@@ -180,7 +180,7 @@ _SHAPE_OF_ROLE = {"baseline": ROLES[1], "confirmation": ROLES[2]}
 _FALLEN = (  # outcomes -> (colour, shape, swatch, words)
     (("out_of_memory",), "out_of_memory", "x", "✕", "out of memory"),
     (("rejected",), "other", "line-ns-open", "|", "rejected before launch"),
-    (("hopeless",), "other", "hourglass-open", "⧗", "stopped early"),
+    (("hopeless",), "other", "triangle-left-open", "◁", "stopped early"),
     (("started",), "other", "star-open", "☆", "memory-only probe"),
     (
         ("unhealthy", "bad_config", "timed_out", "crashed", "infrastructure"),
@@ -218,7 +218,8 @@ def fallen(rows: Sequence[Row], x: str, y: str, note: str = "") -> list[Trace]:
     for kinds, colour, shape, swatch, words in _FALLEN:
         own = [row for row in rows if row["outcome"] in kinds]
         if own:
-            found.append(marks(f"{words}{note}", own, x, y, COLOURS[colour], shape, swatch))
+            trace = marks(f"{words}{note}", own, x, y, COLOURS[colour], shape, swatch)
+            found.append({**trace, "cliponaxis": False})
     return found
 
 

@@ -52,7 +52,7 @@ def _waterfall(chart: Chart, rows: Sequence[Row]) -> dict[str, Any]:
     axes = layout(chart, "", "GiB of one GPU, the fullest", annotations=[named], waterfallgap=0.25, height=400)
     said = "; ".join(f"{row['said_by']}: {_said(row)}" for row in rows)
     shaped = {**axes, "shapes": [level], "xaxis": {"type": "category"}}
-    return {"data": data, "layout": shaped, "about": f"{rows[0]['configuration']}. {said}. {chart.about}"}
+    return {"data": data, "layout": shaped, "about": f"{rows[0]['configuration']}. In GiB, {said}."}
 
 
 def _steps(row: Row) -> Trace:
@@ -85,7 +85,7 @@ def _steps(row: Row) -> Trace:
 
 def _said(row: Row) -> str:
     parts = [(title, row[f"{key}_gib"]) for key, title in (*COMPONENTS, ("headroom", "left free"))]
-    return ", ".join(f"{title} {size:,.1f} GiB" for title, size in parts if size is not None)
+    return ", ".join(f"{title} {size:,.1f}" for title, size in parts if size is not None)
 
 
 def frontier_figure(charts: Sequence[Chart]) -> Figure:
@@ -166,7 +166,6 @@ def _launch_marks(name: str, rows: Sequence[Row], marker: Trace, swatch: str) ->
     texts = [
         f"#{row['number']} {row['outcome'].replace('_', ' ')}"
         + ("" if row["short_gib"] is None else f", {short_text(row['short_gib'])} short")
-        + f"; {row['configuration']}"
         for row in rows
     ]
     return {

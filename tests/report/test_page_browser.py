@@ -210,5 +210,5 @@ def test_a_narrow_screen_scrolls_no_page_sideways(browser: Browser, study_folder
         page = context.new_page()
         page.set_viewport_size({"width": 390, "height": 800})
         page.goto((study_folder / "report.html").as_uri())
-        page.wait_for_selector("body[data-ready]", timeout=READY_MS)
+        page.wait_for_selector("body[data-ready=all]", timeout=READY_MS)
         assert page.evaluate("document.documentElement.scrollWidth") <= 391

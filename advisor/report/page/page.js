@@ -76,7 +76,6 @@ if (table) {
     head.replaceChildren(button);
     button.addEventListener("click", () => sortBy(head));
   }
-  for (const body of table.tBodies) body.rows[1].hidden = true;
   table.addEventListener("click", (event) => {
     const button = event.target.closest("button[aria-expanded]");
     if (button) open(button.closest("tbody"));
@@ -134,7 +133,6 @@ async function draw(holder) {
   const { data, layout, about } = figure.variants[label];
   const shown = { ...layout, showlegend: false, template: themes[mode()] };
   const names = data.map((trace) => ({ ...trace }));
-  plot.style.minHeight = `${layout.height}px`;
   await (drawn.has(plot) ? Plotly.react(plot, names, shown, config) : Plotly.newPlot(plot, names, shown, config));
   if (!drawn.has(plot)) {
     plot.on("plotly_click", ({ points }) => { if (points[0].customdata !== undefined) show(points[0].customdata); });
@@ -168,7 +166,10 @@ function numbers(holder) {
   holder.querySelector(".numbers div").replaceChildren(button, ...more, scroll);
 }
 
-for (const holder of document.querySelectorAll("[data-figure]")) {
+const holders = [...document.querySelectorAll("[data-figure]")];
+for (const holder of holders) {
+  const first = Object.values(figures[holder.dataset.figure].variants)[0];
+  holder.querySelector(".plot").style.minHeight = `${first.layout.height}px`; // so that nothing jumps as they appear
   const details = holder.querySelector(".numbers");
   const select = holder.querySelector("select");
   details.addEventListener("toggle", () => { if (details.open) numbers(holder); });
@@ -177,15 +178,28 @@ for (const holder of document.querySelectorAll("[data-figure]")) {
 
 // On paper: light, as wide as the sheet, and nothing folded away that was open.
 addEventListener("beforeprint", () => {
+  for (const holder of waiting) drawOnce(holder);
   for (const plot of drawn.keys()) Plotly.relayout(plot, { template: themes.light, width: 680 });
 });
 addEventListener("afterprint", () => {
   for (const plot of drawn.keys()) Plotly.relayout(plot, { template: themes[mode()], width: null, autosize: true });
 });
 
+// What is in view comes first, the rest when the browser has nothing else to do.
+const waiting = new Set(holders);
+const drawOnce = (holder) => waiting.delete(holder) ? draw(holder) : Promise.resolve();
+const inView = (holder) => { const box = holder.getBoundingClientRect(); return box.top < innerHeight && box.bottom > 0; };
+const idle = () => new Promise((done) => (window.requestIdleCallback ?? setTimeout)(done));
+const visibly = new IntersectionObserver((entries) => {
+  for (const entry of entries) if (entry.isIntersecting) drawOnce(entry.target);
+}, { rootMargin: "400px" });
+
 (async () => {
   applyTheme();
   await loadPlotly();
-  for (const holder of document.querySelectorAll("[data-figure]")) await draw(holder);
-  document.body.dataset.ready = "true";
+  await Promise.all(holders.filter(inView).map(drawOnce));
+  document.body.dataset.ready = "view";
+  for (const holder of holders) visibly.observe(holder);
+  for (const holder of holders) { await idle(); await drawOnce(holder); }
+  document.body.dataset.ready = "all";
 })();
