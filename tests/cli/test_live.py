@@ -32,7 +32,8 @@ CHROMIUM = (
 )
 GRAVE = ("serious", "critical")
 FOLDED = (
-    "<!DOCTYPE html><title>{title}</title><details><summary>more</summary>text</details><div style='height:9000px'>"
+    "<!DOCTYPE html><title>{title}</title><details><summary>more</summary>text</details>"
+    "<select><option>a<option>b</select><div style='height:9000px'>"
 )
 
 
@@ -68,12 +69,14 @@ def test_a_new_version_keeps_its_readers_place(browser: Any) -> None:
         page.goto(said[0].removeprefix("Live page: "))
         report = page.frame_locator("#report")
         report.locator("summary").click()
+        report.locator("select").select_option("b")
         page.frames[1].evaluate("window.scrollTo(0, 1234)")
         title[0] = "second"
         live.refresh()
         until(lambda: page.title() == "second")
         assert page.locator("#status").inner_text().endswith("provisional. Trial 1 begins.")
-        assert page.frames[1].evaluate("[document.querySelector('details').open, window.scrollY]") == [True, 1234]
+        place = "[document.querySelector('details').open, document.querySelector('select').value, window.scrollY]"
+        assert page.frames[1].evaluate(place) == [True, "b", 1234]
         serious = [
             each for each in axe.Axe().run(page, context="header").response["violations"] if each["impact"] in GRAVE
         ]

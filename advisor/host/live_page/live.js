@@ -10,7 +10,7 @@ let newest = null;
 let loading = false;
 
 const frame = () => document.querySelector("iframe:not([hidden])");
-const controls = (page) => [...page.querySelectorAll("input[id], select[id], textarea[id]")];
+const controls = (page) => [...page.querySelectorAll("input, select, textarea")];
 
 function kept(view) {
   const page = view.document;
@@ -18,22 +18,24 @@ function kept(view) {
     x: view.scrollX,
     y: view.scrollY,
     open: [...page.querySelectorAll("details")].map((each) => each.open),
-    values: controls(page).map((each) => [each.id, each.value, each.checked]),
+    values: controls(page).map((each) => [each.value, each.checked]),
     focus: page.activeElement && page.activeElement.id,
   };
+}
+
+function choose(control, value, checked) {
+  if (control.value === value && control.checked === checked) return;
+  control.value = value;
+  control.checked = checked;
+  for (const kind of ["input", "change"]) control.dispatchEvent(new Event(kind, { bubbles: true }));
 }
 
 function restore(view, state) {
   const page = view.document;
   const folds = [...page.querySelectorAll("details")];
   if (folds.length === state.open.length) folds.forEach((each, i) => { each.open = state.open[i]; });
-  for (const [id, value, checked] of state.values) {
-    const control = page.getElementById(id);
-    if (!control || (control.value === value && control.checked === checked)) continue;
-    control.value = value;
-    control.checked = checked;
-    for (const kind of ["input", "change"]) control.dispatchEvent(new Event(kind, { bubbles: true }));
-  }
+  const choices = controls(page);
+  if (choices.length === state.values.length) choices.forEach((each, i) => choose(each, ...state.values[i]));
   if (state.focus && page.getElementById(state.focus)) page.getElementById(state.focus).focus({ preventScroll: true });
   view.scrollTo(state.x, state.y);
 }
