@@ -73,7 +73,7 @@ def test_a_new_version_keeps_its_readers_place(browser: Any) -> None:
         page.frames[1].evaluate("window.scrollTo(0, 1234)")
         title[0] = "second"
         live.refresh()
-        until(lambda: page.title() == "second")
+        until(lambda: page.title() == "second" and len(page.frames) == 2)
         assert page.locator("#status").inner_text().endswith("provisional. Trial 1 begins.")
         place = "[document.querySelector('details').open, document.querySelector('select').value, window.scrollY]"
         assert page.frames[1].evaluate(place) == [True, "b", 1234]
@@ -119,8 +119,8 @@ def test_a_study_shows_itself_and_ends_with_the_written_page(tmp_path: Path, bro
     study.communicate(timeout=PATIENCE_S)
     assert study.returncode == 0
     written = (the_run(tmp_path / "results") / "report.html").read_text(encoding="utf-8")
-    assert page.frames[1].evaluate("document.body.innerText.length") > 1000
     assert page.title() in written
+    until(lambda: len(page.evaluate("document.querySelector('#report').contentDocument.body.innerText")) > 1000)
     page.close()
 
 
