@@ -2,12 +2,15 @@
 // Shows the newest report in a frame. Where a reader was - scrolled, unfolded, chosen - is carried over to the next.
 
 const POLL_MS = 1000;
+const DRAWING_MS = 1000; // charts are drawn after a page has loaded
+const LEAST_SHOWN_MS = 5000; // simulated trials end faster than anybody reads
 const status_ = document.getElementById("status");
 const follow = document.getElementById("follow");
 const update = document.getElementById("update");
 let shown = null;
 let newest = null;
-let loading = false;
+let pending = null;
+let shownSince = performance.now();
 
 const frame = () => document.querySelector("iframe:not([hidden])");
 const controls = (page) => [...page.querySelectorAll("input, select, textarea")];
@@ -41,25 +44,29 @@ function restore(view, state) {
 }
 
 function show(version) {
-  if (loading) return;
-  loading = true;
-  const old = frame();
+  if (pending) pending.remove();
   const next = document.createElement("iframe");
-  next.title = old.title;
+  pending = next;
+  next.title = frame().title;
   next.hidden = true;
   next.addEventListener("load", () => {
-    const state = kept(old.contentWindow);
-    next.hidden = false;
-    old.remove();
-    next.id = "report";
-    restore(next.contentWindow, state);
-    document.title = next.contentDocument.title || document.title;
-    shown = version;
-    loading = false;
-    update.hidden = true;
+    restore(next.contentWindow, kept(frame().contentWindow));
+    setTimeout(() => { if (pending === next) swap(next, version); }, DRAWING_MS);
   });
   next.src = `/report.html?version=${version}`;
-  document.body.append(next);
+  frame().after(next);
+}
+
+function swap(next, version) {
+  const old = frame();
+  const state = kept(old.contentWindow);
+  next.hidden = false;
+  old.remove();
+  next.id = "report";
+  restore(next.contentWindow, state);
+  document.title = next.contentDocument.title || document.title;
+  [shown, pending, shownSince] = [version, null, performance.now()];
+  update.hidden = true;
 }
 
 async function poll() {
@@ -67,11 +74,10 @@ async function poll() {
     const answer = await (await fetch("/version", { cache: "no-store" })).json();
     status_.textContent = answer.status;
     if (shown === null) shown = answer.version;
+    const isNew = answer.version !== (pending ? newest : shown);
     newest = answer.version;
-    if (newest !== shown) {
-      if (follow.checked) show(newest);
-      else update.hidden = false;
-    }
+    if (isNew && !follow.checked) update.hidden = false;
+    else if (isNew && (answer.over || (!pending && performance.now() - shownSince > LEAST_SHOWN_MS))) show(newest);
     document.documentElement.dataset.over = answer.over;
   } catch {
     if (document.documentElement.dataset.over !== "true") {
