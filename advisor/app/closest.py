@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from advisor.app.exporting import RESULT_NAME, Closest, Export, Found, export, read_found
+from advisor.app.exporting import Closest, Export, Found, export, read_found
+from advisor.app.manifest import RESULT_NAME
 from advisor.domain.errors import BadInput
 from advisor.domain.strict import changed
 from advisor.engines.trtllm.dialects import dialect

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from advisor.app.manifest import MANIFEST, RESULT_NAME, changed_files, read_manifest
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.measurement import Source
@@ -31,7 +32,6 @@ from advisor.engines.words import as_mapping, flag_words
 from advisor.search.shapes import Shape
 from advisor.store.yaml_files import load_yaml, read_text
 
-RESULT_NAME = "result.json"
 CONFIG_NAME = "extra-llm-api-config.yml"
 
 
@@ -228,7 +228,7 @@ def _result(folder: Path, engine_version: str, spoken: Dialect) -> Export:
         engine_version=engine_version,
         release=spoken.release,
         from_release=old.release,
-        warnings=tuple(each for each in (spoken.warning,) if each),
+        warnings=tuple(each for each in (spoken.warning, _edited(folder)) if each),
         identity=None,
         changes=(),
         notes=tuple(notes),
@@ -239,6 +239,16 @@ def _result(folder: Path, engine_version: str, spoken: Dialect) -> Export:
         environment=environment,
         upstream=None,
     )
+
+
+def _edited(folder: Path) -> str | None:
+    """What is no longer as its manifest has it, in a sentence."""
+    manifest = read_manifest(folder)
+    found = changed_files(folder, manifest) if manifest is not None else {}
+    if not found:
+        return None
+    said = ", ".join(f"{name} ({how})" for name, how in found.items())
+    return f"Not as {folder / MANIFEST} has it: {said}."
 
 
 def read_found(folder: Path) -> Found:

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import Field
 
 from advisor.app.admission import MemoryGate
+from advisor.app.asking_again import as_asked
 from advisor.app.baseline_choice import choose_baselines
 from advisor.app.calibrate import calibrated, label_of
 from advisor.app.calibration import taught
@@ -24,6 +25,7 @@ from advisor.app.earlier import Asking, EarlierRuns, calibration_of, earlier_run
 from advisor.app.energy import check_measurable
 from advisor.app.forecast import Forecaster, forecaster_of
 from advisor.app.lessons import lessons
+from advisor.app.machine import this_machine
 from advisor.app.misses import with_nearest_misses
 from advisor.app.prices import with_prices
 from advisor.app.probing import LAUNCHES_PER_PROBE, Prober
@@ -41,13 +43,14 @@ from advisor.domain.strict import StrictModel, changed, unknown_name
 from advisor.domain.trial import TrialRecord
 from advisor.engines.spoken import ENGINES_SPOKEN
 from advisor.host.process import end_leftovers
+from advisor.host.secrets import Redactor
 from advisor.search.baselines import Baseline, baseline_named
 from advisor.search.loads import USUAL_LOADS
 from advisor.search.proposer import OwnProposer
 from advisor.search.space import widened
 from advisor.search.stopping import search_launches
 from advisor.store.ledger import OptunaLedger
-from advisor.store.run_card import RunCard, write_card
+from advisor.store.run_card import Machine, RunCard, write_card
 from advisor.store.stock_samplers import STOCK_SAMPLERS, make_proposer
 from advisor.store.trial_folder import has_trials
 from advisor.twin.constants import STARTUP
@@ -200,11 +203,20 @@ class Session:
         )
         try:
             note_earlier(self.run_folder, self.earlier)
-            write_card(self.run_folder, _card(context))
+            card = changed(_card(context), machine=self._machine(), as_asked=as_asked(context, self.resolved.study))
+            write_card(self.run_folder, card)
         except BadInput:
             ledger.close()
             raise
         return ledger
+
+    def _machine(self) -> Machine | None:
+        measured = self.context.identity.source == "measured"
+        return this_machine(self.how.container_image, os.environ) if measured else None
+
+    def redacted(self, text: str) -> str:
+        """A text without the secrets that this process knows, or that look like one."""
+        return Redactor(os.environ).text(text)
 
     def run(self, ledger: OptunaLedger, reporter: Reporter, cancel: CancelToken) -> StudySummary:
         """Run to the end and say what came out. Files are the caller's business.

@@ -8,12 +8,14 @@ from advisor.cli import (
     calibrate,
     check_env,
     compare,
+    dashboard,
     doctor,
     engines,
     estimate,
     explain,
     export,
     plan,
+    report,
     studies,
     tune,
     verify,
@@ -32,10 +34,12 @@ app.command("tune")(tune.tune)
 app.command("plan")(plan.plan)
 app.command("estimate")(estimate.estimate)
 app.command("explain")(explain.explain)
+app.command("report")(report.report)
 app.command("calibrate")(calibrate.calibrate)
 app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("compare")(compare.compare)
+app.command("dashboard")(dashboard.dashboard)
 app.command("doctor")(doctor.doctor)
 app.command("check-env")(check_env.check_env)
 app.command("studies")(studies.studies)

@@ -179,3 +179,13 @@ Output = Annotated[OutputFormat, typer.Option("--output", help="What to print on
 TopN = Annotated[int, typer.Option(help="Rows of the table of best configurations.", min=1, rich_help_panel=OUTPUT)]
 Seed = Annotated[int, typer.Option(help="Same seed, same machine, same result.", min=0, rich_help_panel=STUDY)]
 Out = Annotated[Path, typer.Option(help="Folder for results.", rich_help_panel=OUTPUT)]
+LIVE_PORT, DASHBOARD_PORT = 8765, 8080
+Port = Annotated[
+    int | None,
+    typer.Option(
+        help=f"Port of the live page on the loopback address; 0 takes any that is free. [default: {LIVE_PORT}]",
+        min=0,
+        max=65535,
+        rich_help_panel=OUTPUT,
+    ),
+]

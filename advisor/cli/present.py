@@ -13,7 +13,11 @@ from advisor.cli.options import OutputFormat
 from advisor.domain.errors import EngineFailed, NothingFeasible
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from advisor.app.live import LivePage
     from advisor.app.tuning import Session
+    from advisor.domain.ports import Ledger
 
 LEAST_GAIN = 0.01  # repeats of one benchmark differ by about as much
 
@@ -82,8 +86,8 @@ def worth_launching(session: Session, output: OutputFormat) -> bool:
     return False
 
 
-def run(session: Session, output: OutputFormat) -> int:
-    """Run a session to its end.
+def run(session: Session, output: OutputFormat, live_port: int | None = None) -> int:
+    """Run a session to its end, with its page on a port of the loopback address where one is given.
 
     Returns:
         The exit code: 0 done, 130 interrupted.
@@ -112,10 +116,11 @@ def run(session: Session, output: OutputFormat) -> int:
         screen.print(calibrated_text(session.twin_calibration), markup=False)
     for text in (*session.earlier.notes, *([taught_text(session.taught_by)] if session.taught_by else [])):
         screen.print(text, markup=False)
-    with session.open_ledger() as ledger:
+    with session.open_ledger() as ledger, _live_page(session, ledger, live_port) as live:
         with reporter_for(screen)(session.context, screen, ledger.records()) as reporter:
-            summary = session.run(ledger, reporter, cancel)
+            summary = session.run(ledger, live.watching(reporter), cancel)
         paths = bundle.write(session, ledger.records(), summary)
+        live.end(paths["report"], summary.stopped_by)
     if output is OutputFormat.json:
         console.show_document(summary.model_dump_json(indent=2))
     else:
@@ -128,3 +133,14 @@ def run(session: Session, output: OutputFormat) -> int:
     if not summary.feasible:
         raise NothingFeasible(bundle.why_nothing(summary, ledger.records()))
     return 0
+
+
+def _live_page(session: Session, ledger: Ledger, port: int | None) -> AbstractContextManager[LivePage]:
+    from advisor.app.live import live_page
+    from advisor.report import console
+    from advisor.report.write_report import page_of
+
+    def say(text: str) -> None:
+        console.stderr().print(text, markup=False, soft_wrap=True)
+
+    return live_page(port, lambda: page_of(session.run_folder), bool(ledger.records()), say)

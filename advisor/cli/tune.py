@@ -121,6 +121,13 @@ def tune(
         str | None,
         typer.Option(help="Optuna storage URL instead of the run's journal file.", rich_help_panel=opt.OUTPUT),
     ] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Show the report while the study runs, on this machine.", rich_help_panel=opt.OUTPUT
+        ),
+    ] = False,
+    port: opt.Port = None,
     output: opt.Output = opt.OutputFormat.text,
     top_n: opt.TopN = 5,
 ) -> None:
@@ -185,4 +192,4 @@ def tune(
         return
     if not yes and not present.worth_launching(session, output):
         return
-    raise typer.Exit(present.run(session, output))
+    raise typer.Exit(present.run(session, output, opt.LIVE_PORT if live and port is None else port))

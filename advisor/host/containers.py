@@ -131,6 +131,19 @@ def has_image(runtime: str, image: str) -> bool:
     return told is not None
 
 
+def image_digest(runtime: str, image: str) -> str | None:
+    """The digest under which a registry has an image, None where it was built here or is not here.
+
+    Raises:
+        EngineFailed: the engine does not answer.
+    """
+    digests = _asked(
+        runtime, "image", "inspect", "--format={{json .RepoDigests}}", image, absent="no such image|image not known"
+    )
+    found = re.search(r"@(sha256:[0-9a-f]{64})", digests or "")
+    return found[1] if found else None
+
+
 def _is_podman(runtime: str) -> bool:
     return Path(runtime).name.startswith("podman")
 

@@ -13,20 +13,24 @@ from pathlib import Path
 from rich.text import Text
 
 from advisor.app.answers import agreements
+from advisor.app.manifest import MANIFEST, RESULT_NAME, Manifest, sums, tried
 from advisor.app.results import Result, StudySummary
 from advisor.app.tuning import Session
+from advisor.domain.measurement import MemoryReport, Metrics
 from advisor.domain.objective import Objective, latency_ms
 from advisor.domain.outcome import OutOfMemory, Rejected, summary
+from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
+from advisor.engines.contained import Contained, contained, image_for
 from advisor.engines.spoken import spoken_by
 from advisor.report import files
-from advisor.report.html import report_html
-from advisor.report.markup import visible
-from advisor.report.reproduce import tune_argv
-from advisor.report.robust_files import robust_files
+from advisor.report.deploy_files import deploy_files, not_covered
+from advisor.report.robust_files import robust_files, robust_story
 from advisor.report.study_notes import ROBUST, miss_text
 from advisor.report.summary import interval_text
-from advisor.store import catalog
+from advisor.report.visible import visible
+from advisor.report.write_report import write_report
+from advisor.store.run_card import read_card
 from advisor.store.yaml_files import make_folder, read_text, write_atomic
 
 MEMORY = ("weights", "activations", "cuda_graphs", "other", "kv_pool", "headroom", "capacity")
@@ -43,30 +47,106 @@ def write(session: Session, records: Sequence[TrialRecord], outcome: StudySummar
     """
     run = session.run_folder
     paths: dict[str, Path] = {}
-    texts: dict[str, dict[str, str]] = {}
     config_name = session.forecaster.dialect.config_name
     for result in outcome.results:
         folder = make_folder(run / result.workload_name)
-        write_atomic(folder / "result.json", result.model_dump_json(indent=2) + "\n")
+        write_atomic(folder / RESULT_NAME, result.model_dump_json(indent=2) + "\n")
         if result.best is None:
             continue
-        texts[result.workload_name] = workload_files(session, result)
-        _write_texts(folder, texts[result.workload_name])
+        _write_bundle(session, records, result)
         _merge_lookup(session, result)
         title = result.workload_name if len(outcome.results) > 1 else "config"
         paths[title] = folder / config_name
-    for_all = robust_files(session.context, outcome)
+    for_all = _robust_files(session, outcome)
     if for_all:
         _write_texts(make_folder(run / ROBUST), for_all)
         paths["for all"] = run / ROBUST / config_name
     write_atomic(run / "summary.json", outcome.model_dump_json(indent=2) + "\n")
     write_atomic(run / "trials.csv", trials_csv(session, records))
-    argv = tune_argv(session.context, session.resolved.study, catalog.study_names())
-    page = report_html(session.context, outcome, records, texts, argv=argv, version=version("trtllm-advisor"))
-    write_atomic(run / "report.html", page)
-    paths["report"] = run / "report.html"
+    paths["report"] = write_report(run, run).page
     paths["all trials"] = run / "trials.csv"
     return paths
+
+
+def _write_bundle(session: Session, records: Sequence[TrialRecord], result: Result) -> None:
+    """The files of a workload, those for containers among them, and the manifest over all of them."""
+    context, texts = session.context, workload_files(session, result)
+    folder = session.run_folder / result.workload_name
+    server = _server(session, result, texts[session.forecaster.dialect.config_name])
+    ours = texts if server is None else {**texts, **deploy_files(_story(result).lines, server)}
+    clean = {name: session.redacted(text) for name, text in ours.items()}
+    _write_texts(folder, clean)
+    manifest = Manifest(
+        date=_today(),
+        source=result.source,
+        label=result.label,
+        study=result.study,
+        run=context.run_name,
+        workload=result.workload_name,
+        advisor_version=version("trtllm-advisor"),
+        engine=result.engine,
+        engine_version=result.engine_version,
+        gpu=result.deployment.gpu,
+        n_gpus=result.deployment.gpus,
+        machine=read_card(session.run_folder).machine,
+        image=None if server is None else server.image.reference,
+        seed=result.seed,
+        sampler=result.sampler,
+        not_covered=not_covered(server),
+        history=tried(records, result),
+        files=sums({**clean, RESULT_NAME: read_text(folder / RESULT_NAME)}),
+    )
+    write_atomic(folder / MANIFEST, session.redacted(manifest.model_dump_json(indent=2)) + "\n")
+
+
+def _server(session: Session, result: Result, config_text: str) -> Contained | None:
+    """The recommendation of a workload in a container."""
+    assert result.best is not None
+    best = result.best
+    return _contained(session, best.serving_config, result.workload_name, config_text, [best.metrics], best.memory_gib)
+
+
+def _contained(
+    session: Session,
+    config: ServingConfig,
+    purpose: str,
+    config_text: str,
+    measured: Sequence[Metrics],
+    memory_gib: MemoryReport | None,
+) -> Contained | None:
+    """A configuration of the study in a container; None where there is no image for it."""
+    context, deployment = session.context, session.context.deployment
+    spoken = spoken_by(deployment)
+    ran_in = session.how.container_image if context.identity.source == "measured" else None
+    image = image_for(spoken, deployment, ran_in)
+    if image is None:
+        return None
+    return contained(
+        spoken,
+        deployment,
+        config,
+        context.max_seq_len,
+        image=image,
+        purpose=purpose,
+        config_text=config_text,
+        measured=measured,
+        memory_gib=memory_gib,
+        deadlines=context.deadlines,
+    )
+
+
+def _robust_files(session: Session, outcome: StudySummary) -> dict[str, str]:
+    """The files of the configuration for all workloads; nothing where there is no such configuration."""
+    choice = outcome.robust
+    if choice is None:
+        return {}
+    story = robust_story(session.context, outcome, choice)
+    texts = robust_files(session.context, outcome, choice, story)
+    measured = [result.best.metrics for result in outcome.results if result.best is not None]
+    config_text = texts[session.forecaster.dialect.config_name]
+    server = _contained(session, choice.serving_config, ROBUST, config_text, measured, choice.memory_gib)
+    ours = texts if server is None else {**texts, **deploy_files(story.lines, server)}
+    return {name: session.redacted(text) for name, text in ours.items()}
 
 
 def _write_texts(folder: Path, texts: Mapping[str, str]) -> None:
@@ -81,17 +161,7 @@ def workload_files(session: Session, result: Result) -> dict[str, str]:
     assert result.best is not None
     context, deployment, config = session.context, result.deployment, result.best.serving_config
     spoken = spoken_by(deployment)
-    story = files.Story(
-        source=result.source,
-        label=result.label,
-        study=result.study,
-        workload=result.workload_name,
-        model=deployment.model,
-        engine=spoken.title,
-        engine_version=result.engine_version,
-        date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        confidence=confidence_text(result),
-    )
+    story = _story(result)
     searched = [dimension.name for dimension in context.space.active]
     why = "the baseline kept after" if result.status == "baseline_within_noise" else "best of"
     origin = files.origins(searched, result.counts.launches, spoken.default_config(context.gpu), why)
@@ -102,6 +172,24 @@ def workload_files(session: Session, result: Result) -> dict[str, str]:
         "benchmark.sh": files.benchmark_sh(story, spoken, deployment.with_options(config.options), result.served),
         "verify.sh": files.verify_sh(story, deployment, result.served, result.best.metrics.output_tok_per_s),
     }
+
+
+def _story(result: Result) -> files.Story:
+    return files.Story(
+        source=result.source,
+        label=result.label,
+        study=result.study,
+        workload=result.workload_name,
+        model=result.deployment.model,
+        engine=spoken_by(result.deployment).title,
+        engine_version=result.engine_version,
+        date=_today(),
+        confidence=confidence_text(result),
+    )
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
 
 
 def confidence_text(result: Result) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 from advisor.app.checking import EnvReport
 from advisor.app.checks.finding import Finding, Level, Way
 from advisor.report.console import WIDTH_WITHOUT_TERMINAL
-from advisor.report.markup import visible
+from advisor.report.visible import visible
 
 AREAS = {"engine": "TensorRT-LLM", "gpu": "GPUs", "host": "Host", "checkpoint": "Checkpoint"}
 _STYLES: dict[Level, str] = {"ok": "green", "note": "cyan", "warning": "bold yellow", "miss": "bold red"}

@@ -12,8 +12,8 @@ from rich.text import Text
 from advisor.app.explaining import ExplainedKey, Explanation
 from advisor.engines.explained import NO_TEXT
 from advisor.report.console import banner, table
-from advisor.report.markup import visible
 from advisor.report.plan_view import estimate_view
+from advisor.report.visible import visible
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": ""}
 LONGEST_VALUE = 40  # characters; the file itself is at hand

@@ -9,9 +9,7 @@ from rich.text import Text
 
 from advisor.app.pareto import ParetoPoint
 from advisor.app.results import Result, StudySummary
-from advisor.report import markup
 from advisor.report.console import table
-from advisor.report.markup import Html, tag
 from advisor.report.progress import config_text
 
 SHOWN = 6  # of a front on the terminal
@@ -47,7 +45,8 @@ def spread(points: Sequence[ParetoPoint], n: int) -> list[ParetoPoint]:
     return shown
 
 
-def _cells(point: ParetoPoint) -> list[str]:
+def pareto_cells(point: ParetoPoint) -> list[str]:
+    """One point of the front under `HEADS`."""
     load = f"{point.concurrency:,} in flight" if point.concurrency else point.workload.rpartition("_r")[2] + "/s"
     return [
         point.shape,
@@ -66,22 +65,7 @@ def pareto_view(summary: StudySummary) -> RenderableType | None:
         return None
     grid = table("pareto", *HEADS[1:]) if len({point.shape for point in shown}) == 1 else table(*HEADS)
     for point in shown:
-        grid.add_row(*_cells(point))
+        grid.add_row(*pareto_cells(point))
     more = "" if len(shown) == len(summary.pareto) else f", {len(shown)} of {len(summary.pareto)} shown"
     title = f"Output per GPU against speed for each user ({summary.source}): {WHAT}{more}."
     return Group(grid, Text(title, style="dim"))
-
-
-def pareto_section(summary: StudySummary) -> Html | None:
-    """The whole front of every shape over all its loads."""
-    if len(summary.pareto) < 2:
-        return None
-    caption = f"Output per GPU against speed for each user, {summary.source}: {WHAT}."
-    rows = [_cells(point) for point in summary.pareto]
-    return tag(
-        "section",
-        tag("h2", "Pareto front over all loads"),
-        markup.table(caption, list(HEADS), rows, words=(0, 1, 5)),
-        class_="part",
-        id="pareto",
-    )

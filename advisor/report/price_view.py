@@ -1,4 +1,4 @@
-"""What a step of each setting takes and gives: one line, a table on the terminal, a table of the report."""
+"""What a step of each setting takes and gives: one line, a table on the terminal, the cells of any table."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from rich.table import Table
 
 from advisor.memory.pricing import Price
 from advisor.report.console import table
-from advisor.report.markup import Html
-from advisor.report.markup import table as html_table
 
 PRICES_NOTE = "What the last step of each setting takes and gives by the memory law, +- one standard deviation."
 HEADS = ("one step", "of", "takes, GiB per GPU", "gives, KV tokens")
@@ -17,7 +15,7 @@ HEADS = ("one step", "of", "takes, GiB per GPU", "gives, KV tokens")
 
 def price_text(price: Price) -> str:
     """`0.655 +- 0.012 GiB, +5,344 +- 98 KV tokens per 0.01`."""
-    gib, tokens = _cells(price)
+    gib, tokens = price_cells(price)
     return f"{gib} GiB, {tokens} KV tokens per {price.step}"
 
 
@@ -26,17 +24,12 @@ def price_table(prices: Sequence[Price]) -> Table:
     grid = table(*HEADS)
     grid.columns[1].justify = "left"
     for price in prices:
-        grid.add_row(price.setting, price.step, *_cells(price))
+        grid.add_row(price.setting, price.step, *price_cells(price))
     return grid
 
 
-def price_section(prices: Sequence[Price], caption: str) -> Html:
-    """The same in the report."""
-    rows = [[price.setting, price.step, *_cells(price)] for price in prices]
-    return html_table(caption, HEADS, rows, words=(1,))
-
-
-def _cells(price: Price) -> tuple[str, str]:
+def price_cells(price: Price) -> tuple[str, str]:
+    """What it takes and gives, with standard deviations."""
     return (
         f"{price.gib:.3f} +- {price.gib_sd:.3f}",
         f"{price.kv_tokens:+,} +- {price.kv_tokens_sd:,}",

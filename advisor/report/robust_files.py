@@ -6,31 +6,36 @@ import datetime
 
 from advisor.app.context import StudyContext
 from advisor.app.results import StudySummary
+from advisor.app.robustness import RobustChoice
 from advisor.engines.spoken import spoken_by
 from advisor.report import files
 
 
-def robust_files(context: StudyContext, summary: StudySummary) -> dict[str, str]:
-    """Text by file name; nothing where there is no such configuration."""
-    choice = summary.robust
-    if choice is None:
-        return {}
-    deployment, config = context.deployment, choice.serving_config
-    spoken = spoken_by(deployment)
+def robust_story(context: StudyContext, summary: StudySummary, choice: RobustChoice) -> files.Story:
+    """What every file of it tells at its top."""
+    deployment = context.deployment
     lost = ", ".join(f"{workload} {100 * regret:.1f} %" for workload, regret in choice.regret.items())
-    story = files.Story(
+    return files.Story(
         source=summary.source,
         label=summary.label,
         study=summary.study,
         workload=" ".join(choice.regret),
         model=deployment.model,
-        engine=spoken.title,
+        engine=spoken_by(deployment).title,
         engine_version=deployment.engine_version,
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         confidence=f"loses {100 * choice.max_regret:.1f} % at most ({choice.kind.replace('_', ' ')})",
         notes=(f"One configuration for all workloads. Lost against the best of each: {lost}.",),
         benchmark=f"../{next(iter(choice.regret))}/benchmark.sh",
     )
+
+
+def robust_files(
+    context: StudyContext, summary: StudySummary, choice: RobustChoice, story: files.Story
+) -> dict[str, str]:
+    """Text by file name."""
+    deployment, config = context.deployment, choice.serving_config
+    spoken = spoken_by(deployment)
     searched = [dimension.name for dimension in context.space.active]
     default = spoken.default_config(context.gpu)
     origin = files.origins(searched, summary.counts.launches, default, "least maximum regret of")

@@ -9,10 +9,12 @@ from advisor.app.compare import Comparison
 from advisor.app.estimating import Estimate, Plan
 from advisor.app.explaining import Explanation
 from advisor.app.exporting import Export
+from advisor.app.manifest import Manifest
 from advisor.app.results import Result, StudySummary
 from advisor.app.verification import Verification, VerifyReport
 from advisor.domain.calibration import Calibration
 from advisor.domain.trial import TrialRecord
+from advisor.report.charts_data import ChartsDocument
 from advisor.report.plan_view import DryRun
 from advisor.store.run_card import RunCard
 
@@ -21,6 +23,8 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "summary": StudySummary,
     "outcome": TrialRecord,
     "study": RunCard,
+    "manifest": Manifest,
+    "charts": ChartsDocument,
     "estimate": Estimate,
     "plan": Plan,
     "dry-run": DryRun,

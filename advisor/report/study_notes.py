@@ -13,8 +13,6 @@ from advisor.app.robustness import RobustChoice
 from advisor.domain.answers import AnswerCheck
 from advisor.domain.measurement import MemoryReport, Source
 from advisor.report.console import table
-from advisor.report.markup import Html, tag
-from advisor.report.markup import table as html_table
 from advisor.report.progress import config_text
 from advisor.search.misses import MemoryMiss, NearestMiss
 from advisor.search.relaxation import help_text
@@ -43,24 +41,6 @@ def robust_view(summary: StudySummary) -> list[RenderableType]:
     for workload, regret in summary.robust.regret.items():
         grid.add_row(workload, f"{100 * regret:.1f} %")
     return [Text(), Text(robust_text(summary.robust, summary.source), style="bold"), grid]
-
-
-def robust_section(summary: StudySummary) -> Html | None:
-    """The same in the report."""
-    if len(summary.results) < 2:
-        return None
-    choice = summary.robust
-    if choice is None:
-        return tag("section", tag("h2", "One configuration for all workloads"), tag("p", NO_ROBUST), id=ROBUST)
-    rows = [[workload, f"{100 * regret:.1f} %"] for workload, regret in choice.regret.items()]
-    return tag(
-        "section",
-        tag("h2", "One configuration for all workloads"),
-        tag("p", robust_text(choice, summary.source), class_="verdict"),
-        html_table("What it loses against the best of each workload.", ["workload", "loses"], rows),
-        class_="part",
-        id=ROBUST,
-    )
 
 
 NO_ROBUST = "No configuration that was launched serves all workloads within their limits."

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from advisor.domain.errors import BadInput
 from advisor.domain.objective import Slo
+from advisor.domain.outcome import OutOfMemory
 from advisor.domain.ports import Asked, Proposal, Proposer
 from advisor.domain.study import SearchSpace
 from advisor.domain.trial import Role, TrialRecord
@@ -28,11 +29,13 @@ from advisor.store.quiet import quiet_optuna
 from advisor.store.run_lock import RunLock
 from advisor.store.sampler import PROPOSAL, ProposerSampler, note, noted_proposal
 from advisor.store.stock_samplers import REPORTED_STEP, distributions, intermediate_values
-from advisor.store.telling import ValueOf, told
+from advisor.store.telling import ValueOf, told, why
 from advisor.store.trial_folder import TrialFolder, committed, has_trials
 from advisor.store.yaml_files import cannot_write, read_text, sweep, write_atomic
 
 IDENTITY = "identity.json"
+LADDERS = "ladders"
+"""User attribute of a study: the values that its parameters, which are indices, stand for."""
 
 
 class OptunaLedger:
@@ -175,14 +178,17 @@ class OptunaLedger:
             write_atomic(path, json.dumps(dict(identity), indent=1) + "\n")
 
     def _open_study(self, name: str, storage: str | None) -> optuna.Study:
-        self._storage = _rdb(storage) if storage else _journal(self._run / JOURNAL)
-        return optuna.create_study(
+        self._storage = database(storage) if storage else _journal(self._run / JOURNAL)
+        study = optuna.create_study(
             storage=self._storage,
             study_name=name,
             direction="maximize",
             sampler=self._sampler,
             load_if_exists=True,
         )
+        if LADDERS not in study.user_attrs:
+            study.set_user_attr(LADDERS, {each.name: list(each.values) for each in self._space.active})
+        return study
 
     def _catch_up(self) -> list[FrozenTrial]:
         """Tell Optuna what is committed but not told; returns the trials that were in flight."""
@@ -253,11 +259,14 @@ class OptunaLedger:
     def _attributes(self, record: TrialRecord) -> dict[str, Any]:
         """What dashboards show: they know nothing of constraints, so feasibility is said in words."""
         metrics = {w.workload: w.metrics.output_tok_per_s_per_gpu for w in record.workloads if w.metrics is not None}
+        facts = told(record, self._slo, self._value_of)
         return {
             "outcome": record.ending,
-            "feasible": told(record, self._slo, self._value_of).feasible,
+            "feasible": facts.feasible,
+            "reason": why(record, facts),
             "engine": record.engine_label,
             "output_tok_per_s_per_gpu": metrics,
+            **_memory(record),
         }
 
     def _trial(self, number: int) -> FrozenTrial:
@@ -277,6 +286,19 @@ class OptunaLedger:
 
 def _proposal(record: TrialRecord) -> Proposal:
     return Proposal(config=record.config, origin=record.origin, expected_gain=record.expected_gain)
+
+
+def _memory(record: TrialRecord) -> dict[str, float]:
+    """GiB on the fullest GPU, as far as they are known."""
+    seen, foreseen, outcome = record.memory_measured_gib, record.memory_predicted_gib, record.outcome
+    known: dict[str, float] = {}
+    if seen is not None:
+        known |= {"memory_used_gib": seen.used, "memory_left_gib": seen.headroom}
+    if foreseen is not None:
+        known["memory_left_predicted_gib"] = foreseen.headroom
+    if isinstance(outcome, OutOfMemory):
+        known["memory_short_gib"] = outcome.short_gib
+    return {name: round(size_gib, 3) for name, size_gib in known.items()}
 
 
 def _identity(path: Path) -> dict[str, str]:
@@ -299,8 +321,12 @@ def _journal(path: Path) -> optuna.storages.BaseStorage:
         raise damaged(path, f"its entries contradict each other ({error!r})") from None
 
 
-def _rdb(url: str) -> optuna.storages.BaseStorage:
-    """A database by URL; the URL itself is never repeated, since it may hold a password."""
+def database(url: str) -> optuna.storages.BaseStorage:
+    """A database by URL; the URL itself is never repeated, since it may hold a password.
+
+    Raises:
+        BadInput: it cannot be opened.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
     kind = url.partition(":")[0]

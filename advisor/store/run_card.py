@@ -17,11 +17,37 @@ from advisor.domain.errors import BadInput
 from advisor.domain.measurement import Source
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.strict import StrictModel, explain
+from advisor.domain.study import Budget, SearchSpace
 from advisor.domain.workload import Workload
 from advisor.store.trial_folder import has_trials
 from advisor.store.yaml_files import read_text, write_atomic
 
 CARD = "study.json"
+
+
+class Machine(StrictModel):
+    """Where the launches of a run took place; null where it is not known."""
+
+    gpus: tuple[str, ...] = Field(default=(), description="Names of the GPUs, as the driver has them")
+    driver: str | None = Field(default=None, description="Version of the NVIDIA driver")
+    cuda: str | None = Field(default=None, description="The newest CUDA that the driver runs")
+    image: str | None = Field(default=None, description="Of the container, where there was one")
+    image_digest: str | None = Field(default=None, description="`sha256:...`, as its registry has it")
+
+
+class AsAsked(StrictModel):
+    """How a run was asked for: what a report says of it, and what repeats it."""
+
+    title: str
+    gpu_title: str
+    command: tuple[str, ...] = Field(description="`advisor tune ...` that asks the same again")
+    advisor_version: str
+    space: SearchSpace
+    n_configs: int = Field(description="Distinct configurations of the space")
+    max_seq_len: int = Field(description="Tokens of the longest request that every launch must be able to serve")
+    budget: Budget
+    sampler: str
+    seed: int
 
 
 class RunCard(StrictModel):
@@ -35,6 +61,8 @@ class RunCard(StrictModel):
     workloads: tuple[Workload, ...] = Field(min_length=1)
     objective: Objective
     slo: Slo
+    machine: Machine | None = Field(default=None, description="Null on the twin, which needs none")
+    as_asked: AsAsked | None = Field(default=None, description="Null in runs of an older advisor")
 
 
 def write_card(run: Path, card: RunCard) -> None:

@@ -26,6 +26,7 @@ from advisor.domain.outcome import (
     Started,
     TimedOut,
     Unhealthy,
+    summary,
 )
 from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
@@ -92,6 +93,21 @@ def told(record: TrialRecord, slo: Slo, value_of: ValueOf) -> Told:
     latencies = {limit.name: _latency_constraint(seen, limit) for limit in slo.limits}
     reported = None if value is not None or found is None else float(found)
     return Told(state, value, {MEMORY: memory, SERVES: serves, **latencies}, reported)
+
+
+def why(record: TrialRecord, facts: Told) -> str:
+    """Why a trial counts as it does, in a sentence without its full stop."""
+    if facts.feasible:
+        return "keeps every limit"
+    broken = {name: excess for name, excess in facts.constraints.items() if excess > 0}
+    if not record.measured or not broken:
+        return summary(record.outcome)
+    return ", ".join(
+        "it has no value of the objective"
+        if name == SERVES
+        else f"{name} is {100 * math.expm1(excess):.1f} % above its limit"
+        for name, excess in broken.items()
+    )
 
 
 def as_far_as_seen(record: TrialRecord) -> TrialRecord:

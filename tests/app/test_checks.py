@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from advisor.app.checking import AREAS, EnvReport, judge
 from advisor.app.checks.facts import Facts
 from advisor.app.checks.finding import Finding
-from advisor.app.checks.ways import architectures, cuda_of_release, published, release_of_image
+from advisor.app.checks.ways import architectures, cuda_of_release, release_of_image
+from advisor.engines.images import published
 from advisor.engines.installed import Installation
 from advisor.host.machine import HostMemory, Limit, Space
 from advisor.host.runtimes import ContainerRuntime, Trouble

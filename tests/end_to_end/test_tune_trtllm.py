@@ -57,7 +57,17 @@ def test_a_study_undisturbed(tmp_path: Path) -> None:
     referees = result["referee"]
     assert referees == {} or all(report["problems"] == [] for report in referees.values()), referees
     assert "measured" in said.lower()
-    assert "simulated" not in (machine.run() / "64-32_c16" / "extra-llm-api-config.yml").read_text()
+    bundle = machine.run() / "64-32_c16"
+    for name in ("extra-llm-api-config.yml", "docker.sh", "compose.yaml", "serve.sbatch", "kubernetes.yaml"):
+        assert "simulated" not in (bundle / name).read_text(), name
+    manifest = json.loads((bundle / "MANIFEST.json").read_text())
+    assert manifest["image"].endswith("release:1.1.0")
+    assert manifest["machine"]["gpus"] == ["NVIDIA H100 80GB HBM3"]
+    assert manifest["machine"]["driver"]
+    assert manifest["machine"]["cuda"]
+    told = [(each["outcome"], each["short_gib"]) for each in manifest["history"]]
+    assert ("measured", None) in told
+    assert sum(kind == "out_of_memory" and short_gib > 0 for kind, short_gib in told) == 3
 
 
 def test_a_file_that_crashes_is_rescued_in_few_launches(tmp_path: Path) -> None:

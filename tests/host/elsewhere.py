@@ -58,6 +58,8 @@ class Elsewhere:
         self.started: list[Started] = []
         self.image_env: dict[str, str] = {}
         """What every image sets by itself."""
+        self.repo_digests: list[str] = []
+        """What the registry calls the image that is here."""
         self.trouble: str | None = None
         """What every program answers with from now on, as its error."""
         self.socket = folder / "socket"
@@ -150,6 +152,8 @@ class Elsewhere:
             elif verb == "ps":
                 label = argv[3].removeprefix("--filter=label=")
                 return "".join(f"{each.name}\n" for each in self.alive() if label in each.labels), 0
+            elif verb == "image" and "RepoDigests" in argv[3] and argv[-1] == "here:1":
+                return json.dumps(self.repo_digests), 0
             elif verb == "image":
                 return ("sha256:1\n", 0) if argv[-1] == "here:1" else (f"Error: No such image: {argv[-1]}\n", 1)
             if not named:

@@ -26,6 +26,7 @@ from advisor.host.containers import (
     end_commands,
     find_runtime,
     has_image,
+    image_digest,
 )
 from advisor.host.process import Launch, ServerProcess, end_leftovers
 from tests.host.elsewhere import Elsewhere, elsewhere
@@ -210,6 +211,17 @@ def test_asking_an_engine(engine: Elsewhere) -> None:
         containers_of(docker, "x")
     with pytest.raises(EngineFailed, match="does not answer"):
         has_image(str(engine.bin / "gone"), "x")
+
+
+def test_an_image_has_the_digest_that_its_registry_gave_it(engine: Elsewhere) -> None:
+    docker, digest = str(engine.bin / "docker"), f"sha256:{'0a' * 32}"
+    assert image_digest(docker, "here:1") is None, "it was built here"
+    engine.repo_digests = [f"registry.example/trtllm@{digest}"]
+    assert image_digest(docker, "here:1") == digest
+    assert image_digest(docker, "there:1") is None
+    engine.trouble = "Cannot connect to the Docker daemon at unix:///x.\n"
+    with pytest.raises(EngineFailed, match="docker image failed"):
+        image_digest(docker, "here:1")
 
 
 DAEMON = "docker: Error response from daemon: "

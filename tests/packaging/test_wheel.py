@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import subprocess
 from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
@@ -105,3 +106,11 @@ def test_main_job_from_an_empty_environment(environment: Environment, tmp_path: 
     settings = yaml.safe_load(text)
     assert settings["cuda_graph_config"]["max_batch_size"] > 0
     assert 0 < settings["kv_cache_config"]["free_gpu_memory_fraction"] < 1
+
+
+def test_the_dashboard_is_an_extra_and_says_how_to_get_it(environment: Environment, tmp_path: Path) -> None:
+    (tmp_path / "ledger.journal").touch()
+    advisor = [str(environment.python.parent / "advisor"), "dashboard", str(tmp_path)]
+    said = subprocess.run(advisor, capture_output=True, text=True, check=False, timeout=300)
+    assert said.returncode == 2
+    assert "pip install 'trtllm-advisor[dashboard]'" in said.stderr

@@ -12,9 +12,9 @@ from collections.abc import Collection
 
 from advisor.app.checks.finding import Way
 from advisor.domain.errors import BadInput
+from advisor.engines.images import TRTLLM_IMAGE, published
 from advisor.engines.versions import version_key
 
-IMAGE = "nvcr.io/nvidia/tensorrt-llm/release"
 REPOSITORY = "https://github.com/NVIDIA/TensorRT-LLM.git"
 PIP_GUIDE = "https://nvidia.github.io/TensorRT-LLM/installation/linux.html"
 WHEEL_PYTHONS = ("3.10", "3.12")
@@ -23,12 +23,6 @@ FIRST_BLACKWELL = (10, 0)
 # From which release on the wheels are built for which CUDA.
 CUDA_OF_RELEASES = (("0.20.0", "12.8"), ("1.2.0", "13.0"))
 OLDEST_DRIVER = {"12": "525", "13": "580"}  # by the major version of CUDA
-_PUBLISHED = re.compile(r"\d+\.\d+\.\d+(?:rc\d+)?(?:\.post\d+)?")
-
-
-def published(release: str) -> str | None:
-    """The release as its tags are called; None for `main`, builds in between and rows of ours that are none."""
-    return release if _PUBLISHED.fullmatch(release) else None
 
 
 def release_of_image(image: str) -> str | None:
@@ -65,14 +59,14 @@ def release_container(release: str, runtime: str, cache: str, folder: str | None
         commands=(
             f"{runtime} run --rm -it --ipc host {devices} {GUIDE_ULIMITS} -p 8000:8000 \\\n"
             f"  -v $PWD:$PWD -w $PWD -v {shlex.quote(f'{home}:{inside}')}{checkpoint} \\\n"
-            f"  {IMAGE}:{tag}",
+            f"  {TRTLLM_IMAGE}:{tag}",
         ),
     )
 
 
 def container_from_here(release: str) -> Way:
     """The same container, started by advisor for every launch."""
-    image = f"{IMAGE}:{published(release) or 'x.y.z'}"
+    image = f"{TRTLLM_IMAGE}:{published(release) or 'x.y.z'}"
     return Way(
         what="Or leave advisor where it is and let it start the container for every launch:",
         commands=(f"advisor check-env --container-image {image}",),
@@ -81,7 +75,7 @@ def container_from_here(release: str) -> Way:
 
 def slurm_container(release: str, gpus: int) -> Way:
     """The same container as job steps, for clusters with pyxis."""
-    image = f"{IMAGE}:{published(release) or 'x.y.z'}".replace("nvcr.io/", "nvcr.io#", 1)
+    image = f"{TRTLLM_IMAGE}:{published(release) or 'x.y.z'}".replace("nvcr.io/", "nvcr.io#", 1)
     return Way(
         what="On a Slurm cluster with pyxis, let advisor start job steps:",
         commands=(

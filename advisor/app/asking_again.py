@@ -1,16 +1,35 @@
-"""How to reproduce: the command line that asks the same question again, and what it stands on."""
+"""How a study was asked for, and the command line that asks the same again."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from importlib.metadata import version
 
 from advisor.app.context import StudyContext
-from advisor.app.results import StudySummary
 from advisor.domain.study import Study
-from advisor.report.console import value_text
-from advisor.report.markup import Html, copyable, table, tag
-from advisor.report.shell import command
+from advisor.store import catalog
+from advisor.store.run_card import AsAsked
+
+
+def as_asked(context: StudyContext, study: Study) -> AsAsked:
+    """How a study was asked for, with the command that repeats it.
+
+    Args:
+        context: The study as it is run.
+        study: The study as its file says.
+    """
+    return AsAsked(
+        title=context.title,
+        gpu_title=context.gpu.title,
+        command=tuple(tune_argv(context, study, catalog.study_names())),
+        advisor_version=version("trtllm-advisor"),
+        space=context.space,
+        n_configs=context.space_size,
+        max_seq_len=context.max_seq_len,
+        budget=context.budget,
+        sampler=context.sampler,
+        seed=context.seed,
+    )
 
 
 def tune_argv(context: StudyContext, study: Study, shipped: Collection[str]) -> list[str]:
@@ -73,56 +92,3 @@ def _deployment(context: StudyContext, study: Study, named: bool) -> list[str]:
     if load_format is not None and load_format != theirs.engine_options.get("load_format"):
         argv += ["--load-format", str(load_format)]
     return argv
-
-
-def reproduce(context: StudyContext, summary: StudySummary, argv: Sequence[str], version: str) -> Html:
-    """The last section of the report."""
-    facts = {
-        "Engine": context.identity.label,
-        "advisor": version,
-        "Sampler": f"{context.sampler}, seed {context.seed}",
-        "Budget": f"{context.budget.max_launches} launches"
-        + (f", {context.budget.max_hours:g} h" if context.budget.max_hours is not None else "")
-        + (f", {context.budget.gpu_hours:g} GPU-hours" if context.budget.gpu_hours is not None else ""),
-        "Objective": f"{context.objective.direction} {context.objective.metric}",
-        "Limits": context.slo.text or "none",
-        "Fingerprint": f"{context.fingerprint} (deployment, workloads, space, objective, limits and engine)",
-        "Run": f"{summary.study}/{summary.run}",
-    }
-    rows = [
-        [tag("code", name), value_text(value)]
-        for name, value in context.deployment.model_dump().items()
-        if value is not None
-    ]
-    rows.append([tag("code", "max_seq_len in effect, tokens"), f"{context.max_seq_len:,}"])
-    ladders = [
-        [tag("code", dimension.name), " ".join(map(value_text, dimension.values)), dimension.reason]
-        for dimension in context.space.active
-    ]
-    return tag(
-        "section",
-        tag("h2", "How to reproduce"),
-        tag(
-            "p",
-            "The same command with the same version and seed asks the same question again",
-            "." if summary.source == "measured" else " and gives the same numbers.",
-        ),
-        copyable(_one_per_line(argv), "the command", "command"),
-        tag(
-            "dl", *(part for name, said in facts.items() for part in (tag("dt", name), tag("dd", said))), class_="facts"
-        ),
-        tag(
-            "details", tag("summary", "What was fixed"), table("The deployment.", ["field", "value"], rows, words=(1,))
-        ),
-        tag(
-            "details",
-            tag("summary", f"What was searched: {context.space_size:,} configurations"),
-            table(f"Search space {context.space.name}.", ["setting", "ladder", "why"], ladders, words=(1, 2)),
-        ),
-        class_="part",
-        id="reproduce",
-    )
-
-
-def _one_per_line(argv: Sequence[str]) -> str:
-    return command(argv, {}) if len(shlex.join(argv)) > 100 else shlex.join(argv)
