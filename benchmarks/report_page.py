@@ -62,9 +62,7 @@ def main() -> None:
             began_s = time.monotonic()
             written = write_report(session.run_folder, Path(name) / "page")
             write_s = time.monotonic() - began_s
-            view_s, all_s = (
-                min(_open_s(browser, written.page, until) for _ in range(N_OPENED)) for until in ("", "=all")
-            )
+            view_s, all_s = map(min, zip(*(_open_s(browser, written.page) for _ in range(N_OPENED)), strict=True))
             size = written.page.stat().st_size
             met = "met" if view_s <= TARGET_S and (n > 200 or size <= TARGET_BYTES) else "MISSED"
             print(
@@ -73,15 +71,16 @@ def main() -> None:
             )
 
 
-def _open_s(browser: Browser, page_file: Path, until: str) -> float:
-    """Seconds from nothing to what is waited for."""
+def _open_s(browser: Browser, page_file: Path) -> tuple[float, float]:
+    """Seconds from the navigation until what is in view is drawn, and until every chart is, by the page's own clock."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_offline(True)
-    began_s = time.monotonic()
-    opened(context, page_file, until)
-    taken_s = time.monotonic() - began_s
+    page, _ = opened(context, page_file)
+    view_ms, all_ms = (
+        page.evaluate(f"performance.getEntriesByName('{stage}')[0].startTime") for stage in ("view", "all")
+    )
     context.close()
-    return taken_s
+    return view_ms / 1000, all_ms / 1000
 
 
 if __name__ == "__main__":

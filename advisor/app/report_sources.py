@@ -13,6 +13,7 @@ from advisor.app.foresight import Foresight, foresee
 from advisor.app.results import Result, ResultEntry
 from advisor.app.run_reading import RunRead, read_run
 from advisor.app.trial_evidence import TrialEvidence, read_evidence, request_latencies_ms
+from advisor.domain.errors import BadInput
 from advisor.search.loads import at_load
 
 Latencies = Mapping[str, NDArray[np.float64]]
@@ -40,8 +41,15 @@ def gather(folder: Path) -> Sources:
     """Read a run folder and foresee what belongs beside it. It runs nothing and writes nothing.
 
     Raises:
-        BadInput: it is no run folder, or nothing in it says what the run is about.
+        BadInput: it is no run folder, cannot be read, or nothing in it says what the run is about.
     """
+    try:
+        return _gathered(folder)
+    except OSError as error:
+        raise BadInput(f"Cannot read {error.filename or folder}: {error.strerror or error}.") from None
+
+
+def _gathered(folder: Path) -> Sources:
     run = read_run(folder)
     results = () if run.summary is None else run.summary.results
     latencies = {

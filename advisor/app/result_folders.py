@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict
-
-from advisor.app.exporting import RESULT_NAME, read_json
+from advisor.app.exporting import read_json
+from advisor.app.manifest import MANIFEST, RESULT_NAME, changed_files, read_manifest
 from advisor.app.results import Result
 from advisor.domain.errors import BadInput
-from advisor.domain.strict import StrictModel
 from advisor.engines.dialect import EngineDialect
 from advisor.engines.spoken import spoken_by
 from advisor.engines.trtllm.documents import flatten
@@ -20,19 +18,7 @@ from advisor.engines.words import as_mapping
 from advisor.store.run_card import CARD, read_card
 from advisor.store.yaml_files import load_yaml, read_text
 
-MANIFEST = "MANIFEST.json"
 RESTORE = "Restore it from a copy, or run the study again with --resume, which writes it anew."
-
-
-class _File(StrictModel):
-    model_config = ConfigDict(extra="ignore")
-    name: str
-    sha256: str
-
-
-class _Manifest(StrictModel):
-    model_config = ConfigDict(extra="ignore")
-    files: tuple[_File, ...]
 
 
 def result_folders(path: Path) -> list[Path]:
@@ -69,19 +55,13 @@ def check_manifest(folder: Path) -> None:
     """Hold the files of a folder against the checksums of its `MANIFEST.json`; nothing where it has none.
 
     Raises:
-        BadInput: a file is missing, was changed, or is named outside the folder.
+        BadInput: the manifest is damaged, or a file is missing or was changed.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        return
-    for each in read_json(_Manifest, path).files:
-        file = folder / each.name
-        if not file.resolve().is_relative_to(folder.resolve()):
-            raise BadInput(f"{path} names {each.name!r}, which is outside its folder.")
-        if not file.is_file():
-            raise BadInput(f"{file} is missing, and {MANIFEST} lists it. {RESTORE}")
-        if sha256(file) != each.sha256:
-            raise BadInput(f"{file} was changed since {MANIFEST} was written. {RESTORE}")
+    manifest = read_manifest(folder)
+    changed = changed_files(folder, manifest) if manifest else {}
+    if changed:
+        said = ", ".join(f"{name} {'is' if how == 'missing' else 'was'} {how}" for name, how in changed.items())
+        raise BadInput(f"{folder} is not as {MANIFEST} lists it: {said}. {RESTORE}")
 
 
 def sha256(path: Path) -> str:

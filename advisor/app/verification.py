@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from advisor.app.exporting import RESULT_NAME, read_json
+from advisor.app.exporting import read_json
+from advisor.app.manifest import RESULT_NAME
 from advisor.app.result_folders import sha256
 from advisor.domain.errors import BadInput
 from advisor.domain.measurement import EffectiveSettings, Metrics, Source

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from advisor.app.changes import memory_changes, metric_changes, others_of, runs_of, values_of
 from advisor.app.engines import load_engine
-from advisor.app.exporting import RESULT_NAME
+from advisor.app.manifest import RESULT_NAME
 from advisor.app.result_folders import check_config, max_seq_len_of, read_result, result_folders, sha256
 from advisor.app.results import Result, ResultEntry
 from advisor.app.trial_runner import run_trial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from advisor.app.foresight import Foresight, Place
@@ -163,19 +164,21 @@ SPENT_ON = ("start-up", "load", "lost")
 
 
 def _phases(results: Sequence[Result], records: Sequence[TrialRecord]) -> Iterator[dict[str, Cell]]:
+    """Stretches of phases that are spent on the same, in order."""
     start_s = 0.0
     for record in records:
         lost = record.launched and not record.served and record.outcome.kind != "started"
-        for phase in record.phases:
-            kind = "lost" if lost else "load" if phase.name in LOAD_PHASES else "start-up"
+        for in_load, stretch in itertools.groupby(record.phases, key=lambda phase: phase.name in LOAD_PHASES):
+            phases = list(stretch)
+            duration_s = sum(phase.duration_s for phase in phases)
             yield {
                 **_identity(results, record),
-                "phase": phase.name,
-                "spent_on": kind,
+                "phases": ", ".join(f"{phase.name} {phase.duration_s:,.1f} s" for phase in phases),
+                "spent_on": "lost" if lost else "load" if in_load else "start-up",
                 "start_s": start_s,
-                "duration_s": phase.duration_s,
+                "duration_s": duration_s,
             }
-            start_s += phase.duration_s
+            start_s += duration_s
 
 
 def workloads_chart(run: RunRead, summary: StudySummary) -> Chart:

@@ -8,7 +8,7 @@ from typing import Any
 from advisor.report.charts_data import Chart, short_text
 from advisor.report.charts_memory import COMPONENTS
 from advisor.report.console import value_text
-from advisor.report.figures import COLOURS, Figure, Row, Trace, layout, plain
+from advisor.report.plotly_parts import COLOURS, Figure, Row, Trace, layout, plain
 
 # Bad to good without red against green: those who cannot tell them apart still see dark against light.
 P_FITS_SCALE = [[0.0, "#8c2d04"], [0.25, "#d9742b"], [0.5, "#f5e9d0"], [0.75, "#7fb3d5"], [1.0, "#08519c"]]

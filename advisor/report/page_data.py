@@ -16,7 +16,7 @@ from advisor.report.charts_latency import latency_chart
 from advisor.report.charts_memory import frontier_charts, memory_chart, worth_chart
 from advisor.report.charts_trials import course_chart, pareto_chart, timeline_chart, workloads_chart
 from advisor.report.console import banner
-from advisor.report.figures import Figure, figures
+from advisor.report.figures import figures
 from advisor.report.goal_view import goal_notes
 from advisor.report.metric_rows import METRICS
 from advisor.report.page_tables import (
@@ -29,6 +29,7 @@ from advisor.report.page_tables import (
     regret_table,
     searched_table,
 )
+from advisor.report.plotly_parts import Figure
 from advisor.report.shell import command
 from advisor.report.study_notes import NO_ROBUST, ROBUST, answer_notes, knowledge_text, robust_text
 from advisor.report.summary import (

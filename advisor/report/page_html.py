@@ -18,8 +18,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from advisor.report.figures import THEMES
 from advisor.report.page_data import ReportData
+from advisor.report.plotly_parts import THEMES
 from advisor.report.visible import visible
 
 HERE = Path(__file__).parent / "page"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from advisor.domain.errors import BadInput
-from advisor.report.figures import THEMES, Figure, plain
+from advisor.report.plotly_parts import THEMES, Figure, plain
 from advisor.store.yaml_files import make_folder, write_atomic
 
 PictureFormat = Literal["png", "svg"]

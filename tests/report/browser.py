@@ -31,16 +31,13 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-def opened(context: BrowserContext, page_file: Path, until: str = "=all") -> tuple[Page, list[str]]:
-    """A page, and a list that fills with whatever should not happen on it.
-
-    By default all its charts are drawn; with `until` empty those in view.
-    """
+def opened(context: BrowserContext, page_file: Path) -> tuple[Page, list[str]]:
+    """A page with all its charts drawn, and a list that fills with whatever should not happen on it."""
     wrong: list[str] = []
     page = context.new_page()
     page.on("console", lambda message: wrong.append(f"console {message.type}: {message.text}"))
     page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
     page.on("request", lambda asked: None if asked.url == page_file.as_uri() else wrong.append(asked.url[:200]))
     page.goto(page_file.as_uri())
-    page.wait_for_selector(f"body[data-ready{until}]", timeout=READY_MS)
+    page.wait_for_selector("body[data-ready=all]", timeout=READY_MS)
     return page, wrong

@@ -20,13 +20,14 @@ from advisor.app.report_sources import gather
 from advisor.app.results import StudySummary
 from advisor.app.run_reading import read_run
 from advisor.domain.errors import BadInput
+from advisor.domain.strict import changed
 from advisor.report.charts_data import Chart, ChartsDocument
 from advisor.report.charts_memory import COMPONENTS
 from advisor.report.page_data import ReportData, report_data
 from advisor.report.page_html import embedded, plotly_js, report_page
 from advisor.report.visible import visible
 from advisor.report.write_report import write_report
-from advisor.store.trial_folder import committed
+from advisor.store.trial_folder import TrialFolder, committed
 from tests.report.conftest import SCRIPT_TEXT
 from tests.report.page_reader import Page
 
@@ -157,6 +158,17 @@ def test_is_one_file_that_needs_no_other_and_lets_nothing_else_run(page: Page, p
     assert allowed == digests
     assert policy["content"].startswith("default-src 'none';")
     assert "unsafe-eval" not in policy["content"]
+
+
+def test_two_hundred_trials_stay_small(copied: Path) -> None:
+    records = committed(copied)
+    for number in range(len(records), 200):
+        like = changed(records[number % len(records)], number=number, role="search")
+        TrialFolder(copied, number).commit(like)
+    page_file = write_report(copied, copied).page
+    assert page_file.stat().st_size < MOST_BYTES
+    page = Page(page_file.read_text(encoding="utf-8"))
+    assert sum("id" in attributes for attributes, _ in page.all("tbody")) == 200
 
 
 def test_hostile_words_are_text(page: Page, page_text: str, report: ReportData) -> None:

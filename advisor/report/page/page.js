@@ -194,12 +194,14 @@ const visibly = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) drawOnce(entry.target);
 }, { rootMargin: "400px" });
 
+const reached = (stage) => { document.body.dataset.ready = stage; performance.mark(stage); };
+
 (async () => {
   applyTheme();
   await loadPlotly();
   await Promise.all(holders.filter(inView).map(drawOnce));
-  document.body.dataset.ready = "view";
+  reached("view");
   for (const holder of holders) visibly.observe(holder);
   for (const holder of holders) { await idle(); await drawOnce(holder); }
-  document.body.dataset.ready = "all";
+  reached("all");
 })();
