@@ -18,16 +18,30 @@ if TYPE_CHECKING:
 LEAST_GAIN = 0.01  # repeats of one benchmark differ by about as much
 
 
-class Cancel:
-    """One Ctrl-C or SIGTERM: finish this measurement and write what is known. Three Ctrl-C: stop now."""
+FINISHING = "finishing this measurement, then writing what is known (Ctrl-C twice more: stop now)"
+STOPPING = "stopping now: the server is ended, finished trials are safe"
 
-    def __init__(self) -> None:
-        self._count = 0
+
+class Cancel:
+    """One Ctrl-C or SIGTERM: finish this measurement and write what is known. Three Ctrl-C: stop now.
+
+    Args:
+        speaks: Say so at once; False where the live panel shows `word`.
+    """
+
+    def __init__(self, *, speaks: bool) -> None:
+        self._count, self._speaks = 0, speaks
+        self._now = False
 
     @property
     def cancelled(self) -> bool:
         """True once somebody asked to stop."""
         return self._count > 0
+
+    @property
+    def word(self) -> str:
+        """What is being done about it, empty before."""
+        return STOPPING if self._now else FINISHING if self.cancelled else ""
 
     def install(self) -> None:
         """Listen to SIGINT and SIGTERM."""
@@ -36,11 +50,11 @@ class Cancel:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
-        if number == signal.SIGINT and self._count >= 3:
-            _say(b"advisor: stopped; finished trials are safe, go on with --resume\n")
+        self._now = number == signal.SIGINT and self._count >= 3
+        if self._speaks and (self._count == 1 or self._now):
+            _say(f"\nadvisor: {self.word}\n".encode())
+        if self._now:
             raise SystemExit(INTERRUPTED)  # not os._exit: servers are ended and files set aside removed on the way out
-        if self._count == 1:
-            _say(b"\nadvisor: finishing this measurement, then writing what is known (Ctrl-C twice more: stop now)\n")
 
 
 def _say(text: bytes) -> None:
@@ -93,29 +107,25 @@ def run(session: Session, output: OutputFormat) -> int:
         EngineFailed: launches failed one after the other for reasons outside their configurations.
     """
     from advisor.report import bundle, console, plan_view
-    from advisor.report.progress import reporter_for
-    from advisor.report.study_notes import calibrated_text, taught_text, unmodelled_text
+    from advisor.report.live import reporter_for
     from advisor.report.summary import study_view
 
-    cancel = Cancel()
+    screen = console.stderr()
+    cancel = Cancel(speaks=not screen.is_live)
     cancel.install()
     identity = session.context.identity
-    screen = console.stderr()
-    screen.print(console.banner(identity.source, identity.label, session.why_twin))
-    if session.forecaster.dialect.warning:
-        screen.print(session.forecaster.dialect.warning, markup=False)
-    if said := plan_view.answers_text(session.context):
-        screen.print(said, markup=False)
-    if session.context.unmodelled is not None:
-        screen.print(f"advisor: {unmodelled_text(session.context.unmodelled)}.", markup=False)
-    if session.earlier.calibration is not None:
-        screen.print(calibrated_text(session.twin_calibration), markup=False)
-    for text in (*session.earlier.notes, *([taught_text(session.taught_by)] if session.taught_by else [])):
-        screen.print(text, markup=False)
-    with session.open_ledger() as ledger:
-        with reporter_for(screen)(session.context, screen, ledger.records()) as reporter:
-            summary = session.run(ledger, reporter, cancel)
-        paths = bundle.write(session, ledger.records(), summary)
+    screen.print(plan_view.plan_text(session))
+    for text in (session.forecaster.dialect.warning, *session.earlier.notes):
+        if text:
+            screen.print(text)
+    try:
+        with session.open_ledger() as ledger:
+            with reporter_for(screen, session.context, ledger.records(), lambda: cancel.word) as reporter:
+                summary = session.run(ledger, reporter, cancel)
+            paths = bundle.write(session, ledger.records(), summary)
+    except SystemExit:
+        screen.print(f"advisor: stopped. Finished trials are safe in {session.run_folder}; go on with --resume.")
+        raise
     if output is OutputFormat.json:
         console.show_document(summary.model_dump_json(indent=2))
     else:
