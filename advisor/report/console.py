@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -22,6 +23,8 @@ from advisor.report.tables import Sheet
 
 WIDTH_WITHOUT_TERMINAL = 120  # logs and files have room for a table
 LEAST_WIDTH = 20
+HEIGHT = 25  # of a dumb terminal, which is never drawn anew
+DUMB = ("dumb", "unknown")
 
 SHORT_NAMES = {
     "max_batch_size": "batch",
@@ -70,6 +73,7 @@ class Screen(Console):
         super().__init__(
             file=file,
             width=width or _width(file, env),
+            height=HEIGHT if env.get("TERM") in DUMB else None,
             color_system=None if self.plain or env.get("NO_COLOR") else "auto",
             highlight=False,
             markup=False,
@@ -102,16 +106,17 @@ class Screen(Console):
 
 
 def _width(file: IO[str], env: Mapping[str, str]) -> int | None:
-    """Columns to write in, None where rich finds them out itself."""
+    """Columns to write in; None where rich asks the terminal, again and again as it may be resized."""
     said = env.get("COLUMNS", "")
     if said.isdigit() and int(said):
         return max(LEAST_WIDTH, int(said))
     if not file.isatty():
         return WIDTH_WITHOUT_TERMINAL
-    try:
-        return max(LEAST_WIDTH, os.get_terminal_size(file.fileno()).columns)
-    except OSError:
+    if env.get("TERM") not in DUMB:
         return None
+    with contextlib.suppress(OSError):  # rich takes a dumb terminal for one of 80 columns
+        return max(LEAST_WIDTH, os.get_terminal_size(file.fileno()).columns)
+    return None
 
 
 def show(*parts: RenderableType) -> None:

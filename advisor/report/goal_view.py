@@ -130,8 +130,9 @@ class Drawing:
         )
         if lines:
             yield Text("\n".join(["", *lines]))
-            seen = dict.fromkeys(mark.symbol for mark in reversed(self.marks))
-            yield Text(", ".join(f"{symbol} {MEANINGS[symbol]}" for symbol in seen), style="dim")
+            drawn = "".join(lines[1 : 1 + ROWS])
+            seen = [f"{symbol} {meaning}" for symbol, meaning in MEANINGS.items() if symbol in drawn]
+            yield Text(", ".join(seen), style="dim")
 
 
 def pareto_section(summary: StudySummary) -> Html | None:

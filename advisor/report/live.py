@@ -25,8 +25,9 @@ from advisor.report.spans import span_text
 
 QUIET_S = 1.0
 REDRAWN_PER_S = 2  # the load client shares this process
-BAR = 20
-HEAD = 8  # columns of the words before each line
+BAR, SHORT_BAR = 20, 6
+WIDE = 80  # columns of a terminal from which on bars are long
+HEAD = 9  # columns of the words before each line
 
 PHASES = {
     "configure": "checking its configuration",
@@ -69,36 +70,38 @@ class Running:
         return replace(seen, phase=event.phase, detail=event.detail, fraction_done=event.fraction_done, rate=event.rate)
 
 
-def bar(share: float) -> str:
-    """`[#####---------------]` of a share, clipped to 0..1."""
-    full = round(BAR * min(1.0, max(0.0, share)))
-    return f"[{'#' * full}{'-' * (BAR - full)}]"
+def bar(share: float, width: int) -> str:
+    """`[#####---------------]` of a share, clipped to 0..1, on a terminal so many columns wide."""
+    cells = BAR if width >= WIDE else SHORT_BAR
+    full = round(cells * min(1.0, max(0.0, share)))
+    return f"[{'#' * full}{'-' * (cells - full)}]"
 
 
-def panel_rows(running: Running, board: Scoreboard, now_s: float, word: str) -> Iterator[tuple[str, str]]:
+def panel_rows(running: Running, board: Scoreboard, now_s: float, word: str, width: int) -> Iterator[tuple[str, str]]:
     """Head and text of each line of the panel.
 
     Args:
         running: The trial.
         board: Of the study.
         now_s: By the reporter's clock.
-        word: What is done on Ctrl-C, empty before one.
+        word: What is being done since a Ctrl-C, empty before one.
+        width: Of the terminal.
     """
     doing = "simulates" if board.context.identity.source == "simulated" else "measures"
-    yield f"{doing}", f"#{running.asked.number} {config_text(running.asked.config)} ({running.asked.origin})"
+    yield doing, f"#{running.asked.number} {config_text(running.asked.config)} ({running.asked.origin})"
     if running.phase:
         yield "phase", phase_text(running, now_s, board.context.identity.source)
     if running.memory is not None:
         used, capacity = running.memory.used_gib, running.memory.capacity_gib
-        yield "memory", f"{bar(used / capacity)} {used:.1f} of {capacity:.1f} GiB"
+        yield "memory", f"{bar(used / capacity, width)} {used:.1f} of {capacity:.1f} GiB"
     if running.fraction_done is not None:
-        yield "load", f"{bar(running.fraction_done)} {running.detail}"
+        yield "load", f"{bar(running.fraction_done, width)} {running.detail}"
     if running.rate is not None:
         yield "tok/s", rate_text(running.rate)
     yield "best", board.best_text
     yield "so far", board.counts_text
     left = board.eta_text(now_s)
-    yield "budget", f"{bar(board.spent)} {board.budget_text}{', ' if left else ''}{left}"
+    yield "budget", f"{bar(board.spent, width)} {board.budget_text}{', ' if left else ''}{left}"
     if word:
         yield "Ctrl-C", word
 
@@ -158,7 +161,7 @@ class LiveReporter(LineReporter):
         """The panel as it is now, each line cut to the width of the terminal so that its height is known."""
         running, now_s, word = self._running, self.now_s(), self._word()
         if running is not None and (word or now_s - running.began_s >= QUIET_S):
-            for head, text in panel_rows(running, self.board, now_s, word):
+            for head, text in panel_rows(running, self.board, now_s, word, options.max_width):
                 line = Text.assemble((f"{head:<{HEAD}} ", "dim"), text, no_wrap=True)
                 line.truncate(options.max_width, overflow="ellipsis")
                 yield line

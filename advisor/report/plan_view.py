@@ -221,10 +221,15 @@ def plan_text(session: Session) -> RenderableType:
 
 def workload_text(workload: Workload) -> str:
     """What each launch has to serve."""
-    lengths = f"{workload.name}: {workload.isl:,} tokens in, {workload.osl:,} out"
+    isl, osl = _range_text(workload.isl_min, workload.isl), _range_text(workload.osl_min, workload.osl)
+    lengths = f"{workload.name}: {isl} tokens in, {osl} out"
     if workload.request_rate_per_s is not None:
         return f"{lengths}, {workload.request_rate_per_s:g} requests/s"
     return f"{lengths}, {workload.concurrency:,} in flight"
+
+
+def _range_text(least: int | None, most: int) -> str:
+    return f"{most:,}" if least in (None, most) else f"{least:,} to {most:,}"
 
 
 def answers_text(context: StudyContext) -> str:

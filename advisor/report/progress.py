@@ -93,4 +93,4 @@ class LineReporter:
 
     def note(self, text: str) -> None:
         """A remark between trials; a log keeps it in one line, a terminal wraps it between words."""
-        self.screen.print(text, soft_wrap=not self.screen.is_terminal)
+        self.screen.print(text, soft_wrap=not self.screen.file.isatty())

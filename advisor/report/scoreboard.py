@@ -100,9 +100,9 @@ class Scoreboard:
         return max(0.0, left_s)
 
     def eta_text(self, now_s: float) -> str:
-        """`at most 12 min left`, empty where it cannot be told or nothing is left."""
+        """`at most 12 min left`, empty where it cannot be told or no second is left."""
         eta_s = self.eta_s(now_s)
-        return "" if not eta_s else f"at most {span_text(eta_s)} left"
+        return "" if eta_s is None or eta_s < 1 else f"at most {span_text(eta_s)} left"
 
 
 def gain_text(log_gain: float | None) -> str:
