@@ -50,10 +50,12 @@ class Cancel:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
-        self._now = number == signal.SIGINT and self._count >= 3
+        self._now = self._now or (number == signal.SIGINT and self._count >= 3)
         if self._speaks and (self._count == 1 or self._now):
             _say(f"\nadvisor: {self.word}\n".encode())
         if self._now:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # more of them would leave half-ended what is being ended
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise SystemExit(INTERRUPTED)  # not os._exit: servers are ended and files set aside removed on the way out
 
 
