@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -44,13 +43,11 @@ def short_name(name: str) -> str:
     return SHORT_NAMES.get(name, name.rpartition(".")[2].replace("_", " "))
 
 
-@functools.cache
 def stdout() -> Screen:
     """For answers."""
     return Screen(sys.stdout, os.environ)
 
 
-@functools.cache
 def stderr() -> Screen:
     """For progress and notes."""
     return Screen(sys.stderr, os.environ)
