@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from advisor.cli.main import INTERRUPTED
 from advisor.cli.options import OutputFormat
-from advisor.domain.errors import EngineFailed, NothingFeasible
+from advisor.domain.errors import AdvisorError, EngineFailed, NothingFeasible
 
 if TYPE_CHECKING:
     from advisor.app.tuning import Session
@@ -125,9 +125,11 @@ def run(session: Session, output: OutputFormat) -> int:
             with reporter_for(screen, session.context, ledger.records(), lambda: cancel.word) as reporter:
                 summary = session.run(ledger, reporter, cancel)
             paths = bundle.write(session, ledger.records(), summary)
-    except SystemExit:
+    except (SystemExit, AdvisorError):  # what was being written when it was stopped may say that it cannot be
+        if cancel.word != STOPPING:
+            raise
         screen.print(f"advisor: stopped. Finished trials are safe in {session.run_folder}; go on with --resume.")
-        raise
+        raise SystemExit(INTERRUPTED) from None
     if output is OutputFormat.json:
         console.show_document(summary.model_dump_json(indent=2))
     else:
