@@ -52,6 +52,30 @@ def decided_by_default(
     )
 
 
+def acting_defaults(context: StudyContext) -> tuple[str, ...]:
+    """Before anything is launched: which defaults will limit what a study can find, one clause each."""
+    return tuple(_acting(context, context.defaults))
+
+
+def _acting(context: StudyContext, defaults: Defaults) -> Iterator[str]:
+    for workload in context.workloads:
+        if workload.name in defaults.loads and workload.concurrency is not None:
+            yield f"{workload.name} with {workload.concurrency:,} requests in flight (--concurrency)"
+    if defaults.slo:
+        yield "no limit on latency, so the objective alone decides (--slo)"
+    if defaults.budget:
+        yield f"{context.budget.max_launches} launches (--max-launches)"
+    if defaults.max_seq_len:
+        yield f"requests of at most {context.max_seq_len:,} tokens, the longest of the study"
+    base = context.baseline
+    for workload in context.workloads if base.config is not None else ():
+        prediction = None if base.config is None else context.predict(base.config, workload)
+        setting = None if prediction is None else LIMITING_SETTINGS.get(prediction.limited_by or "gpu")
+        if base.config is not None and setting is not None:
+            value = base.config.flat()[setting]
+            yield f"{setting} {value:,} of {base.name} is what limits it on {workload.name}, by the twin"
+
+
 def _of_load(defaults: Defaults, workload: Workload, best: Standing) -> Iterator[str]:
     """The default concurrency, where no request waits for anything or where more load was never tried."""
     found, most = best.outcomes[-1].concurrency, workload.concurrency

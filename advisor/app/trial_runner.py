@@ -141,6 +141,7 @@ def _launch(request: TrialRequest, engine: Engine, on_event: OnEvent, evidence: 
         answers: GreedyAnswers | None = None
         soak: Soak | None = None
         if outcome is None and request.answers is not None and spec.fidelity == "full":  # dummy weights say nothing
+            on_event(TrialEvent(kind="phase", phase="answers"))
             answers, outcome = _answers(server, request.answers, engine)
         if outcome is None and spec.fidelity == "full":
             began_s = time.monotonic()
@@ -308,6 +309,7 @@ class _Benchmarks:
         if trouble is None:
             self.done[place], trouble = _at_best_load(request, workload, self.done[place], measure)
         if trouble is None and request.referee:
+            self.on_event(TrialEvent(kind="phase", phase="referee", detail=workload.name))
             loaded = at_load(workload, self.done[place].concurrency)
             report = self.measurer.referee(self.server, loaded, self._seed(place) + REFEREE_SEED, self.evidence)
             self.done[place] = changed(self.done[place], referee=report)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from advisor.cli.main import INTERRUPTED
 from advisor.cli.options import OutputFormat
-from advisor.domain.errors import EngineFailed, NothingFeasible
+from advisor.domain.errors import AdvisorError, EngineFailed, NothingFeasible
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -22,16 +22,30 @@ if TYPE_CHECKING:
 LEAST_GAIN = 0.01  # repeats of one benchmark differ by about as much
 
 
-class Cancel:
-    """One Ctrl-C or SIGTERM: finish this measurement and write what is known. Three Ctrl-C: stop now."""
+FINISHING = "finishing this measurement, then writing what is known (Ctrl-C twice more: stop now)"
+STOPPING = "stopping now: the server is ended, finished trials are safe"
 
-    def __init__(self) -> None:
-        self._count = 0
+
+class Cancel:
+    """One Ctrl-C or SIGTERM: finish this measurement and write what is known. Three Ctrl-C: stop now.
+
+    Args:
+        speaks: Say so at once; False where the live panel shows `word`.
+    """
+
+    def __init__(self, *, speaks: bool) -> None:
+        self._count, self._speaks = 0, speaks
+        self._now = False
 
     @property
     def cancelled(self) -> bool:
         """True once somebody asked to stop."""
         return self._count > 0
+
+    @property
+    def word(self) -> str:
+        """What is being done about it, empty before."""
+        return STOPPING if self._now else FINISHING if self.cancelled else ""
 
     def install(self) -> None:
         """Listen to SIGINT and SIGTERM."""
@@ -40,11 +54,13 @@ class Cancel:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
-        if number == signal.SIGINT and self._count >= 3:
-            _say(b"advisor: stopped; finished trials are safe, go on with --resume\n")
+        self._now = self._now or (number == signal.SIGINT and self._count >= 3)
+        if self._speaks and (self._count == 1 or self._now):
+            _say(f"\nadvisor: {self.word}\n".encode())
+        if self._now:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # more of them would leave half-ended what is being ended
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise SystemExit(INTERRUPTED)  # not os._exit: servers are ended and files set aside removed on the way out
-        if self._count == 1:
-            _say(b"\nadvisor: finishing this measurement, then writing what is known (Ctrl-C twice more: stop now)\n")
 
 
 def _say(text: bytes) -> None:
@@ -97,30 +113,28 @@ def run(session: Session, output: OutputFormat, live_port: int | None = None) ->
         EngineFailed: launches failed one after the other for reasons outside their configurations.
     """
     from advisor.report import bundle, console, plan_view
-    from advisor.report.progress import reporter_for
-    from advisor.report.study_notes import calibrated_text, taught_text, unmodelled_text
+    from advisor.report.live import reporter_for
     from advisor.report.summary import study_view
 
-    cancel = Cancel()
+    screen = console.stderr()
+    cancel = Cancel(speaks=not screen.is_live)
     cancel.install()
     identity = session.context.identity
-    screen = console.stderr()
-    screen.print(console.banner(identity.source, identity.label, session.why_twin))
-    if session.forecaster.dialect.warning:
-        screen.print(session.forecaster.dialect.warning, markup=False)
-    if said := plan_view.answers_text(session.context):
-        screen.print(said, markup=False)
-    if session.context.unmodelled is not None:
-        screen.print(f"advisor: {unmodelled_text(session.context.unmodelled)}.", markup=False)
-    if session.earlier.calibration is not None:
-        screen.print(calibrated_text(session.twin_calibration), markup=False)
-    for text in (*session.earlier.notes, *([taught_text(session.taught_by)] if session.taught_by else [])):
-        screen.print(text, markup=False)
-    with session.open_ledger() as ledger, _live_page(session, ledger, live_port) as live:
-        with reporter_for(screen)(session.context, screen, ledger.records()) as reporter:
-            summary = session.run(ledger, live.watching(reporter), cancel)
-        paths = bundle.write(session, ledger.records(), summary)
-        live.end(paths["report"], summary.stopped_by)
+    screen.print(plan_view.plan_text(session))
+    for text in (session.forecaster.dialect.warning, *session.earlier.notes):
+        if text:
+            screen.print(text)
+    try:
+        with session.open_ledger() as ledger, _live_page(session, ledger, live_port) as live:
+            with reporter_for(screen, session.context, ledger.records(), lambda: cancel.word) as reporter:
+                summary = session.run(ledger, live.watching(reporter), cancel)
+            paths = bundle.write(session, ledger.records(), summary)
+            live.end(paths["report"], summary.stopped_by)
+    except (SystemExit, AdvisorError):  # what was being written when it was stopped may say that it cannot be
+        if cancel.word != STOPPING:
+            raise
+        screen.print(f"advisor: stopped. Finished trials are safe in {session.run_folder}; go on with --resume.")
+        raise SystemExit(INTERRUPTED) from None
     if output is OutputFormat.json:
         console.show_document(summary.model_dump_json(indent=2))
     else:

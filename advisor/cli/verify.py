@@ -56,7 +56,7 @@ def verify(
     from advisor.report import console
     from advisor.report.verify_view import verify_view
 
-    cancel = Cancel()
+    cancel = Cancel(speaks=True)
     cancel.install()
     how = use_case.How(
         engine=engine,

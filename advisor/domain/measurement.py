@@ -91,6 +91,12 @@ class ProfiledMemory(StrictModel):
         default_factory=dict, description="Most that the launch's own processes held, by GPU index, where it tells"
     )
 
+    @property
+    def allocated(self) -> float:
+        """GiB that were told so far and stay: weights, activations, graphs, what is outside PyTorch, the KV pool."""
+        kept = (self.weights, self.activations, self.cuda_graphs, self.outside_torch, self.kv_pool)
+        return sum(size for size in kept if size is not None)
+
 
 class EffectiveSettings(StrictModel):
     """What a running server really uses, which is not always what was asked."""

@@ -52,13 +52,35 @@ class LaunchSpec(StrictModel):
     seed: int = 0
 
 
+class MemoryInUse(StrictModel):
+    """GiB in use on the fullest GPU of a launch, as they stand."""
+
+    used_gib: float = Field(ge=0)
+    capacity_gib: float = Field(gt=0)
+
+
+class SettlingRate(StrictModel):
+    """Output tok/s that a running benchmark is heading for."""
+
+    tok_per_s: float = Field(ge=0)
+    half_width: float | None = Field(
+        default=None, ge=0, description="Of its 95 % interval, tok/s; None before the second batch of requests"
+    )
+
+
 class TrialEvent(StrictModel):
-    """Something a person watching may want to see while a trial runs."""
+    """Something a person watching may want to see while a trial runs.
+
+    A `phase` event begins one, a `memory` event tells how full the GPU is, a `progress` event how far a benchmark is.
+    """
 
     kind: Literal["phase", "memory", "progress"]
     phase: str
     detail: str = ""
     fraction_done: float | None = None
+    deadline_s: float | None = Field(default=None, description="What the phase may take; None where nothing ends it")
+    memory: MemoryInUse | None = None
+    rate: SettlingRate | None = None
 
 
 OnEvent = Callable[[TrialEvent], None]

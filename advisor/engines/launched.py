@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing_extensions import Self
 from advisor.domain.deadlines import Deadlines
 from advisor.domain.errors import EngineFailed
 from advisor.domain.outcome import Crashed, Infrastructure, Outcome, OutOfMemory, Phase
-from advisor.domain.ports import OnEvent, TrialEvent
+from advisor.domain.ports import MemoryInUse, OnEvent, TrialEvent
 from advisor.domain.strict import changed
 from advisor.domain.trial import PhaseTiming
 from advisor.engines import asking
@@ -31,6 +32,7 @@ from advisor.memory.phases import STAGE_ORDER, PhaseTracker
 TICK_S = 0.02
 HEALTH_EVERY_S = 0.5
 LAST_WORDS_S = 15.0  # from the line that means the end to the end itself: peers may wait in a collective for ever
+TOLD_GIB = 0.1  # a change of memory that is worth a word
 FOREIGN_GIB = 0.25  # what another process must have taken before an out-of-memory is blamed on it
 
 _FATAL_UNDER_LOAD: tuple[Kind, ...] = ("oom", "host_oom", "insufficient_kv", "kernel_error", "nccl", "hang", "crash")
@@ -74,7 +76,8 @@ class LaunchedServer:
     def __init__(self, start: Start, observe: Callable[[LogEvent], None], on_event: OnEvent) -> None:
         self.start, self.model = start, ""
         self._observe_also, self._on_event = observe, on_event
-        self._tracker, self._clock = PhaseTracker(), _PhaseClock(on_event, start.passed)
+        self._tracker, self._clock = PhaseTracker(), _PhaseClock(on_event, start)
+        self._told_gib = -math.inf
         self._failure: Outcome | None = None
         self._up = self._closed = False
         self._up_line: int | None = None
@@ -171,6 +174,7 @@ class LaunchedServer:
     def _step(self) -> None:
         if self._tracker.phase is not None:
             self._clock.advance(self._tracker.phase)
+        self._tell_memory()
         deadline_s = self.start.deadlines.of(self._clock.phase)
         if self.process.poll() is not None or self._last_words_spoken():
             self._failure = self._explained()
@@ -178,6 +182,17 @@ class LaunchedServer:
             self._ask_first()
         elif self._clock.elapsed_s > deadline_s:
             self._failure = self._explained(deadline_s=deadline_s)
+
+    def memory_in_use(self) -> MemoryInUse | None:
+        """How full its fullest GPU is; None where nobody tells."""
+        return None
+
+    def _tell_memory(self) -> None:
+        """Say so when memory has moved."""
+        memory = self.memory_in_use()
+        if memory is not None and abs(memory.used_gib - self._told_gib) >= TOLD_GIB:
+            self._told_gib = memory.used_gib
+            self._on_event(TrialEvent(kind="memory", phase=self._clock.phase, memory=memory))
 
     def _listens(self) -> bool:
         """The log says so or, where it is silent, `/health` does."""
@@ -201,6 +216,7 @@ class LaunchedServer:
             if trouble is not None:
                 self._news.wait(10 * TICK_S)
         self._up = trouble is None
+        self._tell_memory()
         if self._up:
             self._up_line = self.live.look(lambda case: case.ready.line if case.ready else 0)
             self._clock.end()
@@ -277,9 +293,9 @@ class LaunchedServer:
 class _PhaseClock:
     """How long each phase took; phases pass in the order of a start and never come back."""
 
-    def __init__(self, on_event: OnEvent, passed: tuple[PhaseTiming, ...]) -> None:
-        self._on_event = on_event
-        self._done = [*passed]
+    def __init__(self, on_event: OnEvent, start: Start) -> None:
+        self._on_event, self._deadlines = on_event, start.deadlines
+        self._done = [*start.passed]
         self.phase: Phase = "launch"
         self._began_s: float | None = None
 
@@ -290,7 +306,7 @@ class _PhaseClock:
     def begin(self, phase: Phase) -> None:
         self.end()
         self.phase, self._began_s = phase, time.monotonic()
-        self._on_event(TrialEvent(kind="phase", phase=phase))
+        self._on_event(TrialEvent(kind="phase", phase=phase, deadline_s=self._deadlines.of(phase)))
 
     def advance(self, phase: Phase) -> None:
         if phase != "serve" and STAGE_ORDER.index(phase) > STAGE_ORDER.index(self.phase):

@@ -17,7 +17,16 @@ from typing import Any, ClassVar, Protocol
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput, EngineFailed
 from advisor.domain.measurement import EffectiveSettings, MemoryReport, ProfiledMemory, RefereeReport
-from advisor.domain.ports import EngineIdentity, EvidenceStore, LaunchSpec, Measurer, OnEvent, RunningServer, TrialEvent
+from advisor.domain.ports import (
+    EngineIdentity,
+    EvidenceStore,
+    LaunchSpec,
+    Measurer,
+    MemoryInUse,
+    OnEvent,
+    RunningServer,
+    TrialEvent,
+)
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import changed
 from advisor.domain.trial import PhaseTiming
@@ -324,6 +333,7 @@ class ServedServer(LaunchedServer):
         self._engine, self._spec, self._spoken = launch.engine, launch.spec, launch.spoken
         self._vocab_size = catalog.vocabulary(self.deployment.model)
         self._probe = launch.engine.probe(self._spec.config, gpus)
+        self._total_gib = {gpu.index: gpu.total_gib for gpu in gpus}
         self._poller: Poller | None = None
         super().__init__(start, self._probe.take, on_event)
 
@@ -360,6 +370,14 @@ class ServedServer(LaunchedServer):
         """GiB of the fullest GPU by component; None where the log does not tell."""
         profiled = self.profiled()
         return None if profiled is None else memory_report(profiled)
+
+    def memory_in_use(self) -> MemoryInUse | None:
+        """By the driver; where that tells nothing, the sum of what the log has told so far."""
+        if now_gib := dict(self.watch.now_gib):
+            fullest = max(now_gib, key=lambda index: now_gib[index] / self._total_gib[index])
+            return MemoryInUse(used_gib=now_gib[fullest], capacity_gib=self._total_gib[fullest])
+        told = self.live.look(lambda _: self._probe.profiled())
+        return None if told.total is None else MemoryInUse(used_gib=told.allocated, capacity_gib=told.total)
 
     def surprises(self) -> tuple[str, ...]:
         """What it really uses other than asked."""

@@ -26,6 +26,7 @@ from advisor.domain.ports import (
     EvidenceStore,
     LaunchSpec,
     Measurer,
+    MemoryInUse,
     OnEvent,
     PartialResult,
     Prepared,
@@ -38,10 +39,19 @@ from advisor.domain.workload import Workload
 from advisor.engines.spoken import spoken, spoken_by
 from advisor.engines.words import as_mapping
 from advisor.metrics.schedule import draw_requests
+from advisor.metrics.settling import Settling
 from advisor.store import catalog
 from advisor.store.yaml_files import dump_yaml
 from advisor.twin.constants import STARTUP
-from advisor.twin.predict import Twin, limited_by, memory_report, metrics_of, profiled_memory, startup_failure
+from advisor.twin.predict import (
+    Twin,
+    in_use_gib,
+    limited_by,
+    memory_report,
+    metrics_of,
+    profiled_memory,
+    startup_failure,
+)
 from advisor.twin.scheduler import Progress
 from advisor.twin.worlds import draw_world, measurement_noise
 
@@ -149,7 +159,8 @@ class SimulatedServer:
         weights_gib = float(self.budget.weights_gib) if spec.fidelity == "full" else 0.0  # dummy weights are not read
         for phase in START_ORDER:
             self._phases.append(PhaseTiming(name=phase, duration_s=STARTUP.seconds(phase, weights_gib, graphs)))
-            on_event(TrialEvent(kind="phase", phase=phase))
+            on_event(TrialEvent(kind="phase", phase=phase, deadline_s=spec.deadlines.of(phase)))
+            on_event(TrialEvent(kind="memory", phase=phase, memory=self.memory_in_use(phase)))
             if oom is not None and oom.phase == phase:
                 self._failure = oom
                 return
@@ -170,6 +181,10 @@ class SimulatedServer:
     def memory(self) -> MemoryReport | None:
         """GiB by component under the heaviest load served; None when nothing was allocated."""
         return None if self.launch.refusals else memory_report(self.budget)
+
+    def memory_in_use(self, phase: Phase) -> MemoryInUse:
+        """How full its GPUs are, as a driver would tell."""
+        return MemoryInUse(used_gib=in_use_gib(self.budget, phase), capacity_gib=float(self.budget.capacity_gib))
 
     def profiled(self) -> ProfiledMemory | None:
         """What the log of a real start would have said so far; None when nothing was started."""
@@ -234,17 +249,19 @@ class SimulatedMeasurer:
         pace = float(measurement_noise(seed, 1)[0])
         osl = draw_requests(workload, n_requests, seed).osl
 
+        settling, memory = Settling(workload, n_requests), server.memory_in_use("serve")
+
         def see(progress: Progress) -> bool:
-            return stop(
-                PartialResult(
-                    elapsed_s=progress.now_ms * pace / 1000,
-                    sent_ms=progress.arrival_ms * pace,
-                    first_token_ms=progress.first_token_ms * pace,
-                    done_ms=progress.done_ms * pace,
-                    n_output=progress.n_output,
-                    osl=osl,
-                )
+            partial = PartialResult(
+                elapsed_s=progress.now_ms * pace / 1000,
+                sent_ms=progress.arrival_ms * pace,
+                first_token_ms=progress.first_token_ms * pace,
+                done_ms=progress.done_ms * pace,
+                n_output=progress.n_output,
+                osl=osl,
             )
+            on_event(settling.look(partial, memory))
+            return stop(partial)
 
         served = twin.serve(spec.deployment, spec.config, workload, n_requests=n_requests, seed=seed, stop=see)
         server.budget = served.budget

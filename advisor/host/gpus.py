@@ -212,6 +212,8 @@ class GpuWatch:
     """
 
     def __init__(self, devices: Sequence[int], pids: Callable[[], frozenset[int]], interval_s: float = 0.2) -> None:
+        self.now_gib: dict[int, float] = {}
+        """GiB in use on each GPU at the last sample."""
         self.peak_gib: dict[int, float] = {}
         """GiB in use on each GPU at most, whoever used them."""
         self.own_peak_gib: dict[int, float] = {}
@@ -260,7 +262,8 @@ class GpuWatch:
             self._foreign[pid] = _greater(self._foreign.get(pid), together[pid])
         self._unknown = unknown
         for index, handle in handles.items():
-            self.peak_gib[index] = max(self.peak_gib.get(index, 0.0), gib(memory_of(handle).used))
+            self.now_gib[index] = gib(memory_of(handle).used)
+            self.peak_gib[index] = max(self.peak_gib.get(index, 0.0), self.now_gib[index])
             own = [each.used_gib for each in held[index] if each.pid in self._own and each.used_gib is not None]
             if own:
                 self.own_peak_gib[index] = max(self.own_peak_gib.get(index, 0.0), sum(own))

@@ -18,6 +18,7 @@ from advisor.domain.errors import EngineFailed
 from advisor.domain.measurement import LimitedBy, Metrics, RefereeReport, WarmUp, WorkloadOutcome
 from advisor.domain.ports import (
     EvidenceStore,
+    MemoryInUse,
     OnEvent,
     PartialResult,
     RunningServer,
@@ -37,6 +38,7 @@ from advisor.load.target import Target
 from advisor.load.warm_up import MAX_ROUNDS, warm_up
 from advisor.metrics.confidence import batch_means_interval, batch_size, batch_sums
 from advisor.metrics.definitions import compute
+from advisor.metrics.settling import Settling
 from advisor.metrics.warming import n_warming
 
 RUNS_PER_SEED = 8  # the measurement twice, up to five rounds before it, and the question whether the server answers
@@ -56,6 +58,10 @@ class HttpServer(Protocol):
 
     def stats(self) -> dict[str, Any]:
         """What the server counted since the last call; `kv_cache_hit_rate` and `limited_by` are read if it tells."""
+        ...
+
+    def memory_in_use(self) -> MemoryInUse | None:
+        """How full its fullest GPU is; None where nobody tells."""
         ...
 
     def energy_j(self) -> float | None:
@@ -102,19 +108,16 @@ class HttpMeasurer:
         target, runs = server.target, range(seed * RUNS_PER_SEED, (seed + 1) * RUNS_PER_SEED)
         self._measured.pop(workload.name, None)
 
-        def progress(fraction_done: float, detail: str) -> None:
-            text = f"{workload.name}: {detail}"
-            on_event(TrialEvent(kind="progress", phase="serve", detail=text, fraction_done=fraction_done))
-
-        def on_progress(partial: PartialResult) -> None:
-            progress(partial.n_done / partial.n_requests, f"{partial.n_done:,} of {partial.n_requests:,} requests")
+        def on_round(place: int) -> None:
+            said = f"{workload.name}: warm-up round {place + 1}"
+            on_event(TrialEvent(kind="progress", phase="serve", detail=said, fraction_done=0.0))
 
         on_event(TrialEvent(kind="phase", phase="serve", detail=workload.name))
         rounds, broken = warm_up(
             target,
             workload,
             runs[1 : 1 + MAX_ROUNDS],
-            lambda place: progress(0.0, f"warm-up round {place + 1}"),
+            on_round,
             lambda: server.dying,
         )
         if broken is not None:
@@ -122,9 +125,10 @@ class HttpMeasurer:
             return _fell_short(workload, seed, broken, rounds, "while warming up, ")
         for number in (runs[0], runs[1 + MAX_ROUNDS]):
             load = make_load(target, workload, n_requests=workload.requests(), seed=seed, run=number)
+            on_look = _on_look(Settling(workload, load.n_requests), server, on_event)
             server.stats()
             before_j = server.energy_j()
-            run = run_load(target, load, stop, on_progress, lambda: server.dying)
+            run = run_load(target, load, stop, on_look, lambda: server.dying)
             after_j = server.energy_j()
             told = server.stats()
             evidence.write_samples(workload.name, run.samples())
@@ -158,6 +162,11 @@ class HttpMeasurer:
         """
         assert isinstance(server, HttpServer)
         return greedy_answers(server.target, repeats)
+
+
+def _on_look(settling: Settling, server: HttpServer, on_event: OnEvent) -> Callable[[PartialResult], None]:
+    """Tells of each look at a run."""
+    return lambda partial: on_event(settling.look(partial, server.memory_in_use()))
 
 
 def _ask_again(server: HttpServer, workload: Workload, run: LoadRun, number: int) -> None:

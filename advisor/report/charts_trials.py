@@ -23,7 +23,7 @@ from advisor.report.charts_data import (
     short_gib,
 )
 from advisor.report.progress import config_text
-from advisor.report.summary import span_text
+from advisor.report.spans import span_text
 from advisor.search.standings import Standing, standings
 
 LOAD_PHASES = ("serve",)

@@ -1,18 +1,29 @@
-"""Where text goes: answers to stdout, progress to stderr. Colour and width are rich's business (NO_COLOR holds)."""
+"""Where text goes: answers to stdout, progress to stderr; and how much a terminal can take.
+
+`ADVISOR_PLAIN=1` is for screen readers: nothing is drawn anew, no colour, and a table is read row by row.
+"""
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import IO, Any
 
-from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from advisor.domain.measurement import Source
 from advisor.domain.serving_config import OptionValue
+from advisor.report.tables import Sheet
+from advisor.report.visible import visible
 
 WIDTH_WITHOUT_TERMINAL = 120  # logs and files have room for a table
+LEAST_WIDTH = 20
+HEIGHT = 25  # of a dumb terminal, which is never drawn anew
+DUMB = ("dumb", "unknown")
 
 SHORT_NAMES = {
     "max_batch_size": "batch",
@@ -32,33 +43,77 @@ def short_name(name: str) -> str:
     return SHORT_NAMES.get(name, name.rpartition(".")[2].replace("_", " "))
 
 
-@functools.cache
-def stdout() -> Console:
+def stdout() -> Screen:
     """For answers."""
-    return _console(stderr=False)
+    return Screen(sys.stdout, os.environ)
 
 
-@functools.cache
-def stderr() -> Console:
+def stderr() -> Screen:
     """For progress and notes."""
-    return _console(stderr=True)
+    return Screen(sys.stderr, os.environ)
 
 
-class _Console(Console):
-    """A console that goes on in silence when nobody reads any more (`| head`): a study is worth more than its text."""
+class Screen(Console):
+    """A console for one stream.
+
+    It goes on in silence when nobody reads any more (`| head`): a study is worth more than its text. Escape sequences
+    and markup in foreign text, such as a model's name, are shown and do nothing.
+
+    Args:
+        file: Where it writes.
+        env: `NO_COLOR`, `TERM`, `COLUMNS` and `ADVISOR_PLAIN` are read.
+        width: Of the terminal, where that is to be another than it has.
+    """
+
+    def __init__(self, file: IO[str], env: Mapping[str, str], width: int | None = None) -> None:
+        self.plain = env.get("ADVISOR_PLAIN", "0") not in ("", "0")
+        super().__init__(
+            file=file,
+            width=width or _width(file, env),
+            height=HEIGHT if env.get("TERM") in DUMB else None,
+            color_system=None if self.plain or env.get("NO_COLOR") else "auto",
+            highlight=False,
+            markup=False,
+            emoji=False,
+            _environ=env,
+        )
+
+    @property
+    def is_live(self) -> bool:
+        """True where lines can be drawn anew before somebody's eyes."""
+        return self.is_interactive and self.file.isatty() and not self.plain
 
     def on_broken_pipe(self) -> None:
+        """Write to nowhere from now on."""
         self.quiet = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.file.fileno())
         os.close(nowhere)
 
+    def render_str(self, text: str, **how: Any) -> Text:
+        """As rich does it, with what is foreign made visible."""
+        return super().render_str(visible(text), **how)
 
-def _console(stderr: bool) -> Console:
-    console = _Console(stderr=stderr, highlight=False)
-    if console.is_terminal or "COLUMNS" in os.environ:
-        return console
-    return _Console(stderr=stderr, highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does it, with what is foreign made visible."""
+        if isinstance(renderable, Text) and visible(renderable.plain) != renderable.plain:
+            renderable = renderable.copy()
+            renderable.plain = visible(renderable.plain)
+        return super().render(renderable, options)
+
+
+def _width(file: IO[str], env: Mapping[str, str]) -> int | None:
+    """Columns to write in; None where rich asks the terminal, again and again as it may be resized."""
+    said = env.get("COLUMNS", "")
+    if said.isdigit() and int(said):
+        return max(LEAST_WIDTH, int(said))
+    if not file.isatty():
+        return WIDTH_WITHOUT_TERMINAL
+    if env.get("TERM") not in DUMB:
+        return None
+    with contextlib.suppress(OSError):  # rich takes a dumb terminal for one of 80 columns
+        return max(LEAST_WIDTH, os.get_terminal_size(file.fileno()).columns)
+    return None
 
 
 def show(*parts: RenderableType) -> None:
@@ -69,7 +124,7 @@ def show(*parts: RenderableType) -> None:
 
 def show_document(text: str) -> None:
     """Print a whole document, such as JSON, on stdout as it is."""
-    stdout().print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    stdout().print(text, soft_wrap=True)
 
 
 def show_lines(*lines: Text) -> None:
@@ -78,9 +133,9 @@ def show_lines(*lines: Text) -> None:
         stdout().print(line, soft_wrap=True)
 
 
-def table(*columns: str, title: str | None = None) -> Table:
-    """A plain table: first column left, the others right; nothing but spaces and one rule, so that it pastes well."""
-    grid = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+def table(*columns: str, title: str | None = None) -> Sheet:
+    """A plain table: first column left, the others right; nothing but spaces, so that it pastes well."""
+    grid = Sheet(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         first = number == 0  # names are copied from it, so they stay whole
         grid.add_column(

@@ -13,10 +13,12 @@ from rich.text import Text
 from advisor.app.answers import answer_dimensions
 from advisor.app.calibration import NO_CALIBRATION
 from advisor.app.context import StudyContext
+from advisor.app.decided import acting_defaults
 from advisor.app.estimating import Estimate, Plan, PlanRow
 from advisor.domain.measurement import MemoryReport
 from advisor.domain.outcome import summary
 from advisor.domain.strict import StrictModel
+from advisor.domain.workload import Workload
 from advisor.report.console import banner, short_name, table, value_text
 from advisor.report.price_view import PRICES_NOTE, price_table
 from advisor.report.study_notes import calibrated_text, taught_text, unmodelled_text
@@ -37,6 +39,7 @@ class DryRun(StrictModel):
     searched: dict[str, int]
     n_configs: int
     answers_checked: tuple[str, ...] = Field(description="Dimensions that can change what the model says")
+    defaults: tuple[str, ...] = Field(description="Which limit what can be found, in words")
     max_launches: int
     confirmation_launches: int
     baselines: tuple[str, ...]
@@ -165,6 +168,7 @@ def plan_document(session: Session) -> DryRun:
         searched={dimension.name: len(dimension.values) for dimension in context.space.active},
         n_configs=context.space_size,
         answers_checked=answer_dimensions(context.space),
+        defaults=acting_defaults(context),
         max_launches=context.budget.max_launches,
         confirmation_launches=confirmation_launches(context.budget, len(context.workloads)),
         baselines=context.launched_baselines,
@@ -184,7 +188,6 @@ def plan_text(session: Session) -> RenderableType:
     deployment = context.deployment
     facts = table("plan", "")
     facts.columns[1].justify = "left"
-    facts.columns[1].overflow = "fold"
     layout = f"tp {deployment.tp} ep {deployment.ep}" + (f" pp {deployment.pp}" if deployment.pp > 1 else "")
     facts.add_row(
         "fixed", f"{deployment.model} {deployment.quantization}, {deployment.gpus} x {deployment.gpu}, {layout}"
@@ -195,7 +198,8 @@ def plan_text(session: Session) -> RenderableType:
         facts.add_row("where", condition.text)
     if document.answers_checked:
         facts.add_row("answers", answers_text(context))
-    facts.add_row("measured on", ", ".join(document.workloads))
+    measured = "simulated on" if context.identity.source == "simulated" else "measured on"
+    facts.add_row(measured, "; ".join(map(workload_text, context.workloads)))
     facts.add_row(
         "launches",
         f"at most {document.max_launches}, {document.confirmation_launches} of them kept for the confirmation",
@@ -209,8 +213,23 @@ def plan_text(session: Session) -> RenderableType:
         facts.add_row("learns from", taught_text(document.taught_by))
     if document.twin_calibration != NO_CALIBRATION:
         facts.add_row("twin", calibrated_text(document.twin_calibration))
+    for number, default in enumerate(document.defaults):
+        facts.add_row("" if number else "by default", default)
     facts.add_row("results", document.run_folder)
     return Group(banner(context.identity.source, context.identity.label, session.why_twin), Text(), facts)
+
+
+def workload_text(workload: Workload) -> str:
+    """What each launch has to serve."""
+    isl, osl = _range_text(workload.isl_min, workload.isl), _range_text(workload.osl_min, workload.osl)
+    lengths = f"{workload.name}: {isl} tokens in, {osl} out"
+    if workload.request_rate_per_s is not None:
+        return f"{lengths}, {workload.request_rate_per_s:g} requests/s"
+    return f"{lengths}, {workload.concurrency:,} in flight"
+
+
+def _range_text(least: int | None, most: int) -> str:
+    return f"{most:,}" if least in (None, most) else f"{least:,} to {most:,}"
 
 
 def answers_text(context: StudyContext) -> str:

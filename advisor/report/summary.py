@@ -18,6 +18,7 @@ from advisor.report.console import short_name, table, value_text
 from advisor.report.goal_view import goal_notes, pareto_view
 from advisor.report.metric_rows import METRICS, NONE
 from advisor.report.price_view import PRICES_NOTE, price_table
+from advisor.report.spans import span_text
 from advisor.report.study_notes import (
     answer_notes,
     counts_text,
@@ -189,17 +190,6 @@ def measured_notes(result: Result) -> list[str]:
             off = ", ".join(f"{REFEREE_TITLES[key]} {100 * share:+.1f} %" for key, share in report.difference.items())
             notes.append(f"The engine's own benchmark of the {name}, against these numbers: {off}.")
     return notes
-
-
-def span_text(seconds: float) -> str:
-    """A time span in the unit that says most."""
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds >= 1800
-        else f"{seconds / 60:.0f} min"
-        if seconds >= 90
-        else f"{seconds:.0f} s"
-    )
 
 
 def headline(result: Result) -> str:

@@ -12,7 +12,7 @@ from advisor.domain.deployment import KV_BLOCK_TOKENS, Deployment, ModelFacts
 from advisor.domain.errors import BadInput
 from advisor.domain.measurement import EffectiveSettings, LimitedBy, MemoryReport, Metrics, ProfiledMemory
 from advisor.domain.objective import Slo
-from advisor.domain.outcome import OutOfMemory, Unhealthy
+from advisor.domain.outcome import OutOfMemory, Phase, Unhealthy
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.units import gib, round_up
@@ -318,6 +318,21 @@ def memory_report(budget: MemoryBudget) -> MemoryReport:
         other=float(budget.capacity_gib - budget.margin_gib[SERVE] - named),
         capacity=float(budget.capacity_gib),
     )
+
+
+def in_use_gib(budget: MemoryBudget, phase: Phase) -> float:
+    """GiB of one GPU in use at the end of a phase of the start, or under load: what a driver would tell."""
+    fixed = budget.runtime_gib + budget.comm_gib
+    resident, working = fixed + budget.weights_gib, budget.activations_gib + budget.graphs_gib
+    held = {
+        "launch": fixed,
+        "load": resident,
+        "kv_estimate": resident + working,
+        "kv_allocate": resident + budget.kv_pool_gib,
+        "warm_up": resident + budget.kv_pool_gib + working,
+        "serve": budget.capacity_gib - budget.margin_gib[SERVE],
+    }
+    return float(np.clip(held[phase], 0.0, budget.capacity_gib))
 
 
 def profiled_memory(budget: MemoryBudget, kv_bytes_per_token: float) -> ProfiledMemory:

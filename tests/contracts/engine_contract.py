@@ -168,6 +168,29 @@ class EngineContract(ABC):
         assert phases == [event.phase for event in events if event.kind == "phase"]
         assert phases == sorted(phases, key=START_PHASES.index), "phases pass in their order"
 
+    def test_whoever_watches_sees_deadlines_memory_filling_up_and_the_rate_settling(self) -> None:
+        events: list[TrialEvent] = []
+        with self.engine().prepare(self.spec(self.runs)).start(events.append, NoEvidence()) as server:
+            begun = [event for event in events if event.kind == "phase" and event.phase != "download"]
+            assert all(event.deadline_s is not None and event.deadline_s > 0 for event in begun)
+            filled = [event.memory for event in events if event.memory is not None]
+            assert filled
+            assert len({memory.capacity_gib for memory in filled}) == 1
+            assert filled[0].used_gib <= filled[-1].used_gib <= filled[-1].capacity_gib
+            events.clear()
+            outcome = self.engine().measurer().measure(server, self.workload, 5, never, events.append, NoEvidence())
+        seen = [event for event in events if event.rate is not None]
+        done = [event.fraction_done for event in seen if event.fraction_done is not None]
+        assert len(seen) > 1
+        assert done == sorted(done)
+        assert 0 < done[0] < done[-1] <= 1
+        assert all(event.kind == "progress" and self.workload.name in event.detail for event in seen)
+        last = seen[-1].rate
+        assert last is not None
+        assert last.half_width is not None, "by now it has an interval"
+        assert outcome.metrics is not None
+        assert last.tok_per_s == pytest.approx(outcome.metrics.output_tok_per_s, rel=0.3)
+
     def test_a_refused_configuration_is_a_bad_one_and_no_fault_of_memory(self) -> None:
         record = self.trial(self.spec(self.refused))
         assert isinstance(record.outcome, BadConfig)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from advisor.domain.measurement import EffectiveSettings, MemoryReport, ProfiledMemory
 from advisor.domain.outcome import Outcome
-from advisor.domain.ports import NoEvidence, RunningServer
+from advisor.domain.ports import MemoryInUse, NoEvidence, RunningServer
 from advisor.domain.trial import PhaseTiming
 from advisor.load.target import Target
 
@@ -48,6 +48,9 @@ class Served:
     @property
     def dying(self) -> bool:
         return False
+
+    def memory_in_use(self) -> MemoryInUse | None:
+        return MemoryInUse(used_gib=70.0, capacity_gib=80.0)
 
     def energy_j(self) -> float | None:
         return self._energy_j.pop(0) if self._energy_j else None

@@ -1,22 +1,26 @@
-"""A study of two workloads that the twin ran, with one trial out of memory and one crashed, both of hostile words."""
+"""Finished studies for what shows one: as it ran, and with one trial out of memory and one crashed, hostile words both."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from advisor.app.api import _Quiet
+from advisor.app.results import StudySummary
 from advisor.app.setup import Question
-from advisor.app.tuning import How, open_session
+from advisor.app.tuning import How, Session, open_session
 from advisor.domain.outcome import Crashed, Evidence, Outcome, OutOfMemory
 from advisor.domain.strict import changed
+from advisor.domain.trial import TrialRecord
 from advisor.report import bundle
 from advisor.report.page_data import ReportData
 from advisor.report.write_report import write_report
 from advisor.store.trial_folder import TrialFolder
 from advisor.store.yaml_files import write_atomic
+from tests.app.studies import play
 
 SCRIPT_TEXT = "<script>alert(1)</script></script><b onclick=x>"
 ESCAPE_TEXT = "\x1b[31mred\x1b[0m \x00 \u202eevil"
@@ -62,3 +66,21 @@ def report(study_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Repo
 def page_text(study_folder: Path) -> str:
     """`report.html` of the study."""
     return (study_folder / "report.html").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A session that has run, and what came of it."""
+
+    session: Session
+    summary: StudySummary
+    records: tuple[TrialRecord, ...]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Played on the twin."""
+    question = Question(study="llama3.1-8b-h100", workloads=("1k1k_c16", "1k1k_c64"), max_launches=9)
+    session = open_session(question, How(engine="twin", out=Path(tmp_path_factory.mktemp("terminal"))))
+    summary, records = play(session)
+    return Finished(session, summary, records)

@@ -143,7 +143,7 @@ def test_memory_that_does_not_come_back_is_named_and_the_next_launch_refused(mak
     engine = TrtllmEngine(client_check=False)
     with engine.prepare(rig.spec()).start(rig.events.append, NoEvidence()):
         pass
-    said = [event.detail for event in rig.events if event.kind == "memory"]
+    said = [event.detail for event in rig.events if event.phase == "stop"]
     assert len(said) == 1
     assert "GPU 0: 5.0 GiB did not come back" in said[0]
     record = rig.trial()
