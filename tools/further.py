@@ -4,7 +4,8 @@
     python -m tools.further measure FILE RUN --model FOLDER   # one launch each, into RUN/trials/, like a study's
 
 Drawn are points of the study's search space, uniformly among those that its rules and the memory law allow and that the
-twin does not expect to be clearly slower than the default under the first workload: what a study must not miss.
+twin does not expect to be clearly slower than the default under the first workload: what a study must not miss. They are
+launched with the study's `max_seq_len`.
 `measure` may run on several GPUs at once with one RUN (`CUDA_VISIBLE_DEVICES`): each takes what no other has begun.
 """
 
@@ -24,12 +25,13 @@ from advisor.app.trial_runner import run_trial
 from advisor.app.tuning import How, Session, open_session
 from advisor.domain.ports import LaunchSpec, TrialEvent, TrialRequest
 from advisor.domain.serving_config import ServingConfig, config_from_flat
+from advisor.domain.strict import changed
 from advisor.search.space import all_configs
 from advisor.store.run_card import RunCard, write_card
 from advisor.store.trial_folder import TrialFolder
 
 STUDY = "llama3.1-8b-h100-vllm"
-WORKLOAD = "1024-128_c256_n1024"
+WORKLOADS = ("1024-128_c256_n1024", "4096-256_c64_n128")  # the study's; only the first is measured here
 LEAST_OF_DEFAULT = 0.95  # of its predicted throughput
 
 
@@ -54,15 +56,16 @@ def drawn(session: Session, seed: int, n: int) -> list[ServingConfig]:
 
 def measure(session: Session, configs: Sequence[ServingConfig], run: Path, until_s: float) -> None:
     """Launch what nobody has begun, in order, until the clock says `until_s` (since the epoch)."""
-    context = session.context
+    context, workloads = session.context, session.context.workloads[:1]
+    deployment = changed(context.deployment, max_seq_len=context.max_seq_len)
     write_card(
         run,
         RunCard(
             study=context.name,
             source=context.identity.source,
             engine_label=context.identity.label,
-            deployment=context.deployment,
-            workloads=context.workloads,
+            deployment=deployment,
+            workloads=workloads,
             objective=context.objective,
             slo=context.slo,
         ),
@@ -76,9 +79,9 @@ def measure(session: Session, configs: Sequence[ServingConfig], run: Path, until
         except FileExistsError:
             continue
         spec = LaunchSpec(
-            deployment=context.deployment,
+            deployment=deployment,
             config=config,
-            workloads=context.workloads,
+            workloads=workloads,
             slo=context.slo,
             deadlines=context.deadlines,
             seed=context.seed * 100_003 + number,
@@ -114,7 +117,6 @@ def main() -> None:
     """Draw, or measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", default=STUDY)
-    parser.add_argument("--workload", default=WORKLOAD)
     parser.add_argument("--seed", type=int, default=0, help="of the drawing, or of the prompts")
     commands = parser.add_subparsers(dest="command", required=True)
     draw = commands.add_parser("draw")
@@ -129,7 +131,7 @@ def main() -> None:
     drawing = said.command == "draw"
     asked = Question(
         study=said.study,
-        workloads=(said.workload,),
+        workloads=WORKLOADS,
         model=None if drawing else said.model,
         load_format=None if drawing else "dummy",
     )
