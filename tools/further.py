@@ -4,8 +4,8 @@
     python -m tools.further measure FILE RUN --model FOLDER   # one launch each, into RUN/trials/, like a study's
 
 Drawn are points of the study's search space, uniformly among those that its rules and the memory law allow and that the
-twin does not expect to be clearly slower than the default under the first workload: what a study must not miss. They are
-launched with the study's `max_seq_len`.
+twin does not expect to be clearly slower than the default under the first workload: what a study must not miss. They
+are launched with the study's `max_seq_len`.
 `measure` may run on several GPUs at once with one RUN (`CUDA_VISIBLE_DEVICES`): each takes what no other has begun.
 """
 
