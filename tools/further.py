@@ -58,6 +58,7 @@ def measure(session: Session, configs: Sequence[ServingConfig], run: Path, until
     """Launch what nobody has begun, in order, until the clock says `until_s` (since the epoch)."""
     context, workloads = session.context, session.context.workloads[:1]
     deployment = changed(context.deployment, max_seq_len=context.max_seq_len)
+    run.mkdir(parents=True, exist_ok=True)
     write_card(
         run,
         RunCard(
