@@ -127,6 +127,7 @@ def main() -> None:
     launch.add_argument("file", type=Path)
     launch.add_argument("run", type=Path)
     launch.add_argument("--model", help="folder with a config.json; weights are random")
+    launch.add_argument("--gpu", help="where it is not the study's")
     launch.add_argument("--until", type=float, default=float("inf"), help="begin nothing after this, s since the epoch")
     said = parser.parse_args()
     drawing = said.command == "draw"
@@ -134,6 +135,7 @@ def main() -> None:
         study=said.study,
         workloads=WORKLOADS,
         model=None if drawing else said.model,
+        gpu=None if drawing else said.gpu,
         load_format=None if drawing else "dummy",
     )
     how = How(engine="twin" if drawing else "vllm", seed=0 if drawing else said.seed, transfer=False, calibration=False)

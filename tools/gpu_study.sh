@@ -7,9 +7,10 @@
 #   tools/gpu_study.sh further FILE RUN ARG...   tools/further.py measure: the configurations of a list, into results/RUN
 #   tools/gpu_study.sh fresh ARG...   another of these commands, its launches as upstream makes them: spawned, caches empty
 #
-# HOME_DIR is /tmp/v unless it is set. What made studies/evidence/ stands in docs/h100-study.md.
+# HOME_DIR is /tmp/v unless it is set, and GPU (h100_sxm) says which one the study is about. What made studies/evidence/ stands in docs/h100-study.md.
 set -euo pipefail
 here=${HOME_DIR:-/tmp/v}
+gpu=${GPU:-h100_sxm}
 model=$here/Llama-3.1-8B-Instruct  # the folder's name tells which kernel times are meant
 export PATH=$here/bin:$PATH PYTHONPATH=$here/site:$here/advisor PYTHONUNBUFFERED=1
 export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_USE_FLASHINFER_SAMPLER=0
@@ -44,7 +45,7 @@ machine() {
 }
 
 tune() {
-    advisor tune --engine vllm --model "$model" --load-format dummy --yes --out "$here/results" "$@"
+    advisor tune --engine vllm --model "$model" --gpu "$gpu" --load-format dummy --yes --out "$here/results" "$@"
 }
 
 study() {
@@ -55,7 +56,7 @@ further() {
     file=$1
     run=$2
     shift 2
-    python3 "$here/further.py" measure "$file" "$here/results/$run" --model "$model" "$@"
+    python3 "$here/further.py" measure "$file" "$here/results/$run" --model "$model" --gpu "$gpu" "$@"
 }
 
 fresh() {
