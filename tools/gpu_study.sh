@@ -26,8 +26,9 @@ setup() {
     xz -dc -T0 "$here/site.tar.xz" | tar xf - -C "$here"
     python3 -m pip install -q --no-index --no-deps --no-compile --target "$here/advisor" "$here"/wheels/*.whl
     # The referee (vllm bench serve) imports for half a minute and measures again: a short lease has no time for it.
-    printf '%s\n' '#!/usr/bin/env python3' 'import sys' 'if sys.argv[1:2] == ["bench"]:' \
-        '    sys.exit("left out: no device time")' 'from vllm.entrypoints.cli.main import main; main()' >"$here/bin/vllm"
+    printf '%s\n' '#!/usr/bin/env python3' 'import sys' 'if __name__ == "__main__":  # a spawned process imports this file' \
+        '    if sys.argv[1:2] == ["bench"]:' '        sys.exit("left out: no device time")' \
+        '    from vllm.entrypoints.cli.main import main' '    main()' >"$here/bin/vllm"
     printf '%s\n' '#!/usr/bin/env python3' 'from advisor.cli.main import main; main()' >"$here/bin/advisor"
     chmod +x "$here"/bin/*
     python3 -m compileall -q -j 0 "$here/site" "$here/advisor" >/dev/null || true
