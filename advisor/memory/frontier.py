@@ -244,18 +244,28 @@ def observations(record: TrialRecord, law: Law, constants: MemoryConstants) -> l
     return found
 
 
+def _activations(budget: MemoryBudget) -> Array:
+    return budget.activations_gib
+
+
+def _beside_weights(budget: MemoryBudget) -> Array:
+    return np.asarray(budget.activations_gib + budget.runtime_gib + budget.comm_gib)
+
+
 def _profiled(record: TrialRecord) -> list[tuple[Quantity, float]]:
     """Readings of the phases that passed: weights after loading, activations and what stays beside PyTorch (runtime,
-    communicators, graphs) after profiling, and the KV cache by its tokens, as if the GPU had the law's capacity.
+    communicators, graphs) after profiling, and the KV cache by its tokens, as if the GPU had the law's capacity. A log
+    that does not tell what stays beside PyTorch, such as vLLM's, counts it among the activations.
     """
     said, fraction = record.profiled_gib, record.config.kv_cache_free_gpu_memory_fraction
     if said is None:
         return []
     token_gib, total_gib = gib(said.kv_bytes_per_token or 0.0), said.total
+    beside = beside_torch(said)
     parts: list[tuple[Quantity, float | None]] = [
         (lambda budget: budget.weights_gib, said.weights),
-        (lambda budget: budget.activations_gib, said.activations),
-        (lambda budget: budget.runtime_gib + budget.comm_gib + budget.graphs_gib, beside_torch(said)),
+        (_beside_weights if beside is None else _activations, said.activations),
+        (lambda budget: budget.runtime_gib + budget.comm_gib + budget.graphs_gib, beside),
     ]
     if said.kv_tokens is not None and token_gib and total_gib is not None:
 
