@@ -368,7 +368,8 @@ def test_what_a_log_does_not_tell_apart_is_read_as_their_sum() -> None:
         outside_torch=None,
         peak=None,
     )
-    fitted = fit(observations(changed(record(Started()), profiled_gib=told), busy, NOMINAL)).constants(NOMINAL)
+    said = observations(changed(record(Started()), profiled_gib=told), busy, NOMINAL, "of_total")
+    fitted = fit(said).constants(NOMINAL)
     found = memory_budget(TERMS, settings(163), fitted)
     assert float(found.activations_gib + found.runtime_gib) == pytest.approx(
         float(budget.activations_gib + budget.runtime_gib), abs=0.06
