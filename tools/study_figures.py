@@ -6,14 +6,19 @@ Run as `python -m tools.study_figures FOLDER [--study NAME]`; the predictions ar
 from __future__ import annotations
 
 import argparse
+import shutil
 import statistics
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from advisor.app.calibrate import calibrate, calibrated
+from advisor.app.forecast import Forecaster
 from advisor.app.setup import Question
 from advisor.app.tuning import How, open_session
 from advisor.domain.trial import TrialRecord
+from advisor.store.run_card import CARD, read_card
 
 CALIBRATION_TRIALS = 3
 COMPONENTS = ("weights", "activations", "cuda_graphs", "kv_pool", "other")
@@ -58,6 +63,39 @@ def throughput(trials: Sequence[TrialRecord], study_name: str) -> str:
     return table(header + [word for name in names for word in (name, "twin", "limit")], rows)
 
 
+def unseen(folder: Path, trials: Sequence[TrialRecord]) -> str:
+    """Output tok/s predicted over measured - 1 of every later launch, before and after calibration on the first ones.
+
+    Only launches whose configuration is none of the first ones' count: nothing about them was known.
+    """
+    card = read_card(folder)
+    with tempfile.TemporaryDirectory() as first:
+        shutil.copy(folder / CARD, first)
+        for trial in trials[:CALIBRATION_TRIALS]:
+            place = Path("trials") / f"{trial.number:04d}"
+            shutil.copytree(folder / place, Path(first) / place)
+        constants = calibrated(calibrate([Path(first)]), card.deployment)
+    before = Forecaster(card.deployment, card.workloads)
+    after = Forecaster(card.deployment, card.workloads, constants=constants)
+    known, rows = {trial.config for trial in trials[:CALIBRATION_TRIALS]}, []
+    for trial in trials[CALIBRATION_TRIALS:]:
+        if trial.config not in known:
+            row = settings(trial)
+            for workload in card.workloads:
+                outcome = trial.workload(workload.name)
+                assert outcome is not None
+                assert outcome.metrics is not None
+                n, measured = outcome.metrics.n_requests, outcome.metrics.output_tok_per_s
+                for forecaster in (before, after):
+                    said = forecaster.twin.predict(
+                        card.deployment, trial.config, workload, n_requests=n, seed=outcome.seed
+                    ).metrics
+                    row.append("-" if said is None else f"{said.output_tok_per_s / measured - 1:+.1%}")
+            rows.append(row)
+    header = ["trial", "batch", "tokens", "graphs", "fraction", "stream"]
+    return table(header + [word for each in card.workloads for word in (each.name, "calibrated")], rows)
+
+
 def memory(trials: Sequence[TrialRecord]) -> str:
     """GiB measured minus predicted by component; `used` is all but what is left free.
 
@@ -97,13 +135,14 @@ def time_spent(trials: Sequence[TrialRecord]) -> str:
 
 
 def main() -> None:
-    """Print the three tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="results/<study>/<run>, or one under studies/evidence")
     parser.add_argument("--study", default="llama3.1-8b-h100-vllm")
     arguments = parser.parse_args()
     trials = read_trials(arguments.folder)
-    sys.stdout.write("\n".join((throughput(trials, arguments.study), memory(trials), time_spent(trials))))
+    tables = throughput(trials, arguments.study), unseen(arguments.folder, trials), memory(trials), time_spent(trials)
+    sys.stdout.write("\n".join(tables))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from advisor.domain.normal import normal_cdf, normal_pdf
 from advisor.domain.outcome import Hopeless, Measured, OutOfMemory, Started, Unhealthy
 from advisor.domain.trial import TrialRecord
 from advisor.domain.units import gib
-from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
+from advisor.memory.constants import MEMORY_ERROR, MemoryConstants, MemoryFraction
 from advisor.memory.law import STAGES, MemoryBudget
 from advisor.memory.profiled import beside_torch
 from advisor.memory.stages import FINAL_EXTRA, POOL, UNDER_LOAD
@@ -229,13 +229,15 @@ def margins(law: Law, constants: MemoryConstants, moments: Sequence[Quantity] = 
     return np.stack([margin for margin, _ in found], axis=-1), np.stack([J for _, J in found], axis=-2)
 
 
-def observations(record: TrialRecord, law: Law, constants: MemoryConstants) -> list[Observation]:
+def observations(
+    record: TrialRecord, law: Law, constants: MemoryConstants, fraction: MemoryFraction = "of_free"
+) -> list[Observation]:
     """What one trial says: every component that its log profiled, and its margin; nothing where it was not launched."""
     if not record.launched:
         return []
     around = shifted(law, constants)
     found = []
-    for quantity, seen_gib in _profiled(record):
+    for quantity, seen_gib in _profiled(record, fraction):
         predicted, J = around.slopes(quantity)
         found.append(Observation(J, float(predicted), seen_gib, "exact", LOGGED_GIB))
     for margin, seen_gib, kind in _margins(record, around.nominal.pool_is_given):
@@ -244,23 +246,32 @@ def observations(record: TrialRecord, law: Law, constants: MemoryConstants) -> l
     return found
 
 
-def _profiled(record: TrialRecord) -> list[tuple[Quantity, float]]:
+def _activations(budget: MemoryBudget) -> Array:
+    return budget.activations_gib
+
+
+def _beside_weights(budget: MemoryBudget) -> Array:
+    return np.asarray(budget.activations_gib + budget.runtime_gib + budget.comm_gib)
+
+
+def _profiled(record: TrialRecord, fraction: MemoryFraction) -> list[tuple[Quantity, float]]:
     """Readings of the phases that passed: weights after loading, activations and what stays beside PyTorch (runtime,
-    communicators, graphs) after profiling, and the KV cache by its tokens, as if the GPU had the law's capacity.
+    communicators, graphs) after profiling, and the KV cache by its tokens, as if the GPU had the law's capacity. vLLM's
+    log, whose fraction is of the total, counts among the activations whatever profiling saw beside the weights.
     """
-    said, fraction = record.profiled_gib, record.config.kv_cache_free_gpu_memory_fraction
+    said, share = record.profiled_gib, record.config.kv_cache_free_gpu_memory_fraction
     if said is None:
         return []
     token_gib, total_gib = gib(said.kv_bytes_per_token or 0.0), said.total
     parts: list[tuple[Quantity, float | None]] = [
         (lambda budget: budget.weights_gib, said.weights),
-        (lambda budget: budget.activations_gib, said.activations),
+        (_beside_weights if fraction == "of_total" else _activations, said.activations),
         (lambda budget: budget.runtime_gib + budget.comm_gib + budget.graphs_gib, beside_torch(said)),
     ]
     if said.kv_tokens is not None and token_gib and total_gib is not None:
 
         def kv_gib(budget: MemoryBudget) -> Array:
-            return np.asarray(token_gib * budget.kv_tokens + fraction * (total_gib - budget.capacity_gib))
+            return np.asarray(token_gib * budget.kv_tokens + share * (total_gib - budget.capacity_gib))
 
         parts.append((kv_gib, token_gib * said.kv_tokens))
     return [(quantity, size) for quantity, size in parts if size is not None]

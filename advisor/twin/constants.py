@@ -44,10 +44,23 @@ class TwinConstants(MemoryConstants):
     host_per_seq_ms: float = 0.008
     # Assumed: detokenizing and queueing one streamed chunk; paid once every stream_interval tokens of a request.
     stream_per_chunk_ms: float = 0.004
+    # Assumed, of vLLM's HTTP process (`twin/http_process.py`): it sends about 12,000 chunks/s at stream_interval 1, and
+    # takes 0.2 s to pass on the first of 256 requests of 1,024 tokens that come together.
+    http_per_chunk_ms: float = 0.05
+    http_per_token_ms: float = 0.03
+    http_per_request_ms: float = 0.8
     # Assumed: CPU launch time of one layer in a step that is not replayed from a CUDA graph (0.2 fits best, weakly).
     eager_ms_per_layer: float = 0.2
     # Assumed: HTTP, tokenizer, detokenizer and one overlapped step.
     ttft_fixed_ms: float = 20.0
+
+    def host_per_running_ms(self, stream_interval: int, own_http_process: bool) -> float:
+        """Host time of a step for each running request; streaming is part of it unless a process of its own does it."""
+        return self.host_per_seq_ms + (0.0 if own_http_process else self.stream_per_chunk_ms / stream_interval)
+
+    def http_per_token(self, stream_interval: int) -> float:
+        """ms that the HTTP process has to work for one token."""
+        return self.http_per_token_ms + self.http_per_chunk_ms / stream_interval
 
 
 NOMINAL = TwinConstants()
@@ -67,6 +80,10 @@ KNOWN_ERROR: dict[str, float] = {
     "eager_ms_per_layer": 0.20,
     "ttft_fixed_ms": 0.25,
     **MEMORY_ERROR,
+    # Last, so that the worlds drawn before these were known stay as they are.
+    "http_per_chunk_ms": 0.30,
+    "http_per_token_ms": 0.30,
+    "http_per_request_ms": 0.50,
 }
 
 ABSOLUTE_ERROR = frozenset({"decode_tilt"})

@@ -136,6 +136,7 @@ class Twin:
             n_ranks=deployed.ranks_with_own_queue,
             tokens_per_block=KV_BLOCK_TOKENS,
             stream_interval=deployed.stream_interval,
+            own_http_process=deployed.engine in OWN_HTTP_PROCESS,
         )
 
     def simulate(
@@ -240,6 +241,7 @@ class Served:
     run: Simulation | None
 
 
+OWN_HTTP_PROCESS = frozenset({"vllm"})
 KV_POOL_BYTES = "kv_cache_memory_bytes"  # vLLM's option of that name
 
 

@@ -13,7 +13,7 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.workload import Workload
 from advisor.memory.law import MemorySettings, memory_budget, p_fits
 from advisor.twin.graphs import graph_rule
-from advisor.twin.predict import KV_POOL_BYTES, PREDICTION_WAVES, Twin, kv_pool_gib, memory_load
+from advisor.twin.predict import KV_POOL_BYTES, OWN_HTTP_PROCESS, PREDICTION_WAVES, Twin, kv_pool_gib, memory_load
 from advisor.twin.steady_state import SteadyLoad, SteadySettings, steady_state
 
 Array = NDArray[np.float64]
@@ -160,6 +160,7 @@ def _rank_alike(
             n_ranks=deployed.ranks_with_own_queue,
             tokens_per_block=KV_BLOCK_TOKENS,
             stream_interval=deployed.stream_interval,
+            own_http_process=deployed.engine in OWN_HTTP_PROCESS,
         ),
         SteadyLoad(
             isl=((workload.isl_min or workload.isl) + workload.isl) / 2,

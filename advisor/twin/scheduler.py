@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from advisor.domain.errors import BadInput
+from advisor.twin.http_process import HttpProcess
 from advisor.twin.simulation import Simulation
 from advisor.twin.step_times import StepTimes
 
@@ -43,6 +44,8 @@ class SchedulerSettings:
     n_ranks: int = 1
     tokens_per_block: int = 32
     stream_interval: int = 1
+    own_http_process: bool = False
+    """Requests and chunks pass a process beside the engine's steps (`HttpProcess`), not within them."""
     adp_balance_timeout_iters: int = 0
     """Attention DP: hold context work until every rank has some, at most so many iterations; 0 = off (the default)."""
 
@@ -120,12 +123,16 @@ class _Run:
         self.dense, self.moe, self.logits = times.context_ms(s.max_num_tokens + 1)
         self.decode, self.floor = times.replayed_ms(most, s.graph_sizes, s.graph_padding)
         self.host_base = c.host_base_ms
-        self.host_per_seq = c.host_per_seq_ms + c.stream_per_chunk_ms / s.stream_interval
+        self.host_per_seq = c.host_per_running_ms(s.stream_interval, s.own_http_process)
+        self.http: HttpProcess | None = None
+        if s.own_http_process:
+            self.http = HttpProcess(c.http_per_request_ms, c.http_per_token(s.stream_interval))
         self.eager_floor = times.eager_floor_ms
 
         self.t = 0.0
         self.step = self.iterations = self.finished = self.issued = 0
         self.queue: deque[int] = deque()
+        self.free = deque([0.0] * min(self.limit, self.n))  # when clients may send next, where HTTP has its process
         # Per rank, prompts being worked on: [request, tokens left, tokens done].
         self.context: list[deque[list[int]]] = [deque() for _ in range(s.n_ranks)]
         self.n_context = 0
@@ -144,11 +151,14 @@ class _Run:
         next_report = report_every if stop else self.n + 1
         stopped = False
         while self.finished < self.n and not stopped:
-            self.issue()
+            if self.http is None:
+                self.issue()
+            else:
+                self.take_in(self.http)
             if self.queue:
                 self.admit()
             if not self.n_running and not self.n_context:
-                self.t = self.planned[self.issued]
+                self.t = self.seen_ms if self.http and self.http.has_requests else self.planned[self.issued]
                 continue
             self.iterations += 1
             if not (self.n_context and self.may_prefill() and self.mixed_step()):
@@ -167,7 +177,7 @@ class _Run:
         for last_step, running in self.finishing.items():
             for _, k in running:
                 n_output[k] = self.osl[k] - (last_step - self.step)
-        return Progress(self.t + fixed, np.array(self.arrival), first, done, n_output)
+        return Progress(self.seen_ms + fixed, np.array(self.arrival), first, done, n_output)
 
     def issue(self) -> None:
         """Requests that clients send by now: planned time reached and a place within the concurrency free."""
@@ -178,6 +188,20 @@ class _Run:
             self.queue.append(k)
             k += 1
         self.issued = k
+
+    def take_in(self, http: HttpProcess) -> None:
+        """The same through the HTTP process: an answer is seen when it was sent, and then the next request is."""
+        while self.issued < self.n and self.free and self.planned[self.issued] <= self.t:
+            k = self.issued
+            self.arrival[k] = max(self.planned[k], self.free.popleft())
+            http.take_in(k, self.arrival[k])
+            self.issued += 1
+        self.queue.extend(http.passed_on(self.t))
+
+    @property
+    def seen_ms(self) -> float:
+        """When clients see what the engine has done by now."""
+        return self.t if self.http is None else max(self.t, self.http.clock_ms)
 
     def admit(self) -> None:
         s, queue, load = self.s, self.queue, self.load
@@ -233,6 +257,8 @@ class _Run:
         self.host_ms += wall - gpu
         self.prefill_ms += wall
         self.account(wall, 1)
+        if self.http is not None:
+            self.http.send(self.n_running + len(ended), t0, wall)
         for r, running in enumerate(self.running):
             self.kv[r] += running
         for r, k in ended:
@@ -270,7 +296,7 @@ class _Run:
 
     def start_decode(self, r: int, k: int) -> None:
         """The prompt is done and its first token out."""
-        self.first[k] = self.t
+        self.first[k] = self.seen_ms
         self.running[r] += 1
         self.n_running += 1
         self.kv[r] += self.isl[k] + 1
@@ -293,6 +319,8 @@ class _Run:
         gpu, wall = self.times.decode_run_ms(b, kv_len, n, steady, least)
         wall += n * extra
         self.held_iters += n if self.n_context else 0
+        if self.http is not None:
+            self.http.send(self.n_running, self.t, wall / n, n)
         self.t += wall
         self.step += n
         self.host_ms += max(0.0, wall - gpu)
@@ -304,9 +332,11 @@ class _Run:
         if not jump:
             return 1
         steps = self.due[0] - self.step
+        # Attention grows on the way: fall short of an arrival, then look again.
+        wall = 1.02 * max(gpu_ms, least) + extra
+        if self.http is not None and self.http.has_requests:
+            steps = min(steps, max(1, int((self.http.clock_ms - self.t) / wall)))
         if self.issued < self.n and self.open_loop and self.issued < self.finished + self.limit:
-            # Attention grows on the way: fall short of the arrival, then look again.
-            wall = 1.02 * max(gpu_ms, least) + extra
             steps = min(steps, max(1, int((self.planned[self.issued] - self.t) / wall)))
         if self.n_context and self.s.adp_balance_timeout_iters:
             steps = min(steps, max(1, self.s.adp_balance_timeout_iters - self.held_iters))
@@ -330,7 +360,8 @@ class _Run:
             self.load[r] -= 1
             self.kv[r] -= self.isl[k] + self.osl[k]
             self.reserved[r] -= self.need[k]
-            self.done[k] = self.t
+            self.done[k] = self.seen_ms
+            self.free.append(self.done[k])
             self.n_running -= 1
             self.finished += 1
 

@@ -39,6 +39,7 @@ class SteadySettings:
     n_ranks: int = 1
     tokens_per_block: int = 32
     stream_interval: int = 1
+    own_http_process: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,22 +166,31 @@ class _Model:
 
     def wall(self, gpu_ms: Array, running: Array) -> Array:
         c = self.times.constants
-        host = c.host_base_ms + (c.host_per_seq_ms + c.stream_per_chunk_ms / self.s.stream_interval) * running
+        host = c.host_base_ms + c.host_per_running_ms(self.s.stream_interval, self.s.own_http_process) * running
         return np.asarray(np.maximum(gpu_ms, host) if self.s.overlap else gpu_ms + host)
+
+    def behind_ms(self, g: _Generation) -> Array:
+        """What the HTTP process has left to send after a generation, and what taking in the next one takes it."""
+        if not self.s.own_http_process:
+            return np.zeros_like(g.running)
+        c, served = self.times.constants, self.s.n_ranks * g.running
+        late_ms = (g.steps - g.mixed) * (c.http_per_token(self.s.stream_interval) * served - g.decode_ms)
+        return np.asarray(np.maximum(0.0, late_ms) + c.http_per_request_ms * served)
 
     def closed_loop(self, running: Array, concurrency: int) -> SteadyState:
         g, osl, s = self.generation(running), self.load.osl, self.s
         tpot = g.wall_ms / g.steps
         n_requests = self.load.n_requests
         waves = max(1.0, n_requests / concurrency)
+        bursts = waves if s.own_http_process else 1.0  # such a process keeps the requests of a wave together
         generations = np.maximum(n_requests / (s.n_ranks * g.running), 1.0)
         # The last generation's first requests end while its last ones still decode: one more ramp of M steps.
         ramp = np.where(g.mixed < osl, g.mixed * self.decode_ms(g.running / 2), osl * self.decode_ms(g.running / 2))
-        duration = generations * g.wall_ms + ramp + self.times.constants.ttft_fixed_ms
+        duration = generations * (g.wall_ms + self.behind_ms(g)) + ramp + self.times.constants.ttft_fixed_ms
         first_burst = np.minimum(concurrency / (s.n_ranks * g.running), 1.0) * g.mixed * g.mixed_ms / 2
         waiting = np.maximum(0.0, concurrency - s.n_ranks * g.running) / (s.n_ranks * g.running) * g.wall_ms
         # The burst at the start is waited out once, the queue for a slot on every request but those of the first fill.
-        ttft = g.mixed_ms + first_burst / waves + waiting * (1.0 - 0.5 / waves)
+        ttft = g.mixed_ms + first_burst * bursts / waves + waiting * (1.0 - 0.5 / waves)
         return self.result(1e3 * n_requests * osl / duration, ttft, tpot, g.running)
 
     def open_loop(self, rate_per_s: float) -> SteadyState:

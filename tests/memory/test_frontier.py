@@ -357,3 +357,20 @@ def test_kv_tokens_are_read_as_if_the_gpu_had_the_capacity_of_the_law() -> None:
     nominal = memory_budget(smaller, settings(163), NOMINAL)
     truth_tokens = int(budget.kv_tokens)
     assert abs(int(fitted.kv_tokens) - truth_tokens) < 0.2 * abs(int(nominal.kv_tokens) - truth_tokens)
+
+
+def test_what_a_log_does_not_tell_apart_is_read_as_their_sum() -> None:
+    truth = replace(NOMINAL, activations_factor=1.3, runtime_factor=0.9)
+    budget = memory_budget(TERMS, settings(163), truth)
+    told = changed(
+        profiled_by(budget),
+        activations=float(budget.activations_gib + budget.runtime_gib + budget.comm_gib),
+        outside_torch=None,
+        peak=None,
+    )
+    said = observations(changed(record(Started()), profiled_gib=told), busy, NOMINAL, "of_total")
+    fitted = fit(said).constants(NOMINAL)
+    found = memory_budget(TERMS, settings(163), fitted)
+    assert float(found.activations_gib + found.runtime_gib) == pytest.approx(
+        float(budget.activations_gib + budget.runtime_gib), abs=0.06
+    )

@@ -1,4 +1,4 @@
-"""Finished studies for what shows one: as it ran, and with one trial out of memory and one crashed, hostile words both."""
+"""Finished studies for what shows one: as it ran, and with two trials that failed in hostile words."""
 
 from __future__ import annotations
 

@@ -1,0 +1,66 @@
+"""The H100 study that ships with the sources, against the twin of today."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from advisor.app.calibrate import calibrate, calibrated
+from advisor.app.forecast import Forecaster
+from advisor.domain.trial import TrialRecord
+from advisor.store.run_card import CARD, RunCard, read_card
+from advisor.store.trial_folder import committed
+from advisor.twin.constants import TwinConstants
+
+STUDY = Path(__file__).parents[2] / "studies" / "evidence" / "h100-vllm-0.24.0" / "study"
+N_FIRST = 3
+
+
+@pytest.fixture(scope="module")
+def card() -> RunCard:
+    return read_card(STUDY)
+
+
+@pytest.fixture(scope="module")
+def records() -> tuple[TrialRecord, ...]:
+    return tuple(committed(STUDY))
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory, card: RunCard) -> TwinConstants:
+    """Constants after the first three launches."""
+    first = tmp_path_factory.mktemp("first")
+    shutil.copy(STUDY / CARD, first)
+    for number in range(N_FIRST):
+        shutil.copytree(STUDY / "trials" / f"{number:04d}", first / "trials" / f"{number:04d}")
+    return calibrated(calibrate([first]), card.deployment)
+
+
+def test_three_launches_foretell_the_throughput_of_configurations_that_came_later(
+    card: RunCard, records: tuple[TrialRecord, ...], learnt: TwinConstants
+) -> None:
+    known = {record.config for record in records[:N_FIRST]}
+    unseen = [record for record in records if record.config not in known]
+    assert len(unseen) == 4
+    twin = Forecaster(card.deployment, card.workloads, constants=learnt).twin
+    for record in unseen:
+        for workload in card.workloads:
+            outcome = record.workload(workload.name)
+            assert outcome is not None
+            assert outcome.metrics is not None
+            n, seed = outcome.metrics.n_requests, outcome.seed
+            said = twin.predict(card.deployment, record.config, workload, n_requests=n, seed=seed).metrics
+            assert said is not None
+            assert said.output_tok_per_s == pytest.approx(outcome.metrics.output_tok_per_s, rel=0.10)
+
+
+def test_and_the_kv_pool_of_every_later_launch(
+    card: RunCard, records: tuple[TrialRecord, ...], learnt: TwinConstants
+) -> None:
+    forecaster = Forecaster(card.deployment, card.workloads, constants=learnt)
+    for record in records[N_FIRST:]:
+        assert record.memory_measured_gib is not None
+        predicted = float(forecaster.budget(record.config).kv_pool_gib)
+        assert predicted == pytest.approx(record.memory_measured_gib.kv_pool, abs=0.3)

@@ -1,0 +1,130 @@
+"""Streaming through a process of its own: hand arithmetic, and laws that hold whatever it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advisor.twin.http_process import HttpProcess
+from advisor.twin.scheduler import SchedulerSettings, simulate
+from advisor.twin.simulation import Simulation
+from advisor.twin.step_times import StepTimes
+from tests.twin.conftest import QUIET
+
+MakeTimes = Callable[..., StepTimes]
+BESIDE = SchedulerSettings(max_batch_size=64, max_num_tokens=2048, kv_tokens=10**7, own_http_process=True)
+WITHIN = replace(BESIDE, own_http_process=False)
+
+
+def played(
+    make_times: MakeTimes,
+    beside: SchedulerSettings = BESIDE,
+    *,
+    request_ms: float = 0.0,
+    token_ms: float = 0.0,
+    chunk_ms: float = 0.0,
+    n: int = 24,
+    concurrency: int = 8,
+    osl: int = 16,
+    jump: bool = True,
+) -> Simulation:
+    constants = replace(
+        QUIET, http_per_request_ms=request_ms, http_per_token_ms=token_ms, http_per_chunk_ms=chunk_ms, host_base_ms=0.0
+    )
+    times = make_times(constants, decode_ms=4.0, per_token_ms=0.01)
+    return simulate(times, beside, np.full(n, 500), np.full(n, osl), concurrency=concurrency, jump=jump)
+
+
+@given(
+    st.lists(st.floats(0.0, 20.0), min_size=1, max_size=8), st.floats(0.0, 9.0), st.integers(1, 30), st.integers(0, 40)
+)
+def test_many_equal_steps_at_once_are_as_one_by_one(
+    owed_ms: list[float], step_ms: float, n_steps: int, n_tokens: int
+) -> None:
+    at_once, singly = HttpProcess(1.0, 0.1), HttpProcess(1.0, 0.1)
+    for each in (at_once, singly):
+        for k, sent_ms in enumerate(owed_ms):
+            each.take_in(k, sent_ms)
+    at_once.send(n_tokens, 5.0, step_ms, n_steps)
+    for i in range(n_steps):
+        singly.send(n_tokens, 5.0 + i * step_ms, step_ms)
+    assert at_once.clock_ms == pytest.approx(singly.clock_ms)
+
+
+def test_requests_are_passed_on_together_when_nothing_else_is_left_to_do() -> None:
+    process = HttpProcess(request_ms=2.0, token_ms=0.5)
+    process.take_in(0, 10.0)
+    process.send(4, begin_ms=8.0, step_ms=3.0)
+    process.take_in(1, 11.0)
+    assert process.clock_ms == 12.0 + 2.0 + 2.0
+    assert process.passed_on(15.9) == []
+    assert process.has_requests
+    assert process.passed_on(16.0) == [0, 1]
+    assert not process.has_requests
+
+
+def test_a_process_that_costs_nothing_changes_nothing(make_times: MakeTimes) -> None:
+    beside, within = played(make_times), played(make_times, WITHIN)
+    for name in ("arrival_ms", "first_token_ms", "done_ms", "duration_ms"):
+        np.testing.assert_allclose(getattr(beside, name), getattr(within, name))
+
+
+def test_where_sending_is_the_limit_tokens_come_at_its_rate(make_times: MakeTimes) -> None:
+    run = played(make_times, token_ms=2.0, n=64, osl=64)  # 8 streams x 2 ms a token against steps of 4 ms
+    rate = run.n_output.sum() / float(run.done_ms.max())
+    assert 0.8 / 2.0 < rate <= 1 / 2.0
+    quick = played(make_times, n=64, osl=64)
+    assert float(run.done_ms.max()) > 2 * float(quick.done_ms.max())
+
+
+def test_a_longer_stream_interval_takes_the_limit_away(make_times: MakeTimes) -> None:
+    ends = [
+        float(played(make_times, replace(BESIDE, stream_interval=interval), chunk_ms=2.0).done_ms.max())
+        for interval in (1, 2, 4, 16)
+    ]
+    assert ends == sorted(ends, reverse=True)
+    assert ends[-1] < 0.6 * ends[0]
+
+
+def test_answers_that_come_late_keep_the_requests_of_a_wave_together(make_times: MakeTimes) -> None:
+    run = played(make_times, token_ms=1.0, n=32)
+    second = run.arrival_ms[8:16]
+    first_tokens = run.first_token_ms[8:16]
+    assert first_tokens.min() >= second.max()  # none begins before the last answer of the wave before was sent
+
+
+COSTS = st.floats(0.0, 3.0)
+
+
+@given(COSTS, COSTS, COSTS, st.integers(1, 12), st.integers(1, 40), st.booleans())
+@settings(max_examples=40)
+def test_whatever_it_costs_every_request_is_served_in_order_and_never_sooner(
+    make_times: MakeTimes,
+    request_ms: float,
+    token_ms: float,
+    chunk_ms: float,
+    concurrency: int,
+    osl: int,
+    jump: bool,
+) -> None:
+    run = played(
+        make_times,
+        request_ms=request_ms,
+        token_ms=token_ms,
+        chunk_ms=chunk_ms,
+        concurrency=concurrency,
+        osl=osl,
+        jump=jump,
+    )
+    assert run.n_finished == 24
+    assert (run.arrival_ms <= run.first_token_ms).all()
+    assert (run.first_token_ms <= run.done_ms).all()
+    open_at_once = [int(((run.arrival_ms <= t) & (run.done_ms > t)).sum()) for t in run.arrival_ms]
+    assert max(open_at_once) <= concurrency
+    least_ms = 24 * (request_ms + osl * (token_ms + chunk_ms))
+    assert float(run.done_ms.max()) >= least_ms * (1 - 1e-9)
