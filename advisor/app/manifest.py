@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from advisor.app.results import Result
 from advisor.domain.errors import BadInput
@@ -48,6 +48,14 @@ class FileSum(StrictModel):
     name: str = Field(description="Relative to the manifest")
     sha256: str
     size_bytes: int = Field(ge=0)
+
+    @field_validator("name")
+    @classmethod
+    def _inside(cls, name: str) -> str:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{name} is outside its folder")
+        return name
 
 
 class Manifest(StrictModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from advisor.app.compare import compare
-from advisor.app.result_folders import check_manifest
+from advisor.app.manifest import MANIFEST
 from advisor.app.setup import Question
 from advisor.app.tuning import How, open_session
 from advisor.app.verification import VERIFIED, Verification
@@ -166,10 +165,6 @@ def test_a_verdict_that_cannot_be_kept_stands(copied: Callable[..., Path]) -> No
     assert "The verdict stands, but is not kept" in said[-1]
 
 
-def manifest(name: str, sha256: str) -> dict[str, Any]:
-    return {"schema_version": 1, "study": "of a test", "files": [{"name": name, "sha256": sha256, "size_bytes": 1}]}
-
-
 def _edited_yaml(folder: Path) -> None:
     text = (folder / CONFIG).read_text()
     (folder / CONFIG).write_text(text.replace("enable_padding: true", "enable_padding: false"))
@@ -192,7 +187,14 @@ def _half(folder: Path) -> None:
 
 
 def _tampered(folder: Path) -> None:
-    (folder / "MANIFEST.json").write_text(json.dumps(manifest("serve.sh", "0" * 64)))
+    with (folder / "serve.sh").open("a") as file:
+        file.write("# edited\n")
+
+
+def _hostile(folder: Path) -> None:
+    data = json.loads((folder / MANIFEST).read_text())
+    data["files"][0]["name"] = "../secret"
+    (folder / MANIFEST).write_text(json.dumps(data))
 
 
 def _old_verification(folder: Path) -> None:
@@ -206,7 +208,6 @@ def _old_verification(folder: Path) -> None:
         (_wrong_type, "best.serving_config.max_batch_size"),
         (_newer, "schema_version 2; this advisor reads 1"),
         (_half, "is not JSON"),
-        (_tampered, "was changed since MANIFEST.json was written"),
         (_old_verification, "Remove"),
         (lambda folder: (folder / CONFIG).unlink(), "There is no file"),
         (lambda folder: (folder / "result.json").unlink(), "holds no result.json"),
@@ -216,6 +217,22 @@ def _old_verification(folder: Path) -> None:
 def test_a_folder_that_is_not_as_it_was_is_refused_before_any_launch(
     copied: Callable[..., Path], spoil: Callable[[Path], object], said: str
 ) -> None:
+    """Also where no manifest tells that a file was changed."""
+    folder, engine = copied(), PacedEngine()
+    (folder / MANIFEST).unlink()
+    spoil(folder)
+    with pytest.raises(BadInput, match=said):
+        verified(folder, engine)
+    assert engine.specs == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(_tampered, "serve.sh was changed"), (_edited_yaml, f"{CONFIG} was changed"), (_hostile, "outside its folder")],
+)
+def test_a_bundle_that_its_manifest_does_not_describe_is_refused(
+    copied: Callable[..., Path], spoil: Callable[[Path], object], said: str
+) -> None:
     folder, engine = copied(), PacedEngine()
     spoil(folder)
     with pytest.raises(BadInput, match=said):
@@ -223,17 +240,9 @@ def test_a_folder_that_is_not_as_it_was_is_refused_before_any_launch(
     assert engine.specs == []
 
 
-def test_a_manifest_names_only_files_of_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "serve.sh").write_text("x")
-    (tmp_path / "MANIFEST.json").write_text(json.dumps(manifest("serve.sh", hashlib.sha256(b"x").hexdigest())))
-    check_manifest(tmp_path)
-    (tmp_path / "MANIFEST.json").write_text(json.dumps(manifest("../secret", "0")))
-    with pytest.raises(BadInput, match="outside its folder"):
-        check_manifest(tmp_path)
-
-
 def test_a_result_of_an_older_advisor_is_one_launch(copied: Callable[..., Path]) -> None:
     folder = copied()
+    (folder / MANIFEST).unlink()
     data = json.loads((folder / "result.json").read_text())
     for entry in (data["best"], data["baseline"], data["runner_up"], *data["top"]):
         del entry["repeats"], entry["effective"]
@@ -265,6 +274,7 @@ def test_two_worlds_differ_in_what_is_real(copied: Callable[..., Path]) -> None:
 
 def test_measured_and_simulated_are_never_like_with_like(copied: Callable[..., Path]) -> None:
     ours, theirs = copied("nominal"), copied("limits")
+    (theirs / MANIFEST).unlink()
     data = json.loads((theirs / "result.json").read_text())
     (theirs / "result.json").write_text(json.dumps({**data, "source": "measured", "label": "measured on a test"}))
     (workload,) = compare(ours, theirs).workloads
@@ -274,6 +284,7 @@ def test_measured_and_simulated_are_never_like_with_like(copied: Callable[..., P
 
 def test_nothing_in_common_is_refused(copied: Callable[..., Path], tmp_path: Path) -> None:
     ours = copied()
+    (ours / MANIFEST).unlink()
     for name in ("a", "b"):
         shutil.copytree(ours, tmp_path / "run" / name)
         data = json.loads((ours / "result.json").read_text())
