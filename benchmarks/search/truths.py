@@ -602,9 +602,14 @@ def _with_limits(truth: DrawnTruth, slo: Slo) -> DrawnTruth:
 
 
 def draw_constants(rng: np.random.Generator) -> TwinConstants:
-    """Every constant off by up to 30 %, uniform in its logarithm; the tilt, nominally 0, by as much in effect."""
+    """Every constant off by up to 30 %, uniform in its logarithm; the tilt, nominally 0, by as much in effect.
+
+    Those of vLLM's HTTP process came after the truths were frozen, and no truth is a vLLM: a draw would shift the rest.
+    """
     drawn = {}
     for field in dataclasses.fields(TwinConstants):
+        if field.name.startswith("http_"):
+            continue
         off = float(rng.uniform(-1.0, 1.0))
         nominal = getattr(NOMINAL, field.name)
         drawn[field.name] = off * TILT_OFF if field.name == "decode_tilt" else nominal * (1 + CONSTANTS_OFF) ** off

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging-wheel")]
 DATA_FOLDERS = ("search_spaces", "studies")
 MAX_WHEEL_MB = 15
 MAX_ENVIRONMENT_MIB = 250
-HEAVY = {"torch", "pandas", "scipy", "tensorrt-llm", "plotly"}
+HEAVY = {"torch", "pandas", "scipy", "tensorrt-llm", "kaleido", "optuna-dashboard"}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_metadata(wheel: Path) -> None:
     assert fields["Name"] == "trtllm-advisor"
     assert fields["License-Expression"] == "Apache-2.0"
     assert set(fields["Requires-Python"].split(",")) == {">=3.10", "<3.14"}
-    assert {"trtllm", "aic", "report", "dev"} <= set(fields.get_all("Provides-Extra", []))
+    assert {"trtllm", "aic", "images", "dashboard", "dev"} <= set(fields.get_all("Provides-Extra", []))
     files = dist_info(wheel)
     assert b"Apache License" in files["licenses/LICENSE"]
     assert b"AIConfigurator" in files["licenses/NOTICE"]
