@@ -302,7 +302,9 @@ def _metric_cells(entry: ResultEntry) -> list[str]:
 
 
 def _numbers(entry: ResultEntry) -> str:
-    return ",".join(f"#{number}" for number in entry.trials)
+    """`#17,#18 +2`: the first two trials of a configuration, and how many more there are."""
+    first, more = entry.trials[:2], len(entry.trials) - 2
+    return ",".join(f"#{number}" for number in first) + (f" +{more}" if more > 0 else "")
 
 
 def predicted_table(rows: Sequence[PredictedRow]) -> RenderableType:
