@@ -46,9 +46,9 @@ def test_a_study_killed_in_the_middle_goes_on_and_confirms_its_winner(workplace:
     assert small["outcome"]["kind"] == "out_of_memory"
     assert (small["outcome"]["phase"], small["outcome"]["component"]) == ("kv_allocate", "KV cache")
     assert small["workloads"] == []
-    measured = [record for record in records if record["outcome"]["kind"] == "measured"]
-    assert len(measured) == len(records) - 1
-    for record in measured:
+    served = [record for record in records if record["number"] != small["number"]]
+    assert {record["outcome"]["kind"] for record in served} <= {"measured", "hopeless"}, "a hopeless one stopped early"
+    for record in (record for record in served if record["outcome"]["kind"] == "measured"):
         assert record["effective"]["max_num_tokens"] == record["config"]["max_num_tokens"]
         (outcome,) = record["workloads"]
         assert outcome["n_short"] == 0
