@@ -45,6 +45,8 @@ class _Answer(NamedTuple):
     kind: str
     status: HTTPStatus = HTTPStatus.OK
     policy: str | None = None
+    version: int | None = None
+    """Of the page, where that is what it holds."""
 
 
 class PageServer:
@@ -107,6 +109,12 @@ class PageServer:
     def _all_seen(self) -> bool:
         return self._fetched == self._version or time.monotonic() - self._asked_s > WATCHED_S
 
+    def sent(self, version: int) -> None:
+        """Somebody has this version of the page, to its last byte."""
+        with self._news:
+            self._fetched = max(self._fetched, version)
+            self._news.notify_all()
+
     def answer(self, path: str) -> _Answer:
         """What is at a path."""
         with self._news:
@@ -115,9 +123,7 @@ class PageServer:
                 told = {"version": self._version, "status": self._status, "over": self._over}
                 return _Answer(json.dumps(told).encode(), "application/json")
             if path == "/report.html":
-                self._fetched = self._version
-                self._news.notify_all()
-                return _Answer(self._page, "text/html; charset=utf-8")
+                return _Answer(self._page, "text/html; charset=utf-8", version=self._version)
         if path == "/":
             return _Answer((_FRAME / "index.html").read_bytes(), "text/html; charset=utf-8", policy=_FRAME_POLICY)
         if path == "/live.js":
@@ -178,6 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(answer.body)
+            if answer.version is not None:
+                self.server.pages.sent(answer.version)
 
     def _refused(self) -> None:
         self._send(_refusal(HTTPStatus.METHOD_NOT_ALLOWED, "This page is only read."), Allow="GET, HEAD")
