@@ -16,6 +16,8 @@ from advisor.report.progress import LineReporter
 from tests.report.conftest import Finished
 from tests.report.vt import Pty, terminal
 
+pytestmark = pytest.mark.xdist_group("finished study")  # they share it
+
 XTERM = {"TERM": "xterm-256color"}
 SERVING = (
     TrialEvent(kind="phase", phase="load", deadline_s=1800),

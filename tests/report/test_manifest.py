@@ -12,6 +12,8 @@ import pytest
 from advisor.app.manifest import MANIFEST, Manifest, changed_files, read_manifest
 from tests.end_to_end.command import advisor, the_run
 
+pytestmark = pytest.mark.xdist_group("manifest")  # they share the run
+
 WORKLOAD = "1k1k_c64"
 SECRET = "hf_AbCdEfGhIjKlMnOpQrStUvWx"
 TUNE = ("tune", "--study", "llama3.1-8b-h100", "--workload", WORKLOAD, "--max-launches", "6")

@@ -31,6 +31,8 @@ from advisor.store.trial_folder import TrialFolder, committed
 from tests.report.conftest import SCRIPT_TEXT
 from tests.report.page_reader import Page
 
+pytestmark = pytest.mark.xdist_group("chromium")  # they share the run
+
 EVIDENCE = Path(__file__).parents[2] / "studies" / "evidence" / "h100-vllm-0.24.0"
 MOST_BYTES = 6_000_000
 
