@@ -23,7 +23,8 @@ from advisor.domain.trial import TrialRecord
 from advisor.report import bundle
 from advisor.report.write_report import write_report
 from advisor.store.trial_folder import TrialFolder
-from tests.report.browser import chromium, opened
+from tests.report.browser import opened
+from tools.chromium import chromium
 
 SIZES = (24, 200, 1000)
 TARGET_S, TARGET_BYTES = 3.0, 6_000_000

@@ -6,19 +6,19 @@ launch in ``studies/evidence``, and writes ``docs/images/``. Needs a Chromium on
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
+
+from tools.chromium import chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 STUDY = ("--study", "llama4-maverick-fp8-h100", "--workload", "1k1k_c256", "--workload", "4k1k_c64")
 HOW = ("--engine", "twin", "--twin-world", "5", "--sampler", "random", "--max-launches", "24")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
 OUT_OF_MEMORY = ROOT / "studies" / "evidence" / "h100-vllm-0.24.0" / "oom-load"
 CHARTS = {
     "pareto-1k1k_c256": "pareto",
@@ -51,12 +51,11 @@ def opened(browser: Browser, page_file: Path, width: int = 1100) -> Page:
 def main() -> None:
     """Write every picture."""
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as name, chromium() as browser:
         out = Path(name)
         advisor("tune", *STUDY, *HOW, "--out", str(out / "results"))
         (run,) = (path.parent for path in out.glob("results/*/*/summary.json"))
         advisor("report", str(OUT_OF_MEMORY), "--out", str(out / "oom"))
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[*FLAGS])
         page = opened(browser, run / "report.html")
         page.screenshot(path=IMAGES / "report.png")
         for chart, picture in CHARTS.items():
@@ -67,7 +66,6 @@ def main() -> None:
         page.locator("#trial-0 button[aria-expanded]").click()
         page.locator("#trial-0").evaluate("body => body.scrollIntoView({ block: 'start' })")
         page.screenshot(path=IMAGES / "report-trial.png")
-        browser.close()
     for path in sorted(IMAGES.glob("report*.png")):
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,17 +18,9 @@ import pytest
 from advisor.app.live import live_page
 from tests.end_to_end.command import advisor, started, the_run
 from tests.standin.running import PATIENCE_S
+from tools.chromium import CHROMIUM, chromium
 
 TUNE = ("tune", "--study", "llama3.1-8b-h100", "--workload", "1k1k_c64", "--max-launches", "5")
-CHROMIUM = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 GRAVE = ("serious", "critical")
 FOLDED = (
     "<!DOCTYPE html><title>{title}</title><details><summary>more</summary>text</details>"
@@ -39,14 +30,10 @@ FOLDED = (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
+    if CHROMIUM is None:
         pytest.skip("there is no chromium here")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=[*CHROMIUM])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 def until(holds: Callable[[], bool]) -> None:

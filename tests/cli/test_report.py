@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from advisor.cli.app import app
+from tools.chromium import CHROMIUM
 
 EVIDENCE = Path(__file__).parents[2] / "studies" / "evidence" / "h100-vllm-0.24.0"
-CHROMIUM = shutil.which("chromium")
 
 
 def run(*argv: object) -> Result:

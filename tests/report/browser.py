@@ -1,34 +1,12 @@
-"""The machine's own Chromium, driven by playwright: no download, no network."""
+"""A page of ours in the machine's Chromium, and all that it complains of."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page
 
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 READY_MS = 60_000
-
-
-@contextlib.contextmanager
-def chromium() -> Iterator[Browser]:
-    """A headless browser; skips where the machine has none."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS])
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 def opened(context: BrowserContext, page_file: Path) -> tuple[Page, list[str]]:

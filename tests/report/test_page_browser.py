@@ -14,13 +14,16 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from advisor.report.page_data import ReportData
 from advisor.store.trial_folder import committed
-from tests.report.browser import READY_MS, chromium, opened
+from tests.report.browser import READY_MS, opened
+from tools.chromium import CHROMIUM, chromium
 
 pytestmark = pytest.mark.xdist_group("chromium")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
     with chromium() as found:
         yield found
 

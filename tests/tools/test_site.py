@@ -12,15 +12,13 @@ from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from tools.chromium import CHROMIUM, chromium
 from tools.site_hooks import ROOT, documents_outside, site_text, site_uri
 
 PAGES = ("index", "out-of-memory", "reference/cli", "concepts", "decisions/index")  # one of each kind
 SCHEMES = (("light", ("index", "out-of-memory", "reference/cli")), ("dark", ("index", "tutorial")))
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking " + (
-    "--disable-component-update --disable-sync"
-)
 
 pytestmark = pytest.mark.xdist_group("site")  # built once
 
@@ -43,13 +41,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
+    if CHROMIUM is None:
         pytest.fail("chromium is missing")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
