@@ -64,6 +64,7 @@ class StudyContext:
     max_answer_drift: float = DEFAULT_MOST_DRIFT
     unmodelled: str | None = None
     early_stop: bool = True
+    soak: bool = True
 
     @property
     def max_seq_len(self) -> int:

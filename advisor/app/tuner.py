@@ -188,7 +188,7 @@ class Tuner:
                 return
             own = [record for record in records if record.config == repeat.config]
             met = any(workload.referee for record in own for workload in record.workloads)
-            soaked = not repeat.is_winner or any(record.soak for record in own)
+            soaked = not self.context.soak or not repeat.is_winner or any(record.soak for record in own)
             self.trials.launch(
                 "confirmation",
                 Proposal(config=repeat.config, origin=repeat.why),

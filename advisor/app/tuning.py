@@ -81,6 +81,7 @@ class How(StrictModel):
     max_probes: int | None = Field(default=None, ge=0, description="Memory-only probes; none for a quarter of launches")
     top_n: int = Field(default=5, ge=1)
     early_stop: bool = True
+    soak: bool = Field(default=True, description="Who would win must survive the heaviest load of the study")
 
     @property
     def engine_options(self) -> dict[str, dict[str, OptionValue]]:
@@ -308,6 +309,7 @@ def open_session(question: Question, how: How) -> Session:
         max_answer_drift=resolved.max_answer_drift,
         unmodelled=None if forecaster.stand_in is None else forecaster.stand_in.why,
         early_stop=how.early_stop,
+        soak=how.soak,
     )
     asking = Asking(_run_folder(how, context), _card(context))
     earlier = earlier_runs(how.out, asking) if how.transfer else EarlierRuns()

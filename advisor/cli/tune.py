@@ -107,6 +107,13 @@ def tune(
             rich_help_panel=opt.BUDGET,
         ),
     ] = True,
+    soak: Annotated[
+        bool,
+        typer.Option(
+            help="Serve the heaviest load of the study, with every request as long as its longest, on the winner.",
+            rich_help_panel=opt.BUDGET,
+        ),
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, launch nothing.", rich_help_panel=opt.BUDGET)
     ] = False,
@@ -185,6 +192,7 @@ def tune(
         max_probes=max_probes,
         top_n=top_n,
         early_stop=early_stop,
+        soak=soak,
     )
     session = tuning.open_session(asked, how)
     if dry_run:

@@ -19,6 +19,7 @@ from advisor.metrics.confidence import NoisePrior, pooled_noise
 from advisor.search.standings import TIE_FRACTION
 
 MAX_ROUNDS = 2  # of winner and baseline; with the noise of the whole study this gives an interval that can decide 3 %
+FEWEST_FOR_ROUNDS = 8  # launches of a budget that keeps both rounds of one winner and the baseline, half of it or less
 RACE_LAUNCHES = 6  # beyond the rounds, for the best few against each other
 DRIFT_EVERY = 8  # launches after which the baseline is launched again
 LOW_IN_A_ROW = 2  # proposals that expect too little; one may be a slip of a fit that the next launch mends
@@ -39,9 +40,12 @@ class Outlook(StrictModel):
 def confirmation_launches(budget: Budget, n_workloads: int) -> int:
     """Launches kept for the confirmation: a third of the budget, at most what its rounds and the race can use.
 
-    None below six launches: then every winner is only a candidate.
+    From eight launches on it is at least both rounds of one winner and the baseline: one launch a side cannot tell a
+    gain of 9 % from noise. None below six: then every winner is only a candidate.
     """
     third = budget.max_launches // 3
+    if budget.max_launches >= FEWEST_FOR_ROUNDS:
+        third = max(third, 2 * MAX_ROUNDS)
     return min(third, MAX_ROUNDS * (n_workloads + 1) + RACE_LAUNCHES) if third > 1 else 0
 
 

@@ -27,11 +27,12 @@ logs = st.lists(st.floats(-1, 1), min_size=1, max_size=6)
 
 
 @given(st.integers(1, 200), st.integers(1, 30))
-def test_the_confirmation_takes_a_third_at_most_and_never_more_than_it_can_use(n_launches: int, n: int) -> None:
+def test_the_confirmation_takes_a_third_or_two_rounds_and_never_more_than_it_can_use(n_launches: int, n: int) -> None:
     budget = Budget(max_launches=n_launches)
     kept = confirmation_launches(budget, n)
     assert kept + search_launches(budget, n) == n_launches
-    assert kept <= n_launches / 3
+    assert kept <= max(n_launches / 3, 2 * MAX_ROUNDS if n_launches >= 8 else 0)
+    assert kept <= n_launches / 2
     assert kept <= MAX_ROUNDS * (n + 1) + RACE_LAUNCHES
     assert (kept == 0) == (n_launches < 6)
 
