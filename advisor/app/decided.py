@@ -50,6 +50,7 @@ def decided_by_default(
         *_of_load(defaults, workload, best),
         *_of_limits(defaults, best, others),
         *_of_space(defaults, context.space, best),
+        *_of_streaming(context.space, best),
         *(_of_engine(context.deployment, base) if base is not None and is_engines_own else ()),
         *_of_budget(defaults, context.budget, stopped_by),
         *_of_max_seq_len(defaults, context.deployment, context.workloads),
@@ -124,14 +125,15 @@ def _of_space(defaults: Defaults, space: SearchSpace, best: Standing) -> Iterato
                 f"{setting} {value:,} is the largest step of search space {space.name!r}, and it limits the best: a "
                 "space of your own may go further (--search-space)."
             )
-    if (
-        defaults.space
-        and best.outcomes[-1].limited_by == STREAMING
-        and setting not in (each.name for each in space.active)
-    ):
+
+
+def _of_streaming(space: SearchSpace, best: Standing) -> Iterator[str]:
+    """The streaming path, where nothing that is searched relieves it."""
+    setting = LIMITING_SETTINGS[STREAMING]
+    if best.outcomes[-1].limited_by == STREAMING and all(each.name != setting for each in space.active):
         yield (
             f"The server's streaming path limits the best, and search space {space.name!r} leaves {setting} as it is: "
-            f"try a longer one (--vary {setting}=...)."
+            f"a longer one sends fewer chunks (--vary {setting})."
         )
 
 

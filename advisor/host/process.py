@@ -271,7 +271,7 @@ class ServerProcess:
         self._ended = Ended(self._exit_code, tuple(sorted(killed)), tuple(sorted(left)))
 
     def marked(self) -> set[int]:
-        """Live processes of the launch, found without the guardian: also those that a launcher's daemon started here."""
+        """Live processes of the launch, found without the guardian: those of a launcher's daemon too."""
         among = tasks()
         marked = {each.task.pid for each in carriers(self._run) if each.mark == self._mark and not each.is_guardian}
         marked |= {each.pid for each in among.values() if each.session == self.pid}

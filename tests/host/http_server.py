@@ -30,7 +30,8 @@ def main() -> None:
     if not heir:
         while True:  # as a forked engine does, beside a listening socket that is not its own
             pass
-    print(os.getpid(), heir, flush=True)
+    sys.stdout.write(f"{os.getpid()} {heir}\n")
+    sys.stdout.flush()
     server.serve_forever()
 
 
