@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from advisor.app.context import ENGINE_DEFAULT, StudyContext
 from advisor.app.defaults import Defaults
 from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import LimitedBy
+from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.study import Budget, SearchSpace
 from advisor.domain.workload import Workload
 from advisor.search.standings import Standing
 
+STREAMING: Literal["streaming"] = "streaming"
 LIMITING_SETTINGS: dict[LimitedBy, str] = {
     "max_batch_size": "max_batch_size",
     "max_num_tokens": "max_num_tokens",
     "kv_capacity": "kv_cache_free_gpu_memory_fraction",
+    STREAMING: "stream_interval",
 }
 NOTABLY_FASTER = 1.1
 
@@ -46,7 +50,8 @@ def decided_by_default(
         *_of_load(defaults, workload, best),
         *_of_limits(defaults, best, others),
         *_of_space(defaults, context.space, best),
-        *(_of_engine(base) if base is not None and is_engines_own else ()),
+        *_of_streaming(context.space, best),
+        *(_of_engine(context.deployment, base) if base is not None and is_engines_own else ()),
         *_of_budget(defaults, context.budget, stopped_by),
         *_of_max_seq_len(defaults, context.deployment, context.workloads),
     )
@@ -72,7 +77,7 @@ def _acting(context: StudyContext, defaults: Defaults) -> Iterator[str]:
         prediction = None if base.config is None else context.predict(base.config, workload)
         setting = None if prediction is None else LIMITING_SETTINGS.get(prediction.limited_by or "gpu")
         if base.config is not None and setting is not None:
-            value = base.config.flat()[setting]
+            value = _value(context.deployment, base.config, setting)
             yield f"{setting} {value:,} of {base.name} is what limits it on {workload.name}, by the twin"
 
 
@@ -122,11 +127,29 @@ def _of_space(defaults: Defaults, space: SearchSpace, best: Standing) -> Iterato
             )
 
 
-def _of_engine(base: Standing) -> Iterator[str]:
+def _of_streaming(space: SearchSpace, best: Standing) -> Iterator[str]:
+    """The streaming path, where nothing that is searched relieves it."""
+    setting = LIMITING_SETTINGS[STREAMING]
+    if best.outcomes[-1].limited_by == STREAMING and all(each.name != setting for each in space.active):
+        yield (
+            f"The server's streaming path limits the best, and search space {space.name!r} leaves {setting} as it is: "
+            f"a longer one sends fewer chunks (--vary {setting})."
+        )
+
+
+def _of_engine(deployment: Deployment, base: Standing) -> Iterator[str]:
     """A default of the engine that limits the configuration compared with, which is the engine's own."""
     setting = LIMITING_SETTINGS.get(base.outcomes[-1].limited_by or "gpu")
     if setting is not None:
-        yield f"The engine's own default {setting} {base.config.flat()[setting]:,} limits the default configuration."
+        value = _value(deployment, base.config, setting)
+        yield f"The engine's own default {setting} {value:,} limits the default configuration."
+
+
+def _value(deployment: Deployment, config: ServingConfig, setting: str) -> OptionValue:
+    """What a configuration has for a setting that limits it, where it says nothing the deployment's."""
+    if setting == LIMITING_SETTINGS[STREAMING]:
+        return deployment.with_options(config.options).stream_interval
+    return config.flat()[setting]
 
 
 def _of_budget(defaults: Defaults, budget: Budget, stopped_by: str) -> Iterator[str]:

@@ -10,7 +10,15 @@ from advisor.domain.strict import StrictModel
 
 Source = Literal["measured", "simulated", "predicted"]
 LimitedBy = Literal[
-    "gpu", "kv_capacity", "max_batch_size", "max_num_tokens", "concurrency", "request_rate", "host", "client"
+    "gpu",
+    "kv_capacity",
+    "max_batch_size",
+    "max_num_tokens",
+    "concurrency",
+    "request_rate",
+    "host",
+    "streaming",
+    "client",
 ]
 
 
@@ -127,6 +135,14 @@ class ClientReport(StrictModel):
     saturated: bool
 
 
+class ServerReport(StrictModel):
+    """How the server fared in front of its engine."""
+
+    http_cpu_share: float = Field(
+        ge=0, description="Of one core, by the busiest thread of the processes that serve HTTP, over the benchmark"
+    )
+
+
 class RefereeReport(StrictModel):
     """One run of the engine's own benchmark script on the same server; shown beside ours, never mixed in."""
 
@@ -182,5 +198,6 @@ class WorkloadOutcome(StrictModel):
     note: str | None = None
     warm_up: WarmUp | None = None
     client: ClientReport | None = None
+    server: ServerReport | None = Field(default=None, description="None where its processes cannot be seen")
     kv_cache_hit_rate: float | None = Field(default=None, description="Of prompt blocks, while measuring")
     referee: RefereeReport | None = None

@@ -39,6 +39,7 @@ from advisor.engines.placement import Placement
 from advisor.engines.surprises import surprises
 from advisor.engines.words import as_mapping
 from advisor.host.gpus import Gpu, energy_j, find_gpus, holders, used_gib, visible
+from advisor.host.http_threads import HttpThreads
 from advisor.host.output import BoundedLog
 from advisor.host.ports import free_port
 from advisor.host.process import Launch
@@ -335,6 +336,8 @@ class ServedServer(LaunchedServer):
         self._probe = launch.engine.probe(self._spec.config, gpus)
         self._total_gib = {gpu.index: gpu.total_gib for gpu in gpus}
         self._poller: Poller | None = None
+        self._port = launch.port
+        self._http: HttpThreads | None = None
         super().__init__(start, self._probe.take, on_event)
 
     @property
@@ -394,11 +397,19 @@ class ServedServer(LaunchedServer):
         return surprises(spec.config, spec.deployment.seq_len(spec.workloads), self.deployment, effective, sizes)
 
     def stats(self) -> dict[str, Any]:
-        """What it counted since the last call; polling begins with the first."""
-        if self._poller is None:
+        """What it counted since the last call, and how busy its HTTP was; both begin with the first."""
+        if self._poller is None or self._http is None:
             self._poller = self._engine.poller(self.start.base_url, self._spec.config)
+            self._http = HttpThreads(self._port, self._launch_pids)
             return {}
-        return self._poller.since_last()
+        share = self._http.busiest_share()
+        told = self._poller.since_last()
+        self._http.restart()
+        return told if share is None else {**told, "http_cpu_share": share}
+
+    def _launch_pids(self) -> frozenset[int]:
+        """Processes of the launch on this machine, also those that a launcher's daemon started."""
+        return frozenset() if self.dying else self._pids() | self.process.marked()
 
     def energy_j(self) -> float | None:
         """Of all its GPUs, by NVML's counters; None where one of them is not here or has no counter."""
@@ -409,6 +420,8 @@ class ServedServer(LaunchedServer):
         """Stop asking, end it, and wait for its memory."""
         if self._poller is not None:
             self._poller.stop()
+        if self._http is not None:
+            self._http.stop()
         super().close()
         if self._poller is not None:
             self._poller.join()

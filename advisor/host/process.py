@@ -172,7 +172,7 @@ class ServerProcess:
             return frozenset(pid for pid in self._ended.left if task(pid))
         if self._guardian.poll() is None:
             return frozenset(descendants([self._guardian.pid], tasks()))
-        return frozenset(self._marked())
+        return frozenset(self.marked())
 
     @property
     def guardian_pid(self) -> int:
@@ -263,15 +263,15 @@ class ServerProcess:
 
     def _end_alone(self) -> None:
         """The guardian was killed, and the server with it: end the rest, and what is elsewhere."""
-        killed, left = end_all(self._marked)
+        killed, left = end_all(self.marked)
         if self._exit_code is None and self.pid not in left:
             self._note_exit(-signal.SIGKILL)
         if self._record is not None:
             self._record.carry_out(self._env)
         self._ended = Ended(self._exit_code, tuple(sorted(killed)), tuple(sorted(left)))
 
-    def _marked(self) -> set[int]:
-        """Live processes of the launch, found without the guardian."""
+    def marked(self) -> set[int]:
+        """Live processes of the launch, found without the guardian: those of a launcher's daemon too."""
         among = tasks()
         marked = {each.task.pid for each in carriers(self._run) if each.mark == self._mark and not each.is_guardian}
         marked |= {each.pid for each in among.values() if each.session == self.pid}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from advisor.domain.answers import GreedyAnswers
 from advisor.domain.errors import EngineFailed
-from advisor.domain.measurement import LimitedBy, Metrics, RefereeReport, WarmUp, WorkloadOutcome
+from advisor.domain.measurement import LimitedBy, Metrics, RefereeReport, ServerReport, WarmUp, WorkloadOutcome
 from advisor.domain.ports import (
     EvidenceStore,
     MemoryInUse,
@@ -38,6 +38,7 @@ from advisor.load.target import Target
 from advisor.load.warm_up import MAX_ROUNDS, warm_up
 from advisor.metrics.confidence import batch_means_interval, batch_size, batch_sums
 from advisor.metrics.definitions import compute
+from advisor.metrics.limits import limit_of
 from advisor.metrics.settling import Settling
 from advisor.metrics.warming import n_warming
 
@@ -57,7 +58,10 @@ class HttpServer(Protocol):
         ...
 
     def stats(self) -> dict[str, Any]:
-        """What the server counted since the last call; `kv_cache_hit_rate` and `limited_by` are read if it tells."""
+        """What was seen of the server since the last call.
+
+        `kv_cache_hit_rate`, `limited_by`, `n_iterations` and `http_cpu_share` are read if they are there.
+        """
         ...
 
     def memory_in_use(self) -> MemoryInUse | None:
@@ -273,9 +277,10 @@ def _outcome(benchmark: _Benchmark, told: dict[str, Any], limits: ClientLimits) 
         limits=limits,
     )
     hit_rate: float | None = told.get("kv_cache_hit_rate")
-    limited_by: LimitedBy | None = told.get("limited_by")
-    if limited_by is None and told.get("n_iterations"):  # nothing waited inside the server, so the load is the limit
-        limited_by = "request_rate" if workload.request_rate_per_s is not None else "concurrency"
+    behind: LimitedBy | None = told.get("limited_by")
+    if behind is None and told.get("n_iterations"):  # nothing waited inside the server, so the load is the limit
+        behind = "request_rate" if workload.request_rate_per_s is not None else "concurrency"
+    http_cpu_share: float | None = told.get("http_cpu_share")
     troubles = [
         f"stopped early after {run.n_finished:,} of {load.n_requests:,} requests" if stopped else None,
         f"the client was the limit: {', '.join(reasons)}" if reasons else None,
@@ -288,12 +293,13 @@ def _outcome(benchmark: _Benchmark, told: dict[str, Any], limits: ClientLimits) 
     return WorkloadOutcome(
         workload=workload.name,
         metrics=None if note else benchmark.metrics(),
-        limited_by="client" if client.saturated else limited_by,
+        limited_by=limit_of(behind, http_cpu_share=http_cpu_share, client_saturated=client.saturated),
         ci95=None if note else benchmark.ci95(),
         seed=benchmark.seed,
         stopped_early=stopped,
         note=note or unsettled or None,
         warm_up=rounds,
         client=client,
+        server=None if http_cpu_share is None else ServerReport(http_cpu_share=http_cpu_share),
         kv_cache_hit_rate=hit_rate,
     )

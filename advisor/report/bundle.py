@@ -223,7 +223,7 @@ def trials_csv(session: Session, records: Sequence[TrialRecord]) -> str:
     head = ["number", "role", "origin", "source", "outcome", "launches", "duration_s", *dimensions]
     measured = [
         "workload", "output_tok_per_s", "output_tok_per_s_per_gpu", "output_tok_per_s_per_user", "ttft_p99_ms",
-        "tpot_mean_ms", "limited_by", "objective",
+        "tpot_mean_ms", "limited_by", "http_cpu_share", "objective",
     ]  # fmt: skip
     answers = agreements(records)
     last = ["short_gib", *(["answers_differing"] if answers else [])]
@@ -250,7 +250,7 @@ def trials_csv(session: Session, records: Sequence[TrialRecord]) -> str:
 def _metric_cells(record: TrialRecord, workload: str, objective: Objective) -> list[str]:
     outcome = record.workload(workload)
     if outcome is None or outcome.metrics is None:
-        return [""] * 7
+        return [""] * 8
     metrics = outcome.metrics
     tpot, value = latency_ms(metrics, "tpot", "mean"), objective.value(metrics)
     return [
@@ -260,6 +260,7 @@ def _metric_cells(record: TrialRecord, workload: str, objective: Objective) -> l
         f"{metrics.ttft_ms.p99:.1f}",
         "" if tpot is None else f"{tpot:.3f}",
         outcome.limited_by or "",
+        "" if outcome.server is None else f"{outcome.server.http_cpu_share:.3f}",
         "" if value is None else f"{value:.3f}",
     ]
 

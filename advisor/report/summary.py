@@ -36,6 +36,7 @@ LIMITS = {
     "concurrency": "the workload's concurrency: no request waits",
     "request_rate": "the request rate: the server keeps up",
     "host": "the host: GPUs wait for the CPU between steps",
+    "streaming": "the server's streaming path: its thread is full, and a longer stream_interval sends fewer chunks",
     "client": "the load client",
 }
 

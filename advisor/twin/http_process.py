@@ -22,11 +22,14 @@ class HttpProcess:
         self.request_ms, self.token_ms = request_ms, token_ms
         self.clock_ms = 0.0
         """When everything that it was given so far is done."""
+        self.busy_ms = 0.0
+        """All that it has had to do."""
         self._requests: list[int] = []
 
     def take_in(self, request: int, sent_ms: float) -> None:
         """A request that a client sends then."""
         self.clock_ms = max(self.clock_ms, sent_ms) + self.request_ms
+        self.busy_ms += self.request_ms
         self._requests.append(request)
 
     def send(self, n_tokens: int, begin_ms: float, step_ms: float, n_steps: int = 1) -> None:
@@ -36,6 +39,7 @@ class HttpProcess:
         the end of the first step on, or the last step.
         """
         work_ms = n_tokens * self.token_ms
+        self.busy_ms += n_steps * work_ms
         self.clock_ms = max(
             self.clock_ms + n_steps * work_ms,
             begin_ms + step_ms + n_steps * work_ms,

@@ -30,6 +30,7 @@ from advisor.memory.law import (
 )
 from advisor.memory.stages import LOAD, POOL
 from advisor.metrics.definitions import compute
+from advisor.metrics.limits import limit_of
 from advisor.metrics.schedule import draw_requests
 from advisor.twin.constants import NOMINAL, TwinConstants
 from advisor.twin.graphs import LadderRule, captured_sizes, graph_rule
@@ -372,10 +373,15 @@ def metrics_of(run: Simulation, n_gpus: int, stream_interval: int = 1, slo: Slo 
 def limited_by(run: Simulation, times: StepTimes, workload: Workload) -> LimitedBy:
     """The limit that, loosened, would raise throughput first.
 
-    A queue for KV blocks, batch slots or token budget during half of the time, or the GPU waiting for the host during a
-    quarter, is the limit. Otherwise every request is running: a closed loop is then limited by the GPU where time grows
-    with the batch (three quarters of proportional), else by its concurrency.
+    An HTTP process that is full hides all else (`metrics/limits.py`). A queue for KV blocks, batch slots or token
+    budget during half of the time, or the GPU waiting for the host during a quarter, is the limit. Otherwise every
+    request is running: a closed loop is then limited by the GPU where time grows with the batch (three quarters of
+    proportional), else by its concurrency.
     """
+    return limit_of(_behind_http(run, times, workload), http_cpu_share=run.http_share)
+
+
+def _behind_http(run: Simulation, times: StepTimes, workload: Workload) -> LimitedBy:
     queues: dict[LimitedBy, float] = {
         "kv_capacity": run.kv_share,
         "max_batch_size": run.batch_share,

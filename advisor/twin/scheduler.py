@@ -385,6 +385,7 @@ class _Run:
             batch_share=self.batch_ms / total,
             tokens_share=self.tokens_ms / total,
             host_share=self.host_ms / total,
+            http_share=self.http.busy_ms / seen.now_ms if self.http and seen.now_ms else None,
             step_end_ms=trace[:, 0],
             step_count=trace[:, 1].astype(np.int64),
             step_running=trace[:, 2].astype(np.int64),

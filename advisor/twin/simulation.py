@@ -17,7 +17,8 @@ class Simulation:
 
     Per-request arrays have shape (n_requests,), ms of virtual time; NaN where a stopped run never got.
     Shares are fractions of the time: some request waited for KV blocks, for a batch slot, or admitted for token budget;
-    `host_share` is time in which the GPU waited for the host (launches of eager steps included). Step arrays describe
+    `host_share` is time in which the GPU waited for the host (launches of eager steps included), `http_share` time in
+    which the HTTP process worked, None where there is none. Step arrays describe
     runs of steps for `itl_ms`.
     """
 
@@ -37,6 +38,7 @@ class Simulation:
     batch_share: float
     tokens_share: float
     host_share: float
+    http_share: float | None
     step_end_ms: Array
     step_count: NDArray[np.int64]
     step_running: NDArray[np.int64]

@@ -160,6 +160,14 @@ def test_an_engine_default_that_limits_the_baseline_is_named(tmp_path: Path) -> 
     assert "The engine's own default max_num_tokens 8,192 limits the default configuration." in said
 
 
+def test_a_full_streaming_path_names_the_stream_interval_of_the_default_and_that_the_space_leaves_it(
+    tmp_path: Path,
+) -> None:
+    said = sentences(tmp_path, Act(limited_by="streaming"))
+    assert "The engine's own default stream_interval 1 limits the default configuration." in said
+    assert any("--vary stream_interval" in each for each in said)
+
+
 def test_no_limit_on_latency_is_named_where_another_is_much_faster_for_its_users(tmp_path: Path) -> None:
     def script(spec: LaunchSpec, n: int) -> Act:
         slow = spec.config.max_batch_size == 2048

@@ -8,7 +8,7 @@ import pytest
 
 from advisor.app.trial_runner import judged, never, silent
 from advisor.domain.errors import EngineFailed
-from advisor.domain.measurement import RefereeReport, WorkloadOutcome
+from advisor.domain.measurement import RefereeReport, ServerReport, WorkloadOutcome
 from advisor.domain.objective import parse_slo
 from advisor.domain.outcome import Infrastructure, Unhealthy
 from advisor.domain.ports import EvidenceStore, NoEvidence, RunningServer, TrialEvent
@@ -68,6 +68,15 @@ def test_a_measurement_that_counts() -> None:
     assert [event.detail for event in events if event.kind == "phase"] == [WORKLOAD.name]
     progress = [event.fraction_done for event in events if event.kind == "progress"]
     assert progress[0] == 0.0 and len(progress) > len(warm_up.output_tok_per_s)
+
+
+def test_a_full_http_thread_is_the_limit_whatever_waits_behind_it_and_is_kept() -> None:
+    with completion_server(BRISK) as server:
+        full = measure(server, {"http_cpu_share": 0.97, "limited_by": "max_num_tokens"})
+        untold = measure(server, {"limited_by": "max_num_tokens"})
+    assert full.metrics is not None, "a limit like any other, no reason not to count"
+    assert (full.limited_by, full.server) == ("streaming", ServerReport(http_cpu_share=0.97))
+    assert (untold.limited_by, untold.server) == ("max_num_tokens", None)
 
 
 def test_energy_is_that_of_the_measurement_and_goodput_is_counted_by_request() -> None:

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advisor.domain.workload import Workload
 from advisor.twin.http_process import HttpProcess
+from advisor.twin.predict import limited_by
 from advisor.twin.scheduler import SchedulerSettings, simulate
 from advisor.twin.simulation import Simulation
 from advisor.twin.step_times import StepTimes
@@ -18,6 +20,7 @@ from tests.twin.conftest import QUIET
 
 MakeTimes = Callable[..., StepTimes]
 BESIDE = SchedulerSettings(max_batch_size=64, max_num_tokens=2048, kv_tokens=10**7, own_http_process=True)
+LONG = Workload(isl=500, osl=256, concurrency=8)
 WITHIN = replace(BESIDE, own_http_process=False)
 
 
@@ -128,3 +131,24 @@ def test_whatever_it_costs_every_request_is_served_in_order_and_never_sooner(
     assert max(open_at_once) <= concurrency
     least_ms = 24 * (request_ms + osl * (token_ms + chunk_ms))
     assert float(run.done_ms.max()) >= least_ms * (1 - 1e-9)
+
+
+@given(chunk_ms=st.floats(0.6, 3.0))
+@settings(max_examples=15, deadline=None)
+def test_more_chunks_than_the_process_sends_are_the_limit_and_a_longer_stream_interval_is_the_remedy(
+    make_times: MakeTimes, chunk_ms: float
+) -> None:
+    def limit(interval: int) -> str:
+        beside = replace(BESIDE, stream_interval=interval)
+        run = played(make_times, beside, chunk_ms=chunk_ms, n=32, osl=256)
+        return limited_by(run, make_times(QUIET, decode_ms=4.0, per_token_ms=0.01), LONG)
+
+    # Eight streams of one chunk a step of 4 ms are more than 0.5 ms a chunk can bear; one in 64 steps is not.
+    assert limit(1) == "streaming"
+    assert limit(64) != "streaming"
+
+
+def test_what_has_no_process_of_its_own_is_never_said_to_wait_for_it(make_times: MakeTimes) -> None:
+    run = played(make_times, WITHIN, chunk_ms=9.0)
+    assert run.http_share is None
+    assert limited_by(run, make_times(QUIET), LONG) != "streaming"

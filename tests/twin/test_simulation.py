@@ -33,6 +33,7 @@ def made_up(ends_ms: list[float], counts: list[int], running: list[int]) -> Simu
         batch_share=0.0,
         tokens_share=0.0,
         host_share=0.0,
+        http_share=None,
         step_end_ms=np.array(ends_ms),
         step_count=np.array(counts, dtype=np.int64),
         step_running=np.array(running, dtype=np.int64),
