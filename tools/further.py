@@ -23,7 +23,7 @@ import yaml
 from advisor.app.setup import Question
 from advisor.app.trial_runner import run_trial
 from advisor.app.tuning import How, Session, open_session
-from advisor.domain.ports import LaunchSpec, TrialEvent, TrialRequest
+from advisor.domain.ports import Closable, LaunchSpec, TrialEvent, TrialRequest
 from advisor.domain.serving_config import ServingConfig, config_from_flat
 from advisor.domain.strict import changed
 from advisor.search.space import all_configs
@@ -128,6 +128,7 @@ def main() -> None:
     launch.add_argument("run", type=Path)
     launch.add_argument("--model", help="folder with a config.json; weights are random")
     launch.add_argument("--gpu", help="where it is not the study's")
+    launch.add_argument("--hold-next", action="store_true", help="as for advisor tune")
     launch.add_argument("--until", type=float, default=float("inf"), help="begin nothing after this, s since the epoch")
     said = parser.parse_args()
     drawing = said.command == "draw"
@@ -138,14 +139,24 @@ def main() -> None:
         gpu=None if drawing else said.gpu,
         load_format=None if drawing else "dummy",
     )
-    how = How(engine="twin" if drawing else "vllm", seed=0 if drawing else said.seed, transfer=False, calibration=False)
+    how = How(
+        engine="twin" if drawing else "vllm",
+        seed=0 if drawing else said.seed,
+        transfer=False,
+        calibration=False,
+        hold_next=not drawing and said.hold_next,
+    )
     session = open_session(asked, how)
     if drawing:
         listed = [config.flat() for config in drawn(session, said.seed, said.n)]
         said.file.write_text(yaml.safe_dump(listed, sort_keys=False), encoding="utf-8")
     else:
         listed = yaml.safe_load(said.file.read_text(encoding="utf-8"))
-        measure(session, [config_from_flat(each) for each in listed], said.run, said.until)
+        try:
+            measure(session, [config_from_flat(each) for each in listed], said.run, said.until)
+        finally:
+            if isinstance(session.engine, Closable):
+                session.engine.close()
 
 
 if __name__ == "__main__":

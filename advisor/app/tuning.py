@@ -37,7 +37,7 @@ from advisor.app.trial_maker import TrialMaker
 from advisor.app.tuner import Tuner
 from advisor.app.twin_prior import TwinPrior, belief_of
 from advisor.domain.errors import BadInput
-from advisor.domain.ports import CancelToken, Engine, Proposer, Reporter
+from advisor.domain.ports import CancelToken, Closable, Engine, Proposer, Reporter
 from advisor.domain.serving_config import OptionValue, ServingConfig
 from advisor.domain.strict import StrictModel, changed, unknown_name
 from advisor.domain.trial import TrialRecord
@@ -69,6 +69,7 @@ class How(StrictModel):
     container_image: str | None = None
     launch_prefix: str | None = None
     client_check: bool = True
+    hold_next: bool = False
     sampler: str = OWN_SAMPLER
     baselines: tuple[str, ...] = ()
     rescue: str | None = Field(default=None, description="YAML file of a configuration that does not run")
@@ -91,9 +92,11 @@ class How(StrictModel):
             "launch_prefix": self.launch_prefix,
             "client_check": None if self.client_check else False,
         }
+        spoken = {option: said for option, said in launch.items() if said is not None}
         return {
             "twin": {"world": self.twin_world} if self.twin_world else {},
-            **{name: {option: said for option, said in launch.items() if said is not None} for name in ENGINES_SPOKEN},
+            **dict.fromkeys(ENGINES_SPOKEN, spoken),
+            "vllm": {**spoken, "hold_next": True} if self.hold_next else spoken,
         }
 
 
@@ -227,6 +230,13 @@ class Session:
         left = end_leftovers(str(self.run_folder.absolute()))
         if left:
             reporter.note(f"Ended what an earlier run left behind: processes {', '.join(map(str, left))}.")
+        try:
+            return self._run(ledger, reporter, cancel)
+        finally:
+            if isinstance(self.engine, Closable):
+                self.engine.close()
+
+    def _run(self, ledger: OptunaLedger, reporter: Reporter, cancel: CancelToken) -> StudySummary:
         trials = TrialMaker(context=self.context, engine=self.engine, ledger=ledger, reporter=reporter)
         if self.how.rescue is not None:
             rescuer = Rescuer(trials=trials, gate=self.gate, forecaster=self.forecaster, cancel=cancel)

@@ -33,6 +33,14 @@ def tune(
     container_image: opt.ContainerImage = None,
     launch_prefix: opt.LaunchPrefix = None,
     client_check: opt.ClientCheck = True,
+    hold_next: Annotated[
+        bool,
+        typer.Option(
+            "--hold-next",
+            help="vLLM: the next launch's process imports while the current server comes up.",
+            rich_help_panel=opt.DEPLOYMENT,
+        ),
+    ] = False,
     engine_version: opt.EngineVersion = None,
     load_format: opt.LoadFormat = None,
     study: opt.StudyName = None,
@@ -180,6 +188,7 @@ def tune(
         container_image=container_image,
         launch_prefix=launch_prefix,
         client_check=client_check,
+        hold_next=hold_next,
         sampler=sampler,
         baselines=tuple(baseline or ()),
         rescue=rescue,

@@ -220,6 +220,15 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class Closable(Protocol):
+    """An engine that keeps something between its launches, such as a process for the next one."""
+
+    def close(self) -> None:
+        """Let go of it; a launch may still follow."""
+        ...
+
+
 class EngineRef(StrictModel):
     """An engine by its entry-point name and plain options, so that another process can build the same one."""
 

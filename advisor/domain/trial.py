@@ -21,6 +21,10 @@ class PhaseTiming(StrictModel):
 
     name: str
     duration_s: float = Field(ge=0)
+    held: bool = Field(
+        default=False,
+        description="Its process had imported beforehand (`--hold-next`): not to be compared with one that had not",
+    )
 
 
 class Soak(StrictModel):

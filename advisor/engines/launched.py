@@ -21,6 +21,7 @@ from advisor.domain.trial import PhaseTiming
 from advisor.engines import asking
 from advisor.engines.live_log import LiveLog
 from advisor.host.gpus import GpuWatch, wait_until_free
+from advisor.host.holding import Holder
 from advisor.host.output import BoundedLog
 from advisor.host.process import Launch, ServerProcess
 from advisor.memory.case import Case, root_cause
@@ -58,6 +59,8 @@ class Start:
     """Processes of the launch that are no children of it here, such as those of a container."""
     launcher_trouble: Callable[[str], str | None] = lambda text: None
     """What the words of whatever launches the server mean, where they are about the launch itself."""
+    holder: Holder | None = None
+    """Has a process ready for each launch after the first; None where each starts afresh."""
 
 
 class LaunchedServer:
@@ -89,10 +92,20 @@ class LaunchedServer:
             self.live = LiveLog(start.log, self._observe)
             undo.callback(self.live.close)
             self._clock.begin("launch")
-            self.process = ServerProcess(start.launch, self.live.take)
+            self.process = self._begun()
             undo.callback(self.process.stop, 0.0)
             self.watch = undo.enter_context(GpuWatch(tuple(start.used_before_gib), self._pids))
             self._undo = undo.pop_all()
+
+    def _begun(self) -> ServerProcess:
+        launch, holder = self.start.launch, self.start.holder
+        if holder is None:
+            return ServerProcess(launch, self.live.take)
+        begun = holder.start(launch, self.live.take, self.start.deadlines.launch_s)
+        self._clock.held = begun.held
+        if begun.afresh_because:
+            self._on_event(TrialEvent(kind="phase", phase="launch", detail=f"afresh: {begun.afresh_because}"))
+        return begun.process
 
     def __enter__(self) -> Self:
         return self
@@ -128,6 +141,8 @@ class LaunchedServer:
                 self._news.wait(TICK_S)
                 self._news.clear()
                 self._step()
+            if self._up and self.start.holder is not None:
+                self.start.holder.wait(self.start.deadlines.launch_s)  # nothing imports while it is measured
         except BaseException:
             self.close()
             raise
@@ -174,6 +189,8 @@ class LaunchedServer:
     def _step(self) -> None:
         if self._tracker.phase is not None:
             self._clock.advance(self._tracker.phase)
+        if self.start.holder is not None and self._clock.phase != "launch":  # its own imports are over
+            self.start.holder.hold(self.start.launch)
         self._tell_memory()
         deadline_s = self.start.deadlines.of(self._clock.phase)
         if self.process.poll() is not None or self._last_words_spoken():
@@ -297,6 +314,7 @@ class _PhaseClock:
         self._on_event, self._deadlines = on_event, start.deadlines
         self._done = [*start.passed]
         self.phase: Phase = "launch"
+        self.held = False  # its process had imported before the launch began
         self._began_s: float | None = None
 
     @property
@@ -314,12 +332,15 @@ class _PhaseClock:
 
     def end(self) -> None:
         if self._began_s is not None:
-            self._done.append(PhaseTiming(name=self.phase, duration_s=self.elapsed_s))
+            self._done.append(self._running())
             self._began_s = None
 
     def timings(self) -> tuple[PhaseTiming, ...]:
-        running = () if self._began_s is None else (PhaseTiming(name=self.phase, duration_s=self.elapsed_s),)
-        return (*self._done, *running)
+        return (*self._done, *(() if self._began_s is None else (self._running(),)))
+
+    def _running(self) -> PhaseTiming:
+        held = self.held and self.phase == "launch"
+        return PhaseTiming(name=self.phase, duration_s=self.elapsed_s, held=held)
 
 
 def doomed(case: Case, up_line: int | None) -> bool:

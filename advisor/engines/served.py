@@ -39,6 +39,7 @@ from advisor.engines.placement import Placement
 from advisor.engines.surprises import surprises
 from advisor.engines.words import as_mapping
 from advisor.host.gpus import Gpu, energy_j, find_gpus, holders, used_gib, visible
+from advisor.host.holding import Holder
 from advisor.host.http_threads import HttpThreads
 from advisor.host.output import BoundedLog
 from advisor.host.ports import free_port
@@ -127,6 +128,11 @@ class ServedEngine(ABC):
         Raises:
             BadInput: it refuses, with its reasons.
         """
+
+    @property
+    def holder(self) -> Holder | None:
+        """What has a process ready for the next launch; None where each is started afresh."""
+        return None
 
     # -- what they share -------------------------------------------------------------------------------------------
 
@@ -323,6 +329,7 @@ class ServedLaunch:
             on_host=deployed.gpu == CPU,
             other_pids=placed.pids,
             launcher_trouble=placed.trouble,
+            holder=self.engine.holder,
         )
         return ServedServer(self, gpus, start, on_event)
 

@@ -1,8 +1,9 @@
 """The parent of one launched server: whatever becomes of advisor, it ends every process of the launch.
 
 `process.py` runs this file by its path with `python -I -S`, so it uses the standard library alone and has nothing of
-advisor's open but its own two pipes and the write end of the server's output, which it keeps only until the server has
-it. It is the child subreaper of the launch: orphans come to it, whatever session they made for themselves.
+advisor's open but its own two pipes and the ends that become the server's output and input, which it keeps only until
+the server has them. It is the child subreaper of the launch: orphans come to it, whatever session they made for
+themselves.
 
 Protocol, one JSON object a line:
 
@@ -48,6 +49,7 @@ class Order(TypedDict):
     env: dict[str, str]
     cwd: str | None
     output: int  # descriptor that becomes stdout and stderr of the server
+    input: int | None  # descriptor that becomes its stdin; None for none
     on_end: list[list[str]]
     record: str | None  # file to remove when `on_end` has run
     grace_s: float  # from SIGTERM to SIGKILL when nobody says otherwise
@@ -136,12 +138,14 @@ class Guardian:
         """Launch the server, wait for a reason to end, and end."""
         order = self._order
         try:
-            self._server = self._spawn(order["argv"], order["output"])
+            self._server = self._spawn(order["argv"], order["output"], order["input"])
         except (OSError, ValueError) as error:
             _say({"refused": _why(error)})
             return
         finally:
             os.close(order["output"])
+            if order["input"] is not None:
+                os.close(order["input"])
         _say({"started": self._server.pid})
         self._listen(b"")
         self._until(lambda: self._has_exited or self._stop_at < math.inf, lambda: math.inf)
@@ -195,10 +199,10 @@ class Guardian:
         self._until(all_gone, lambda: late)
         return killed
 
-    def _spawn(self, argv: list[str], output: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, argv: list[str], output: int, given: int | None = None) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if given is None else given,
             stdout=output,
             stderr=output,
             cwd=self._order["cwd"],

@@ -75,13 +75,14 @@ class ServerProcess:
         launch: What to start.
         output: Takes what the server prints, in raw pieces and on a thread of its own; while it is busy the server
             waits. What it raises is raised again by `stop`.
+        stdin: Descriptor that becomes the server's standard input; none for an empty one. It stays the caller's.
 
     Raises:
         EngineMissing: the program is not there, or cannot be executed.
         EngineFailed: the system refuses to start it.
     """
 
-    def __init__(self, launch: Launch, output: Callable[[bytes], None]) -> None:
+    def __init__(self, launch: Launch, output: Callable[[bytes], None], stdin: int | None = None) -> None:
         self._launch, self._output = launch, output
         self._cwd = launch.cwd or str(Path.cwd())
         self._mark, self._run = Mark.new(), os.path.realpath(launch.run)
@@ -92,7 +93,7 @@ class ServerProcess:
         self._trouble: Exception | None = None
         self._record = remember(self._run, self._mark, launch.on_end)
         try:
-            self._start()
+            self._start(stdin)
         except BaseException:
             if self._record:
                 self._record.forget()
@@ -100,7 +101,7 @@ class ServerProcess:
         self._thread = threading.Thread(target=self._follow, name=f"server-{self.pid}", daemon=True)
         self._thread.start()
 
-    def _start(self) -> None:
+    def _start(self, stdin: int | None) -> None:
         order_in, self._lifeline = os.pipe()
         self._status, status_in = os.pipe()
         self._pipe, output_in = os.pipe()
@@ -112,7 +113,7 @@ class ServerProcess:
                 stderr=status_in,
                 cwd="/",
                 env={**os.environ, RUN: self._run, LAUNCH: str(self._mark), GUARDIAN: "1"},
-                pass_fds=(output_in,),
+                pass_fds=(output_in,) if stdin is None else (output_in, stdin),
                 start_new_session=True,
             )
         except OSError as error:
@@ -126,6 +127,7 @@ class ServerProcess:
             "env": self._env,
             "cwd": self._cwd,
             "output": output_in,
+            "input": stdin,
             "on_end": [list(argv) for argv in self._launch.on_end],
             "record": str(self._record.path) if self._record else None,
             "grace_s": self._launch.grace_s,

@@ -32,7 +32,7 @@ def test_a_study_killed_in_the_middle_goes_on_and_confirms_its_winner(workplace:
     first.communicate()
     assert left_after(workplace, patience_s=30.0) == {}, "a killed advisor leaves no server"
 
-    again = tune(workplace, "--baseline", "small.yaml", "--resume", "--output", "json")
+    again = tune(workplace, "--baseline", "small.yaml", "--resume", "--hold-next", "--output", "json")
     said, _ = again.communicate()
     assert again.returncode == 0, said
     records = list(outcomes(workplace))
@@ -54,6 +54,7 @@ def test_a_study_killed_in_the_middle_goes_on_and_confirms_its_winner(workplace:
         assert outcome["n_short"] == 0
         assert outcome["metrics"]["n_requests"] == 64
     assert {record["role"] for record in records[-2:]} == {"confirmation"}
+    assert any(phase["held"] for record in records[3:] for phase in record["phases"]), "imported beforehand"
 
     summary = json.loads((run_folder(workplace) / "summary.json").read_text())
     (result,) = summary["results"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 from advisor.domain.deployment import Deployment
+from advisor.domain.errors import BadInput
 from advisor.domain.ports import LaunchSpec
 from advisor.domain.serving_config import ServingConfig
 from advisor.engines.dialect import EngineDialect
@@ -17,15 +19,72 @@ from advisor.engines.vllm.probe import VllmProbe
 from advisor.engines.vllm.spoken import vllm_dialect
 from advisor.engines.vllm.stats import MetricsPoller
 from advisor.host.gpus import Gpu
+from advisor.host.holding import Holder
 from advisor.store.catalog import CPU
+
+_CLI = "vllm.entrypoints.cli"
+BEFOREHAND = (
+    f"{_CLI}.main",
+    *(f"{_CLI}.{name}" for name in ("benchmark.main", "collect_env", "openai", "run_batch", "serve", "launch")),
+    *(f"{_CLI}.{name}" for name in ("download_kernels", "preload", "snapshot")),
+    "vllm.entrypoints.openai.api_server",
+    "vllm.entrypoints.openai.generate.api_router",
+    "vllm.entrypoints.generate.api_router",
+    "vllm.entrypoints.openai.chat_completion.serving",
+    "vllm.entrypoints.openai.completion.serving",
+    "vllm.entrypoints.openai.responses.serving",
+    "vllm.renderers.hf",
+    "vllm.v1.engine.async_llm",
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.v1.executor.multiproc_executor",
+)
+"""What the process that serves HTTP imports, and the engine process, if forked, has from it. Workers and models are
+left out: importing some of them makes a CUDA context in some releases."""
 
 
 class VllmEngine(ServedEngine):
-    """Launches `vllm serve` with a configuration file."""
+    """Launches `vllm serve` with a configuration file.
+
+    Args:
+        container_image: As for any served engine.
+        launch_prefix: As for any served engine.
+        client_check: As for any served engine.
+        hold_next: Have the next launch's process import while the current server comes up.
+
+    Raises:
+        BadInput: `hold_next` where the process is not started by this machine's own `vllm`.
+    """
 
     name: ClassVar[str] = "vllm"
     title: ClassVar[str] = "vLLM"
     program: ClassVar[Program] = VLLM
+
+    def __init__(
+        self,
+        container_image: str = "",
+        launch_prefix: str = "",
+        client_check: bool = True,
+        hold_next: bool = False,
+    ) -> None:
+        super().__init__(container_image, launch_prefix, client_check)
+        if hold_next and (container_image or launch_prefix):
+            raise BadInput(
+                "--hold-next starts the vllm of this machine before its launch: leave it out with --container-image "
+                "and --launch-prefix."
+            )
+        self._hold_next = hold_next
+
+    @cached_property
+    def holder(self) -> Holder | None:
+        """Holds a process of the `vllm` on the PATH."""
+        installed = self.installed() if self._hold_next else None
+        return None if installed is None else Holder(installed.interpreter, installed.command, BEFOREHAND)
+
+    def close(self) -> None:
+        """End a process that was held and will not be launched."""
+        if self.holder is not None:
+            self.holder.close()
 
     @property
     def on_cpu(self) -> bool:
