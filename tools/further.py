@@ -128,13 +128,14 @@ def main() -> None:
     launch.add_argument("run", type=Path)
     launch.add_argument("--model", help="folder with a config.json; weights are random")
     launch.add_argument("--gpu", help="where it is not the study's")
+    launch.add_argument("--workload", default=WORKLOADS[0], help="what is measured")
     launch.add_argument("--hold-next", action="store_true", help="as for advisor tune")
     launch.add_argument("--until", type=float, default=float("inf"), help="begin nothing after this, s since the epoch")
     said = parser.parse_args()
     drawing = said.command == "draw"
     asked = Question(
         study=said.study,
-        workloads=WORKLOADS,
+        workloads=WORKLOADS if drawing else (said.workload, *WORKLOADS[1:]),
         model=None if drawing else said.model,
         gpu=None if drawing else said.gpu,
         load_format=None if drawing else "dummy",
