@@ -3,14 +3,18 @@
 In a closed loop of equal lengths vLLM's requests run in waves: all prompts, then all decodes. So the samples of a
 launch hold, beside throughput, TTFT and TPOT, two numbers that are nearly those of the kernel tables: the time of a
 prompt's token, and that of a decode step with every request in flight.
+
+Run as `python -m tools.twin_figures FOLDER`; the predictions are those of this checkout.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gzip
 import shutil
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +36,7 @@ from advisor.store.run_card import CARD, RunCard, read_card
 from advisor.twin.constants import NOMINAL, TwinConstants
 from advisor.twin.predict import TablesFor, Twin
 from advisor.twin.step_tables import StepTables
-from tools.study_records import CALIBRATION_TRIALS, settings, table
+from tools.study_records import CALIBRATION_TRIALS, read_trials, settings, table
 
 Array = NDArray[np.float64]
 ERRORS = ("tok/s", "TTFT", "TPOT")
@@ -133,20 +137,24 @@ def signed(errors_of_one: Array) -> str:
 
 
 def unseen(folder: Path, trials: Sequence[TrialRecord], compared: Sequence[Variant]) -> str:
-    """Errors of output tok/s of every later launch, before and after calibration on the first ones.
+    """Errors of output tok/s of every later launch, of a variant before and after calibration on the first ones.
 
     Only launches whose configuration is none of the first ones' count: nothing about them was known.
     """
     card = read_card(folder)
-    known = {trial.config for trial in trials[:CALIBRATION_TRIALS]}
-    later = [trial for trial in trials[CALIBRATION_TRIALS:] if trial.config not in known]
     rows = [
         settings(trial)
-        + [f"{errors(each.twin, card, trial, workload)[0]:+.1%}" for workload in card.workloads for each in compared]
-        for trial in later
+        + [f"{errors(each.twin, card, trial, one)[0]:+.1%}" for one in card.workloads for each in compared]
+        for trial in not_known(trials)
     ]
     header = ["trial", "batch", "tokens", "graphs", "fraction", "stream"]
-    return table(header + [f"{each.name}: {one.name}" for one in card.workloads for each in compared], rows)
+    return table(header + [word for each in card.workloads for word in (each.name, "calibrated")], rows)
+
+
+def not_known(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Launches of configurations that are none of the first ones'."""
+    known = {trial.config for trial in trials[:CALIBRATION_TRIALS]}
+    return [trial for trial in trials[CALIBRATION_TRIALS:] if trial.config not in known]
 
 
 @dataclass(frozen=True)
@@ -163,26 +171,24 @@ class Wave:
 
 
 def waves(sent_ms: Array, first_ms: Array, done_ms: Array, workload: Workload) -> Iterator[Wave]:
-    """The waves of a closed loop; one that the next ran into is left out.
+    """The waves of a closed loop: requests that were all there before the second step ended, and done before the next.
 
     Args:
-        sent_ms: When each request was sent, shape (n,); likewise its first token and its end.
-        first_ms: First tokens.
-        done_ms: Ends.
+        sent_ms: When each request was sent, shape (n,).
+        first_ms: Its first token, shape (n,).
+        done_ms: Its end, shape (n,).
         workload: Of equal lengths.
     """
-    assert workload.concurrency is not None
-    order = np.argsort(first_ms)
-    first, done = first_ms[order], done_ms[order]
-    n = workload.concurrency
-    for start in range(0, len(first), n):
-        begun, ended = first[start : start + n], done[start : start + n]
-        after = first[start + n] if start + n < len(first) else np.inf
-        if ended.max() <= after and len(begun) == n:
-            gaps = np.diff(begun)
-            in_first_step = int(np.argmax(gaps > gaps.max() / 2)) + 1
+    n, order = workload.concurrency or len(sent_ms), np.argsort(first_ms)
+    sent, first, done = sent_ms[order], first_ms[order], done_ms[order]
+    for start in range(0, len(first) - n + 1, n):
+        wave = slice(start, start + n)
+        begun, gaps = first[wave], np.diff(first[wave])
+        in_first_step = int(np.argmax(gaps > gaps.max() / 2)) + 1
+        next_begun = first[start + n] if start + n < len(first) else np.inf
+        if sent[wave].max() <= begun[in_first_step] and done[wave].max() <= next_begun:
             prompt_us = 1e3 * (begun[-1] - begun[0]) / ((n - in_first_step) * workload.isl)
-            yield Wave(prompt_us, float(ended[-1] - begun[-1]) / (workload.osl - 1))
+            yield Wave(float(prompt_us), float(done[wave][-1] - begun[-1]) / (workload.osl - 1))
 
 
 def measured_waves(folder: Path, trial: TrialRecord, workload: Workload) -> list[Wave]:
@@ -274,8 +280,26 @@ def clocks(folder: Path) -> str:
     return table(["samples", "clock, MHz (median)", "power, W (median)"], rows)
 
 
-def tables(folder: Path, trials: Sequence[TrialRecord]) -> tuple[str, ...]:
-    """All of them."""
-    compared = calibrated_too(folder)
-    twin = agreement(folder, trials, compared), unseen(folder, trials, compared), kernels(folder, trials)
-    return *twin, by_hand(folder), clocks(folder)
+def tables(folder: Path, trials: Sequence[TrialRecord]) -> Iterator[str]:
+    """All of them; nothing is calibrated where no other configuration came after the first launches."""
+    enough = bool(not_known(trials))
+    compared = calibrated_too(folder) if enough else nominal(folder)
+    yield agreement(folder, trials, compared)
+    if enough:
+        yield unseen(folder, trials, compared[2:])
+    yield kernels(folder, trials)
+    if read_by_hand(folder):
+        yield by_hand(folder)
+    yield clocks(folder)
+
+
+def main() -> None:
+    """Print them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="results/<study>/<run>, or one under studies/evidence")
+    folder = parser.parse_args().folder
+    sys.stdout.write("\n".join(tables(folder, read_trials(folder))))
+
+
+if __name__ == "__main__":
+    main()
