@@ -5,13 +5,14 @@ Needs the ``aic`` extra (``aiconfigurator-core==0.12.0``, Apache-2.0; no GPU, no
     python tools/export_step_tables.py [--out advisor/twin/tables] [--check]
 
 Writes ``step_tables.bin`` (little-endian float32, uncompressed, so the bytes do not depend on a compressor),
-``index.json`` (keys, grids, offsets, memory terms, provenance) and ``gpus.json``. ``--check`` compares with what is
-there and exits 1 when a byte differs.
+``index.json`` (keys, grids, offsets, memory terms, provenance) and ``gpus.json``; for every engine but TensorRT-LLM the
+first two into a folder of its name. ``--check`` compares with what is there and exits 1 when a byte differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import sys
@@ -24,69 +25,21 @@ import yaml
 
 AIC_VERSION = "0.12.0"
 SLOT = "current"
-BACKEND = "trtllm"
+MEMORY_BACKEND = "trtllm"  # one law of memory: it corrects TensorRT-LLM's terms by engine (advisor/memory/constants.py)
 
-TOKENS = [
-    1,
-    2,
-    4,
-    8,
-    16,
-    24,
-    32,
-    48,
-    64,
-    96,
-    128,
-    192,
-    256,
-    384,
-    512,
-    768,
-    1024,
-    1536,
-    2048,
-    3072,
-    4096,
-    5120,
-    6144,
-    8192,
-    10240,
-    12288,
-]
-TOKENS += [16384, 20480, 24576, 32768, 49152, 65536]
-BATCHES = [
-    1,
-    2,
-    3,
-    4,
-    6,
-    8,
-    12,
-    16,
-    24,
-    32,
-    40,
-    48,
-    56,
-    64,
-    80,
-    96,
-    112,
-    128,
-    160,
-    192,
-    256,
-    320,
-    384,
-    512,
-    640,
-    768,
-    896,
-    1024,
-    1280,
-]
-BATCHES += [1536, 2048]
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers of a line."""
+    return [int(word) for word in text.split()]
+
+
+TOKENS = numbers(
+    "1 2 4 8 16 24 32 48 64 96 128 192 256 384 512 768 1024 1536 2048 3072 4096 5120 6144 8192 10240 "
+    "12288 16384 20480 24576 32768 49152 65536"
+)
+BATCHES = numbers(
+    "1 2 3 4 6 8 12 16 24 32 40 48 56 64 80 96 112 128 160 192 256 320 384 512 640 768 896 1024 1280 1536 2048"
+)
 KV_LENS = [16, 128, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768, 65536, 131072]
 CHUNKS = [16, 32, 64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768]
 PASTS = [0, 256, 512, 1024, 2048, 3072, 4096, 6144, 8192, 16384, 32768]
@@ -118,6 +71,23 @@ class Entry(NamedTuple):
     layouts: tuple[Layout, ...]
     quants: tuple[Quant, ...]
 
+
+class Database(NamedTuple):
+    """Kernel times of one engine: AIConfigurator's name of it, what people call it, and the release in the slot."""
+
+    backend: str
+    title: str
+    release: str
+
+    def quants(self, entry: Entry) -> list[Quant]:
+        """Quant modes of an entry as this engine runs them: vLLM computes the attention of prompts in bf16."""
+        if self.backend != "vllm":
+            return list(entry.quants)
+        return list(dict.fromkeys(quant._replace(fmha="bfloat16") for quant in entry.quants))
+
+
+TRTLLM = Database("trtllm", "TensorRT-LLM", "1.3.0rc20")
+VLLM = Database("vllm", "vLLM", "0.24.0")  # the slot `next` is 0.27.0, with the same times in all these tables
 
 BF16 = Quant("bfloat16", "bfloat16", "bfloat16", "bfloat16")
 BF16_KV8 = Quant("bfloat16", "bfloat16", "fp8", "fp8")
@@ -243,7 +213,7 @@ def memory_terms(model: str, system: str, sizes: dict[str, Any]) -> dict[str, fl
 
     def at(max_num_tokens: int) -> dict[str, Any]:
         estimator = KVCacheEstimator.from_request(
-            model, system, BACKEND, SLOT, max_num_tokens=max_num_tokens, max_batch_size=1, **sizes
+            model, system, MEMORY_BACKEND, SLOT, max_num_tokens=max_num_tokens, max_batch_size=1, **sizes
         )
         breakdown: dict[str, Any] = estimator.breakdown
         return breakdown
@@ -269,42 +239,50 @@ def memory_terms(model: str, system: str, sizes: dict[str, Any]) -> dict[str, fl
     }
 
 
-def export(log: Any) -> tuple[list[dict[str, Any]], bytes]:
-    """All tables: index rows and the float32 blob; what has no kernel data is named on ``log`` and left out."""
+def export(database: Database, log: Any) -> tuple[list[dict[str, Any]], bytes]:
+    """All tables of an engine: index rows and the float32 blob; what has no kernel data is named on ``log`` only."""
     from aiconfigurator_core.sdk import EngineHandle
 
     rows: list[dict[str, Any]] = []
     blob = bytearray()
     for entry in ENTRIES:
-        for system in entry.systems:
-            for layout in entry.layouts:
-                for quant in entry.quants:
-                    sizes = {f"{name}_size": n for name, n in layout._asdict().items()}
-                    sizes |= {f"{name}_quant_mode": mode for name, mode in quant._asdict().items()}
-                    try:
-                        engine = EngineHandle.compile(
-                            entry.model, system, BACKEND, backend_version=SLOT, pp_size=1, **sizes
-                        )
-                        arrays = step_arrays(engine)
-                    except (RuntimeError, ValueError) as error:  # no kernel data, or no such layout
-                        print(f"skipped {entry.model} {system} {layout} {quant}: {str(error)[:110]}", file=log)
-                        continue
-                    provenance = engine.last_provenance()
-                    row = {
-                        "model": entry.model,
-                        "system": system,
-                        **layout._asdict(),
-                        **{f"{k}_quant": v for k, v in quant._asdict().items()},
-                    }
-                    row |= {
-                        "provenance": provenance or "silicon",
-                        "memory": memory_terms(entry.model, system, sizes),
-                        "offset": len(blob),
-                    }
-                    rows.append(row)
-                    for name in ARRAYS:
-                        blob += arrays[name].astype("<f4").tobytes()
+        for system, layout, quant in itertools.product(entry.systems, entry.layouts, database.quants(entry)):
+            check_release(database, system)
+            sizes = {f"{name}_size": n for name, n in layout._asdict().items()}
+            sizes |= {f"{name}_quant_mode": mode for name, mode in quant._asdict().items()}
+            try:
+                engine = EngineHandle.compile(
+                    entry.model, system, database.backend, backend_version=SLOT, pp_size=1, **sizes
+                )
+                arrays = step_arrays(engine)
+            except (RuntimeError, ValueError) as error:  # no kernel data, or no such layout
+                print(f"skipped {database.title} {entry.model} {system} {layout} {quant}: {str(error)[:110]}", file=log)
+                continue
+            provenance = engine.last_provenance()
+            row = {
+                "model": entry.model,
+                "system": system,
+                **layout._asdict(),
+                **{f"{k}_quant": v for k, v in quant._asdict().items()},
+            }
+            row |= {
+                "provenance": provenance or "silicon",
+                "memory": memory_terms(entry.model, system, sizes),
+                "offset": len(blob),
+            }
+            rows.append(row)
+            for name in ARRAYS:
+                blob += arrays[name].astype("<f4").tobytes()
     return rows, bytes(blob)
+
+
+def check_release(database: Database, system: str) -> None:
+    """Refuse a wheel whose slot holds another release than the tables are called after."""
+    from aiconfigurator_core.sdk.perf_database import get_version_slots
+
+    found = get_version_slots(system, database.backend)[SLOT]
+    if found != database.release:
+        raise ValueError(f"{system}: slot {SLOT} of {database.backend} is {found}, not {database.release}")
 
 
 ARRAYS = {
@@ -351,19 +329,29 @@ def gpu_facts() -> dict[str, Any]:
 
 def rendered(log: Any) -> dict[str, bytes]:
     """File name -> bytes of everything this tool writes."""
-    rows, blob = export(log)
-    provenance = {
+    gpus = json.dumps({**provenance(TRTLLM), "gpus": gpu_facts()}, indent=1) + "\n"
+    return {**tables(TRTLLM, "", log), "gpus.json": gpus.encode(), **tables(VLLM, "vllm/", log)}
+
+
+def provenance(database: Database) -> dict[str, str]:
+    """Where the numbers come from."""
+    return {
         "generator": f"tools/export_step_tables.py with aiconfigurator-core {AIC_VERSION}, "
-        f"backend {BACKEND}, slot {SLOT}",
+        f"backend {database.backend}, slot {SLOT}",
         "attribution": "Derived from NVIDIA AIConfigurator, Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES, "
         "Apache-2.0",
     }
+
+
+def tables(database: Database, folder: str, log: Any) -> dict[str, bytes]:
+    """File name -> bytes of one engine's tables."""
+    rows, blob = export(database, log)
     grids = {"tokens": TOKENS, "batches": BATCHES, "kv_lens": KV_LENS, "chunks": CHUNKS, "pasts": PASTS}
-    index = {**provenance, "dtype": "<f4", "arrays": ARRAYS, "grids": grids}
+    kernels = f"{database.title} {database.release}"
+    index = {**provenance(database), "kernels": kernels, "dtype": "<f4", "arrays": ARRAYS, "grids": grids}
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     text = json.dumps(index, indent=1)[:-2] + ',\n "tables": [\n  ' + lines + "\n ]\n}\n"
-    gpus = json.dumps({**provenance, "gpus": gpu_facts()}, indent=1) + "\n"
-    return {"step_tables.bin": blob, "index.json": text.encode(), "gpus.json": gpus.encode()}
+    return {f"{folder}step_tables.bin": blob, f"{folder}index.json": text.encode()}
 
 
 def main() -> int:
@@ -383,6 +371,7 @@ def main() -> int:
             differs += not same
             print(f"{'same' if same else 'DIFFERS'} {path}")
         else:
+            path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
             print(f"{len(data):>9,} bytes {path}")
     return 1 if differs else 0

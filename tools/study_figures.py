@@ -6,41 +6,18 @@ Run as `python -m tools.study_figures FOLDER [--study NAME]`; the predictions ar
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from advisor.app.calibrate import calibrate, calibrated
-from advisor.app.forecast import Forecaster
 from advisor.app.setup import Question
 from advisor.app.tuning import How, open_session
 from advisor.domain.trial import TrialRecord
-from advisor.store.run_card import CARD, read_card
+from tools import twin_figures
+from tools.study_records import CALIBRATION_TRIALS, read_trials, settings, table
 
-CALIBRATION_TRIALS = 3
 COMPONENTS = ("weights", "activations", "cuda_graphs", "kv_pool", "other")
-
-
-def read_trials(folder: Path) -> list[TrialRecord]:
-    """The finished trials of a run folder, in order."""
-    return [TrialRecord.model_validate_json(path.read_text()) for path in sorted(folder.glob("trials/*/outcome.json"))]
-
-
-def settings(trial: TrialRecord) -> list[str]:
-    """Trial, batch, tokens, graphs, fraction and stream interval."""
-    config = trial.config
-    sizes = (config.max_batch_size, config.max_num_tokens, config.cuda_graph_max_batch_size)
-    interval = config.options.get("stream_interval", 1)
-    return [f"#{trial.number}", *map(str, (*sizes, config.kv_cache_free_gpu_memory_fraction, interval))]
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def throughput(trials: Sequence[TrialRecord], study_name: str) -> str:
@@ -61,39 +38,6 @@ def throughput(trials: Sequence[TrialRecord], study_name: str) -> str:
         rows.append(row)
     header = ["trial", "batch", "tokens", "graphs", "fraction", "stream", "role"]
     return table(header + [word for name in names for word in (name, "twin", "limit")], rows)
-
-
-def unseen(folder: Path, trials: Sequence[TrialRecord]) -> str:
-    """Output tok/s predicted over measured - 1 of every later launch, before and after calibration on the first ones.
-
-    Only launches whose configuration is none of the first ones' count: nothing about them was known.
-    """
-    card = read_card(folder)
-    with tempfile.TemporaryDirectory() as first:
-        shutil.copy(folder / CARD, first)
-        for trial in trials[:CALIBRATION_TRIALS]:
-            place = Path("trials") / f"{trial.number:04d}"
-            shutil.copytree(folder / place, Path(first) / place)
-        constants = calibrated(calibrate([Path(first)]), card.deployment)
-    before = Forecaster(card.deployment, card.workloads)
-    after = Forecaster(card.deployment, card.workloads, constants=constants)
-    known, rows = {trial.config for trial in trials[:CALIBRATION_TRIALS]}, []
-    for trial in trials[CALIBRATION_TRIALS:]:
-        if trial.config not in known:
-            row = settings(trial)
-            for workload in card.workloads:
-                outcome = trial.workload(workload.name)
-                assert outcome is not None
-                assert outcome.metrics is not None
-                n, measured = outcome.metrics.n_requests, outcome.metrics.output_tok_per_s
-                for forecaster in (before, after):
-                    said = forecaster.twin.predict(
-                        card.deployment, trial.config, workload, n_requests=n, seed=outcome.seed
-                    ).metrics
-                    row.append("-" if said is None else f"{said.output_tok_per_s / measured - 1:+.1%}")
-            rows.append(row)
-    header = ["trial", "batch", "tokens", "graphs", "fraction", "stream"]
-    return table(header + [word for each in card.workloads for word in (each.name, "calibrated")], rows)
 
 
 def memory(trials: Sequence[TrialRecord]) -> str:
@@ -141,7 +85,8 @@ def main() -> None:
     parser.add_argument("--study", default="llama3.1-8b-h100-vllm")
     arguments = parser.parse_args()
     trials = read_trials(arguments.folder)
-    tables = throughput(trials, arguments.study), unseen(arguments.folder, trials), memory(trials), time_spent(trials)
+    twin = twin_figures.tables(arguments.folder, trials)
+    tables = throughput(trials, arguments.study), *twin, memory(trials), time_spent(trials)
     sys.stdout.write("\n".join(tables))
 
 

@@ -32,12 +32,13 @@ from advisor.search.expectation import log_measured
 from advisor.search.kinship import distance
 from advisor.search.loads import at_load
 from advisor.search.prior import OBJECTIVE, outputs
+from advisor.store import catalog
 from advisor.store.run_card import CARD, RunCard, read_card
 from advisor.store.trial_folder import committed
 from advisor.twin.calibration import Fitted, Readings, that_matter
 from advisor.twin.calibration import fit as fit_times
 from advisor.twin.constants import ABSOLUTE_ERROR, KNOWN_ERROR, NOMINAL, TIME_ERROR, TwinConstants
-from advisor.twin.predict import metrics_of
+from advisor.twin.predict import TablesFor, metrics_of
 
 Array = NDArray[np.float64]
 
@@ -71,12 +72,13 @@ class Benchmark:
         return np.array([log_measured(name, self.outcome, RATE) for name in OUTPUTS])
 
 
-def calibrate(folders: Sequence[Path]) -> Calibration:
+def calibrate(folders: Sequence[Path], tables_for: TablesFor = catalog.step_tables) -> Calibration:
     """Fit the twin's constants to the finished trials of runs, whether these go on or not.
 
     Args:
         folders: `results/<study>/<run>/`, or `results/<study>/` for all of its runs; of one engine, release, GPU and
             source.
+        tables_for: Step tables of a deployment.
 
     Raises:
         BadInput: no such run, nothing measured in it, no twin of its model, or runs that do not belong together.
@@ -94,11 +96,11 @@ def calibrate(folders: Sequence[Path]) -> Calibration:
     remembering = frontier.constants(NOMINAL)
 
     def logs(constants: TwinConstants) -> Array:
-        return _simulated(benchmarks, constants).reshape(-1)
+        return _simulated(benchmarks, constants, tables_for).reshape(-1)
 
     names = that_matter(logs, remembering, tuple(TIME_ERROR))
     fitted = fit_times(_readings(benchmarks), logs, remembering, names)
-    errors = _errors(benchmarks, fitted.constants)
+    errors = _errors(benchmarks, fitted.constants, tables_for)
     return Calibration(
         source=first.source,
         engine_label=first.engine_label,
@@ -173,10 +175,12 @@ def _readings(benchmarks: Sequence[Benchmark]) -> Readings:
     )
 
 
-def _simulated(benchmarks: Sequence[Benchmark], constants: TwinConstants) -> Array:
+def _simulated(benchmarks: Sequence[Benchmark], constants: TwinConstants, tables_for: TablesFor) -> Array:
     """Logarithms of what the twin says of each benchmark, NaN where it could not serve, shape (n, 3)."""
     forecasters = {
-        each.run.folder: Forecaster(each.run.card.deployment, each.run.card.workloads, constants=constants)
+        each.run.folder: Forecaster(
+            each.run.card.deployment, each.run.card.workloads, constants=constants, tables_for=tables_for
+        )
         for each in benchmarks
     }
     return np.stack([_played(forecasters[each.run.folder], each) for each in benchmarks])
@@ -222,9 +226,9 @@ def _constant(name: str, part: Literal["time", "memory"], fitted: float, sd: flo
     )
 
 
-def _errors(benchmarks: Sequence[Benchmark], constants: TwinConstants) -> tuple[FitError, ...]:
+def _errors(benchmarks: Sequence[Benchmark], constants: TwinConstants, tables_for: TablesFor) -> tuple[FitError, ...]:
     measured = np.stack([each.log_measured for each in benchmarks])
-    before, after = (np.expm1(_simulated(benchmarks, each) - measured) for each in (NOMINAL, constants))
+    before, after = (np.expm1(_simulated(benchmarks, each, tables_for) - measured) for each in (NOMINAL, constants))
     return tuple(
         FitError(
             run=str(each.run.folder),

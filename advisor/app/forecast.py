@@ -32,7 +32,7 @@ from advisor.search.space import all_configs
 from advisor.store import catalog
 from advisor.twin.constants import NOMINAL, TwinConstants
 from advisor.twin.graphs import LadderRule, captured_sizes
-from advisor.twin.predict import Twin, memory_load
+from advisor.twin.predict import TablesFor, Twin, memory_load
 from advisor.twin.ranking import Alike, Ranking, grouped, rank
 
 KV_FRACTION = "kv_cache_free_gpu_memory_fraction"
@@ -40,7 +40,7 @@ BROKEN_LIMIT = 20.0  # log units, beyond what any objective spans
 
 
 class Forecaster:
-    """Predictions for one deployment and its workloads, nominal ones unless other constants are given.
+    """Predictions for one deployment and its workloads, nominal ones unless other constants or tables are given.
 
     Guesses where a stand-in takes the twin's place.
     """
@@ -52,6 +52,7 @@ class Forecaster:
         slo: Slo | None = None,
         stand_in: StandIn | None = None,
         constants: TwinConstants = NOMINAL,
+        tables_for: TablesFor = catalog.step_tables,
     ) -> None:
         self.slo, self.stand_in, self.workloads = slo, stand_in, tuple(workloads)
         self.dialect = spoken_by(deployment)
@@ -60,13 +61,18 @@ class Forecaster:
         self.gpu = catalog.gpu_facts(deployment.gpu) if stand_in is None else stand_in.gpu
         self.twin = Twin(
             self.facts,
-            catalog.step_tables if stand_in is None else stand_in.tables_for,
+            tables_for if stand_in is None else stand_in.tables_for,
             constants,
             ladder_rule=self.dialect.graph_ladder,
             engine_memory=self.dialect.memory,
         )
         self.predict = functools.lru_cache(maxsize=4096)(self._predict)
         self.budget = functools.lru_cache(maxsize=65536)(self._budget)
+
+    @property
+    def kernels(self) -> str | None:
+        """Engine and release whose kernel times the twin goes by; None where it has none."""
+        return self.twin.tables_for(self.deployment).kernels if self.stand_in is None else None
 
     def shown(self, config: ServingConfig, workload: Workload) -> Prediction | None:
         """What may be called a prediction: nothing that a stand-in guesses."""

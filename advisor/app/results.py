@@ -224,6 +224,9 @@ class StudySummary(StrictModel):
     pareto: tuple[ParetoPoint, ...] = Field(default=(), description="The trade-off of each shape over all its loads")
     calibration: str = Field(default="none", description="Earlier launches that taught the memory law, and where")
     twin_calibration: str = Field(default="none", description="Launches that the twin's constants were fitted to")
+    kernels: str | None = Field(
+        default=None, description="Engine and release whose kernel times the twin goes by; null where it has none"
+    )
     rescue: RescueReport | None = Field(default=None, description="Of `--rescue` only")
     taught_by: tuple[str, ...] = Field(default=(), description="Earlier runs that the search learnt from, in words")
     unmodelled: str | None = Field(

@@ -8,7 +8,7 @@ guides the first launches and is never shown as a prediction. Where only the lay
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from advisor.store import catalog
 from advisor.store.checkpoints import weights_gib
 from advisor.store.hub import cached_snapshot, hub_cache
 from advisor.twin.layout import quant_modes
+from advisor.twin.predict import TablesFor
 from advisor.twin.roofline import weight_bytes
 from advisor.twin.step_tables import StepTables
 from advisor.twin.typical import typical_model
@@ -53,7 +54,7 @@ class StandIn:
     deployment: Deployment
     facts: ModelFacts
     gpu: GpuFacts
-    tables_for: Callable[[Deployment], StepTables]
+    tables_for: TablesFor
     why: str
     is_typical: bool
 

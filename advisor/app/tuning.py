@@ -267,6 +267,7 @@ class Session:
             taught_by=self.taught_by,
             unmodelled=self.context.unmodelled,
             twin_calibration=self.twin_calibration,
+            kernels=self.forecaster.kernels,
         )
         if self.how.sampler == OWN_SAMPLER:
             found = with_expected_distances(found, self.context, records, self.gate.frontier)

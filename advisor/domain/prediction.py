@@ -24,4 +24,7 @@ class Prediction(StrictModel):
     limited_by: LimitedBy | None
     failure: OutOfMemory | Unhealthy | None = None
     data_source: DataSource
+    kernels: str | None = Field(
+        default=None, description="Engine and release whose kernel times these are; null for a roofline"
+    )
     calibration: str = Field(default="none", description="Fitted constants in use, or none")

@@ -21,7 +21,7 @@ from advisor.domain.strict import StrictModel
 from advisor.domain.workload import Workload
 from advisor.report.console import banner, short_name, table, value_text
 from advisor.report.price_view import PRICES_NOTE, price_table
-from advisor.report.study_notes import calibrated_text, taught_text, unmodelled_text
+from advisor.report.study_notes import calibrated_text, kernels_text, taught_text, unmodelled_text
 from advisor.report.summary import LIMITS
 from advisor.search.stopping import confirmation_launches
 
@@ -64,9 +64,9 @@ def json_text(documents: Sequence[BaseModel]) -> str:
 
 def estimate_view(estimate: Estimate) -> RenderableType:
     """One configuration: does it fit, where memory goes, what it would do."""
-    source = "kernel tables" if estimate.data_source == "tables" else "a roofline, tens of percent off"
-    parts: list[RenderableType] = [banner("predicted", f"predicted by the twin from {source}"), Text()]
     deployment = estimate.deployment
+    source = kernels_text(estimate.kernels, deployment) if estimate.kernels else "a roofline, tens of percent off"
+    parts: list[RenderableType] = [banner("predicted", f"predicted by the twin from {source}"), Text()]
     parts.append(
         Text(
             f"{deployment.model} {deployment.quantization} on {deployment.gpus} x {deployment.gpu}, "

@@ -11,7 +11,9 @@ from advisor.app.calibration import NO_CALIBRATION
 from advisor.app.results import Counts, StudySummary
 from advisor.app.robustness import RobustChoice
 from advisor.domain.answers import AnswerCheck
+from advisor.domain.deployment import Deployment
 from advisor.domain.measurement import MemoryReport, Source
+from advisor.engines.spoken import spoken_by
 from advisor.report.console import table
 from advisor.report.progress import config_text
 from advisor.search.misses import MemoryMiss, NearestMiss
@@ -88,11 +90,19 @@ def answer_notes(check: AnswerCheck | None) -> list[str]:
 
 
 def knowledge_text(summary: StudySummary) -> str:
-    """What the search knew before its first launch beside the twin, in sentences; empty where that is nothing."""
+    """What the search knew before its first launch, in sentences; empty where that is nothing."""
     unmodelled = f"There is {unmodelled_text(summary.unmodelled)}." if summary.unmodelled else ""
+    deployment = summary.results[0].deployment if summary.results else None
+    kernels = f"The twin goes by {kernels_text(summary.kernels, deployment)}." if summary.kernels and deployment else ""
     fitted = "" if summary.twin_calibration == NO_CALIBRATION else calibrated_text(summary.twin_calibration)
     taught = taught_text(summary.taught_by) if summary.taught_by else ""
-    return " ".join(filter(None, (unmodelled, fitted, taught)))
+    return " ".join(filter(None, (unmodelled, kernels, fitted, taught)))
+
+
+def kernels_text(kernels: str, deployment: Deployment) -> str:
+    """Whose kernel times the twin goes by, and that they are another engine's where they are."""
+    title = spoken_by(deployment).title
+    return f"kernel times of {kernels}" + ("" if kernels.startswith(title) else f", for want of {title}'s")
 
 
 def calibrated_text(launches: str) -> str:

@@ -195,23 +195,27 @@ def _cpu() -> GpuSpec:
     )
 
 
+TRTLLM = "trtllm"
+_TABLES = {TRTLLM: _PACKAGE / "twin" / "tables", "vllm": _PACKAGE / "twin" / "tables" / "vllm"}
+
+
 @functools.cache
-def _tables() -> TableSet:
-    folder = _PACKAGE / "twin" / "tables"
+def _tables(engine: str) -> TableSet:
+    folder = _TABLES[engine]
     return TableSet((folder / "index.json").read_bytes(), (folder / "step_tables.bin").read_bytes())
 
 
-def table_key(deployment: Deployment, facts: ModelFacts) -> TableKey:
-    """The key under which kernel times of a deployment would be packaged."""
-    model = table_model(deployment.model)
+def table_key(deployment: Deployment, facts: ModelFacts, engine: str = TRTLLM) -> TableKey:
+    """The key under which kernel times of a deployment would be packaged with an engine's."""
+    model, quantization, kv_dtype = table_model(deployment.model), deployment.quantization, deployment.kv_dtype
     layout = layout_of(tp=deployment.tp, ep=deployment.ep, attention_dp=deployment.attention_dp, is_moe=facts.is_moe)
-    return TableKey(
-        model, deployment.gpu, layout, quant_modes(model, deployment.quantization, deployment.kv_dtype, deployment.gpu)
-    )
+    return TableKey(model, deployment.gpu, layout, quant_modes(model, quantization, kv_dtype, deployment.gpu, engine))
 
 
 def step_tables(deployment: Deployment) -> StepTables:
     """Measured kernel times of a deployment, or a roofline estimate where nobody measured them.
+
+    Those of its engine where they are packaged, else TensorRT-LLM's; `kernels` of the result says which.
 
     Raises:
         BadInput: unknown model or GPU.
@@ -222,8 +226,11 @@ def step_tables(deployment: Deployment) -> StepTables:
 
 def tables_of(deployment: Deployment, facts: ModelFacts) -> StepTables:
     """The same for a model of these architecture numbers, whether or not its name is known."""
-    key, tables = table_key(deployment, facts), _tables()
-    return tables[key] if key in tables else _roofline(key, facts)
+    for engine in dict.fromkeys((deployment.engine, TRTLLM)):
+        key = table_key(deployment, facts, engine)
+        if engine in _TABLES and key in _tables(engine):
+            return _tables(engine)[key]
+    return _roofline(key, facts)
 
 
 @functools.lru_cache(maxsize=64)

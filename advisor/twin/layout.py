@@ -65,7 +65,7 @@ def table_model(name: str) -> str:
     return name
 
 
-def quant_modes(model: str, quantization: str, kv_dtype: str, system: str) -> QuantModes:
+def quant_modes(model: str, quantization: str, kv_dtype: str, system: str, engine: str = "trtllm") -> QuantModes:
     """The mode names that reproduce published measurements best.
 
     Args:
@@ -73,9 +73,15 @@ def quant_modes(model: str, quantization: str, kv_dtype: str, system: str) -> Qu
         quantization: bf16, fp8, fp8_block, nvfp4 or mxfp4.
         kv_dtype: bf16 or fp8.
         system: GPU key; Hopper and Blackwell run gpt-oss differently.
+        engine: vLLM computes the attention of prompts in bf16, whatever the cache holds.
 
     Source: AIConfigurator's names scored against its silicon sample (benchmarks/twin_accuracy.py repeats it).
     """
+    modes = _trtllm_modes(model, quantization, kv_dtype, system)
+    return modes._replace(fmha="bfloat16") if engine == "vllm" else modes
+
+
+def _trtllm_modes(model: str, quantization: str, kv_dtype: str, system: str) -> QuantModes:
     kvcache = "fp8" if kv_dtype == "fp8" else "bfloat16"
     if "gpt-oss" in model:
         hopper = system.startswith(("h100", "h200"))

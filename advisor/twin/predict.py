@@ -40,6 +40,7 @@ from advisor.twin.step_tables import StepTables
 from advisor.twin.step_times import StepTimes, step_times
 
 PREDICTION_WAVES = 3
+TablesFor = Callable[[Deployment], StepTables]
 SERVE = len(STAGES) - 1
 
 
@@ -56,7 +57,7 @@ class Twin:
     """
 
     facts: ModelFacts
-    tables_for: Callable[[Deployment], StepTables]
+    tables_for: TablesFor
     constants: TwinConstants = NOMINAL
     ladder_rule: LadderRule = "ceil"
     engine_memory: EngineMemory = TRTLLM_MEMORY
@@ -230,6 +231,7 @@ class Twin:
             limited_by=limited_by(run, self.times(deployed), workload) if run else None,
             failure=failure,
             data_source=self.tables_for(deployed).data_source,
+            kernels=self.tables_for(deployed).kernels,
         )
 
 

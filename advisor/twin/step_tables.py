@@ -30,7 +30,7 @@ DataSource = Literal["tables", "roofline"]
 
 @dataclass(frozen=True, eq=False)
 class StepTables:
-    """Step times of one deployment; see the module for symbols and shapes."""
+    """Step times of one deployment; see the module for symbols and shapes. `kernels` names engine and release."""
 
     key: TableKey
     data_source: DataSource
@@ -47,6 +47,7 @@ class StepTables:
     gen_moe_ms: Array
     gen_attention_ms: Array
     logits_ms: Array
+    kernels: str | None = None
 
     def decode_ms(self, batch: ArrayLike, kv_len: ArrayLike) -> Array:
         """One decode-only step of `batch` requests per rank at mean KV length `kv_len`."""
@@ -88,12 +89,13 @@ def _cell(xs: Array, x: Array) -> tuple[NDArray[np.intp], Array]:
 
 
 class TableSet(Mapping[TableKey, StepTables]):
-    """All packaged tables by key; built from the two files' bytes, arrays are cut out when asked for."""
+    """All packaged tables of one engine by key; built from two files' bytes, arrays are cut out when asked for."""
 
     def __init__(self, index_json: bytes, blob: bytes) -> None:
         index = json.loads(index_json)
         self.generator: str = index["generator"]
         self.attribution: str = index["attribution"]
+        self.kernels: str = index["kernels"]
         self._dtype = np.dtype(index["dtype"])
         self._grids = {name: np.asarray(values, dtype=np.float64) for name, values in index["grids"].items()}
         self._axes: dict[str, list[str]] = index["arrays"]
@@ -128,7 +130,8 @@ class TableSet(Mapping[TableKey, StepTables]):
             cut.setflags(write=False)
             arrays[name] = cut
             offset += count * self._dtype.itemsize
-        return StepTables(key=key, data_source="tables", memory=MemoryTerms(**row["memory"]), **self._grids, **arrays)
+        memory = MemoryTerms(**row["memory"])
+        return StepTables(key=key, data_source="tables", memory=memory, **self._grids, **arrays, kernels=self.kernels)
 
 
 def _key(row: dict[str, Any]) -> TableKey:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from advisor.domain.errors import BadInput
+from advisor.domain.strict import changed
 from advisor.engines.spoken import spoken_by
+from advisor.report.study_notes import kernels_text
 from advisor.search.baselines import BASELINE_NAMES
 from advisor.search.space import all_configs, restrict
 from advisor.store import catalog
@@ -78,3 +80,19 @@ def test_what_has_no_kernel_times_is_a_roofline_and_says_so() -> None:
     study = catalog.study("llama3.1-8b-h100")
     elsewhere = study.deployment.model_copy(update={"gpu": "l40s"})
     assert catalog.step_tables(elsewhere).data_source == "roofline"
+
+
+def test_a_deployment_of_vllm_has_vllms_kernel_times_where_they_are_packaged_and_else_tensorrt_llms() -> None:
+    deployment = catalog.study("llama3.1-8b-h100-vllm").deployment
+    assert catalog.step_tables(deployment).kernels == "vLLM 0.24.0"
+    assert catalog.step_tables(changed(deployment, engine_version="0.32.0")).kernels == "vLLM 0.24.0"
+    with_fp8_cache = catalog.step_tables(changed(deployment, kv_cache_dtype="fp8"))
+    assert (with_fp8_cache.kernels, with_fp8_cache.key.quant.fmha) == ("vLLM 0.24.0", "bfloat16")
+    experts = changed(deployment, model="openai/gpt-oss-120b", quantization="mxfp4", gpu="b200_sxm")
+    assert catalog.step_tables(experts).kernels == "TensorRT-LLM 1.3.0rc20"
+    unknown = catalog.step_tables(changed(deployment, gpu="l40s"))
+    assert (unknown.data_source, unknown.kernels) == ("roofline", None)
+    assert kernels_text("vLLM 0.24.0", deployment) == "kernel times of vLLM 0.24.0"
+    assert (
+        kernels_text("TensorRT-LLM 1.3.0rc20", experts) == "kernel times of TensorRT-LLM 1.3.0rc20, for want of vLLM's"
+    )

@@ -77,7 +77,17 @@ def make_times() -> MakeTimes:
 @pytest.fixture(scope="session")
 def packaged() -> TableSet:
     """The tables that ship with advisor."""
-    folder = Path(advisor.__file__).parent / "twin" / "tables"
+    return tables_in(Path(advisor.__file__).parent / "twin" / "tables")
+
+
+@pytest.fixture(scope="session")
+def packaged_vllm() -> TableSet:
+    """Those of vLLM."""
+    return tables_in(Path(advisor.__file__).parent / "twin" / "tables" / "vllm")
+
+
+def tables_in(folder: Path) -> TableSet:
+    """The tables of a folder."""
     return TableSet((folder / "index.json").read_bytes(), (folder / "step_tables.bin").read_bytes())
 
 

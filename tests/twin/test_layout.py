@@ -59,3 +59,4 @@ def test_quant_mode_names(
     model: str, quantization: str, kv_dtype: str, system: str, modes: tuple[str, str, str, str]
 ) -> None:
     assert tuple(quant_modes(model, quantization, kv_dtype, system)) == modes
+    assert tuple(quant_modes(model, quantization, kv_dtype, system, "vllm")) == (*modes[:3], "bfloat16")

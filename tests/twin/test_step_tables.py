@@ -61,6 +61,7 @@ def test_tables_come_back_as_they_were_written() -> None:
         blob += np.arange(100 * i, 100 * i + n, dtype="<f4").tobytes()
     index = {
         "generator": "me",
+        "kernels": "my engine 1.0",
         "attribution": "nobody",
         "dtype": "<f4",
         "arrays": axes,
@@ -72,11 +73,17 @@ def test_tables_come_back_as_they_were_written() -> None:
     assert table.ctx_dense_ms.tolist() == [100, 101]
     assert table.gen_attention_ms.tolist() == [[114, 115], [116, 117], [118, 119]]
     assert table.logits_ms.tolist() == [120, 121, 122]
+    assert table.kernels == "my engine 1.0"
     assert len(read) == 2
 
 
-def test_packaged_tables_are_whole(packaged: TableSet) -> None:
-    tables = packaged
+def test_packaged_tables_are_whole(packaged: TableSet, packaged_vllm: TableSet) -> None:
+    assert packaged_vllm.kernels.startswith("vLLM")
+    for tables in (packaged, packaged_vllm):
+        check_whole(tables)
+
+
+def check_whole(tables: TableSet) -> None:
     assert "Apache-2.0" in tables.attribution
     assert len(tables) > 100
     for table in tables.values():
@@ -86,6 +93,14 @@ def test_packaged_tables_are_whole(packaged: TableSet) -> None:
             assert (values > 0).all()
         assert 0 < table.memory.weights_gib < 400
         assert table.memory.kv_bytes_per_token > 0
+
+
+def test_both_engines_have_the_same_memory_terms(packaged: TableSet, packaged_vllm: TableSet) -> None:
+    """The law of memory corrects TensorRT-LLM's terms by engine, so it must find these."""
+    shared = [key for key in packaged_vllm if key in packaged]
+    assert len(shared) > 50
+    for key in shared:
+        assert packaged_vllm[key].memory == packaged[key].memory
 
 
 @pytest.mark.parametrize(
