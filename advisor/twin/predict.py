@@ -319,6 +319,7 @@ def memory_report(budget: MemoryBudget) -> MemoryReport:
         cuda_graphs=float(budget.graphs_gib),
         kv_pool=float(budget.kv_pool_gib),
         other=float(budget.capacity_gib - budget.margin_gib[SERVE] - named),
+        cached=float(budget.cached_gib),
         capacity=float(budget.capacity_gib),
     )
 
@@ -333,7 +334,7 @@ def in_use_gib(budget: MemoryBudget, phase: Phase) -> float:
         "kv_estimate": resident + working,
         "kv_allocate": resident + budget.kv_pool_gib,
         "warm_up": resident + budget.kv_pool_gib + working,
-        "serve": budget.capacity_gib - budget.margin_gib[SERVE],
+        "serve": budget.capacity_gib - budget.margin_gib[SERVE] + budget.cached_gib,
     }
     return float(np.clip(held[phase], 0.0, budget.capacity_gib))
 
