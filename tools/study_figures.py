@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +17,10 @@ from advisor.app.forecast import Forecaster
 from advisor.app.setup import Question
 from advisor.app.tuning import How, open_session
 from advisor.domain.trial import TrialRecord
-from advisor.store.run_card import CARD, read_card
+from advisor.memory.profiled import residuals
+from advisor.store.run_card import CARD, RunCard, read_card
+from advisor.twin.constants import TwinConstants
+from advisor.twin.predict import memory_report
 
 CALIBRATION_TRIALS = 3
 COMPONENTS = ("weights", "activations", "cuda_graphs", "kv_pool", "other")
@@ -63,18 +65,21 @@ def throughput(trials: Sequence[TrialRecord], study_name: str) -> str:
     return table(header + [word for name in names for word in (name, "twin", "limit")], rows)
 
 
-def unseen(folder: Path, trials: Sequence[TrialRecord]) -> str:
-    """Output tok/s predicted over measured - 1 of every later launch, before and after calibration on the first ones.
-
-    Only launches whose configuration is none of the first ones' count: nothing about them was known.
-    """
-    card = read_card(folder)
+def learnt(folder: Path, card: RunCard, trials: Sequence[TrialRecord]) -> TwinConstants:
+    """The constants after calibration on the first launches."""
     with tempfile.TemporaryDirectory() as first:
         shutil.copy(folder / CARD, first)
         for trial in trials[:CALIBRATION_TRIALS]:
             place = Path("trials") / f"{trial.number:04d}"
             shutil.copytree(folder / place, Path(first) / place)
-        constants = calibrated(calibrate([Path(first)]), card.deployment)
+        return calibrated(calibrate([Path(first)]), card.deployment)
+
+
+def unseen(card: RunCard, trials: Sequence[TrialRecord], constants: TwinConstants) -> str:
+    """Output tok/s predicted over measured - 1 of every later launch, before and after calibration on the first ones.
+
+    Only launches whose configuration is none of the first ones' count: nothing about them was known.
+    """
     before = Forecaster(card.deployment, card.workloads)
     after = Forecaster(card.deployment, card.workloads, constants=constants)
     known, rows = {trial.config for trial in trials[:CALIBRATION_TRIALS]}, []
@@ -96,29 +101,24 @@ def unseen(folder: Path, trials: Sequence[TrialRecord]) -> str:
     return table(header + [word for each in card.workloads for word in (each.name, "calibrated")], rows)
 
 
-def memory(trials: Sequence[TrialRecord]) -> str:
-    """GiB measured minus predicted by component; `used` is all but what is left free.
+def memory(card: RunCard, trials: Sequence[TrialRecord], constants: TwinConstants) -> str:
+    """GiB measured minus predicted by component; `used` is what the driver counted, and so all components.
 
-    `corrected` is `used` less its mean error over the first three trials: what a constant added to the law would leave.
+    `other` holds what PyTorch keeps cached. `calibrated` is `used` after calibration on the first launches.
     """
-    errors: list[dict[str, float]] = []
+    before, after = (
+        Forecaster(card.deployment, card.workloads),
+        Forecaster(card.deployment, card.workloads, constants=constants),
+    )
+    rows = []
     for trial in trials:
-        said, seen = trial.memory_predicted_gib, trial.memory_measured_gib
-        assert said is not None
+        seen, said = trial.memory_measured_gib, memory_report(before.budget(trial.config))
         assert seen is not None
-        errors.append({name: getattr(seen, name) - getattr(said, name) for name in COMPONENTS})
-    used = [sum(error.values()) for error in errors]
-    offset = statistics.fmean(used[:CALIBRATION_TRIALS])
-    rows = [
-        [
-            *settings(trial)[:1],
-            *(f"{error[name]:+.2f}" for name in COMPONENTS),
-            f"{total:+.2f}",
-            f"{total - offset:+.2f}",
-        ]
-        for trial, error, total in zip(trials, errors, used, strict=True)
-    ]
-    return table(["trial", *(name.replace("_", " ") for name in COMPONENTS), "used", "corrected"], rows)
+        errors = residuals(said, seen)
+        used = seen.used - said.used, seen.used - memory_report(after.budget(trial.config)).used
+        values = (*(errors[name] for name in COMPONENTS), *used)
+        rows.append([settings(trial)[0], *(f"{value:+.2f}" for value in values)])
+    return table(["trial", *(name.replace("_", " ") for name in COMPONENTS), "used", "calibrated"], rows)
 
 
 def time_spent(trials: Sequence[TrialRecord]) -> str:
@@ -141,7 +141,14 @@ def main() -> None:
     parser.add_argument("--study", default="llama3.1-8b-h100-vllm")
     arguments = parser.parse_args()
     trials = read_trials(arguments.folder)
-    tables = throughput(trials, arguments.study), unseen(arguments.folder, trials), memory(trials), time_spent(trials)
+    card = read_card(arguments.folder)
+    constants = learnt(arguments.folder, card, trials)
+    tables = (
+        throughput(trials, arguments.study),
+        unseen(card, trials, constants),
+        memory(card, trials, constants),
+        time_spent(trials),
+    )
     sys.stdout.write("\n".join(tables))
 
 

@@ -64,7 +64,8 @@ class MemoryReport(StrictModel):
     kv_pool: float
     other: float
     cached: float | None = Field(
-        default=None, description="Kept by the allocator beyond need; None where not told apart: `other` then holds it"
+        default=None,
+        description="Kept by PyTorch beyond need; None where not told apart: in a measurement `other` then holds it",
     )
     capacity: float
 

@@ -4,9 +4,9 @@ The law is taken as linear in the errors of its own constants: what it says of x
 as for a component. Column k of J is how far q moves when constant k is off by one standard deviation, so that a priori
 d_k is of the order of one: a Bayesian linear regression whose prior widths are `MEMORY_ERROR`, then `CACHED_ERROR`. One
 further column is a misfit that no constant explains, of margins only. What is only cached stands in no margin, and its
-readings move nothing else, so P(fits) does not depend on it. Shapes, with D columns: d (D,), J (..., D). A margin is free minus
-tried; below zero memory runs out. It has one at each of `MOMENTS`, since a constant that surprises may change which of
-them is the tightest, and what fits must fit at all of them.
+readings move nothing else, so P(fits) does not depend on it. Shapes, with D columns: d (D,), J (..., D). A margin is
+free minus tried; below zero memory runs out. It has one at each of `MOMENTS`, since a constant that surprises may change
+which of them is the tightest, and what fits must fit at all of them.
 
 Two things that a plain regression lacks. Each d_k has a Student t prior: a constant that is twelve deviations off, such
 as weights that are larger than their type says, is believed from its readings, widens its own prior and nobody else's.
@@ -29,7 +29,7 @@ from advisor.domain.normal import normal_cdf, normal_pdf
 from advisor.domain.outcome import Hopeless, Measured, OutOfMemory, Started, Unhealthy
 from advisor.domain.trial import TrialRecord
 from advisor.domain.units import gib
-from advisor.memory.constants import CACHED_ERROR, MEMORY_ERROR, MemoryConstants, MemoryFraction
+from advisor.memory.constants import CACHED_ERROR, MEMORY_ERROR, MemoryConstants
 from advisor.memory.law import STAGES, MemoryBudget
 from advisor.memory.profiled import beside_torch
 from advisor.memory.stages import FINAL_EXTRA, POOL, UNDER_LOAD
@@ -233,15 +233,13 @@ def margins(law: Law, constants: MemoryConstants, moments: Sequence[Quantity] = 
     return np.stack([margin for margin, _ in found], axis=-1), np.stack([J for _, J in found], axis=-2)
 
 
-def observations(
-    record: TrialRecord, law: Law, constants: MemoryConstants, fraction: MemoryFraction = "of_free"
-) -> list[Observation]:
+def observations(record: TrialRecord, law: Law, constants: MemoryConstants) -> list[Observation]:
     """What one trial says: every component that its log profiled, and its margin; nothing where it was not launched."""
     if not record.launched:
         return []
     around = shifted(law, constants)
     found = []
-    for quantity, seen_gib in _profiled(record, fraction):
+    for quantity, seen_gib in _profiled(record):
         predicted, J = around.slopes(quantity)
         found.append(Observation(J, float(predicted), seen_gib, "exact", LOGGED_GIB))
     for margin, seen_gib, kind in _margins(record, around.nominal.pool_is_given):
@@ -265,18 +263,9 @@ def _cached(record: TrialRecord, budget: MemoryBudget) -> list[Observation]:
     return [Observation(row, float(cacheable.sum()), seen_gib, "exact", CACHED_GIB)]
 
 
-def _activations(budget: MemoryBudget) -> Array:
-    return budget.activations_gib
-
-
-def _beside_weights(budget: MemoryBudget) -> Array:
-    return np.asarray(budget.activations_gib + budget.runtime_gib + budget.comm_gib)
-
-
-def _profiled(record: TrialRecord, fraction: MemoryFraction) -> list[tuple[Quantity, float]]:
+def _profiled(record: TrialRecord) -> list[tuple[Quantity, float]]:
     """Readings of the phases that passed: weights after loading, activations and what stays beside PyTorch (runtime,
-    communicators, graphs) after profiling, and the KV cache by its tokens, as if the GPU had the law's capacity. vLLM's
-    log, whose fraction is of the total, counts among the activations whatever profiling saw beside the weights.
+    communicators, graphs) after profiling, and the KV cache by its tokens, as if the GPU had the law's capacity.
     """
     said, share = record.profiled_gib, record.config.kv_cache_free_gpu_memory_fraction
     if said is None:
@@ -284,7 +273,7 @@ def _profiled(record: TrialRecord, fraction: MemoryFraction) -> list[tuple[Quant
     token_gib, total_gib = gib(said.kv_bytes_per_token or 0.0), said.total
     parts: list[tuple[Quantity, float | None]] = [
         (lambda budget: budget.weights_gib, said.weights),
-        (_beside_weights if fraction == "of_total" else _activations, said.activations),
+        (lambda budget: budget.profiled_gib, said.activations),
         (lambda budget: budget.runtime_gib + budget.comm_gib + budget.graphs_gib, beside_torch(said)),
     ]
     if said.kv_tokens is not None and token_gib and total_gib is not None:

@@ -16,8 +16,8 @@ vLLM's fraction is of the whole GPU, and it profiles once, before any graph is c
 What a driver counts as used is more than what must fit: PyTorch's allocator keeps blocks that nobody needs any more,
 `cached`, and gives them back before it fails. So it is in no margin, only in the reading that is expected.
 Sources: TensorRT-LLM `_torch/pyexecutor/{_util,resource_manager,py_executor_creator}.py` for the order and the budget,
-AIConfigurator for W, R, C, A; vLLM `v1/worker/gpu_worker.py` (`determine_available_memory`, `compile_or_warm_up_model`), `gpu/warmup.py`. Every constant that nobody
-measured is named in `MemoryConstants`.
+AIConfigurator for W, R, C, A; vLLM `v1/worker/gpu_worker.py` (`determine_available_memory`,
+`compile_or_warm_up_model`). Every constant that nobody measured is named in `MemoryConstants`.
 
 Settings may be arrays of one shape: a whole grid is one call.
 """
@@ -137,6 +137,7 @@ class MemoryBudget:
     kv_tokens: NDArray[np.int64]
     tried_gib: Array
     free_gib: Array
+    fraction: MemoryFraction
     cacheable_gib: Array
     """What the allocator would keep beyond need, by cause: activations and logits, on a leading axis."""
     pool_is_given: bool = False
@@ -146,6 +147,12 @@ class MemoryBudget:
     def margin_gib(self) -> Array:
         """Free minus tried per stage, shape (len(STAGES), ...); negative = out of memory there."""
         return np.asarray(self.free_gib - self.tried_gib)
+
+    @property
+    def profiled_gib(self) -> Array:
+        """What the engine's log calls activations: vLLM's counts whatever profiling saw beside the weights."""
+        beside = self.runtime_gib + self.comm_gib if self.fraction == "of_total" else 0.0
+        return np.asarray(self.activations_gib + beside)
 
     @property
     def cached_gib(self) -> Array:
@@ -246,6 +253,7 @@ def memory_budget(
         kv_tokens=kv_tokens,
         tried_gib=np.stack(tried),
         free_gib=np.stack(free_at),
+        fraction=terms.fraction,
         cacheable_gib=np.stack(
             [
                 c.cached_activations_factor * terms.cached_per_activation * activations / c.activations_factor,
