@@ -5,8 +5,8 @@ as for a component. Column k of J is how far q moves when constant k is off by o
 d_k is of the order of one: a Bayesian linear regression whose prior widths are `MEMORY_ERROR`, then `CACHED_ERROR`. One
 further column is a misfit that no constant explains, of margins only. What is only cached stands in no margin, and its
 readings move nothing else, so P(fits) does not depend on it. Shapes, with D columns: d (D,), J (..., D). A margin is
-free minus tried; below zero memory runs out. It has one at each of `MOMENTS`, since a constant that surprises may change
-which of them is the tightest, and what fits must fit at all of them.
+free minus tried; below zero memory runs out. It has one at each of `MOMENTS`, since a constant that surprises may
+change which of them is the tightest, and what fits must fit at all of them.
 
 Two things that a plain regression lacks. Each d_k has a Student t prior: a constant that is twelve deviations off, such
 as weights that are larger than their type says, is believed from its readings, widens its own prior and nobody else's.

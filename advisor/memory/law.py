@@ -137,11 +137,11 @@ class MemoryBudget:
     kv_tokens: NDArray[np.int64]
     tried_gib: Array
     free_gib: Array
-    fraction: MemoryFraction
     cacheable_gib: Array
     """What the allocator would keep beyond need, by cause: activations and logits, on a leading axis."""
     pool_is_given: bool = False
     """Whether the KV pool's size was a setting, which no memory that is free or missing moves."""
+    fraction: MemoryFraction = "of_free"
 
     @property
     def margin_gib(self) -> Array:
@@ -253,7 +253,6 @@ def memory_budget(
         kv_tokens=kv_tokens,
         tried_gib=np.stack(tried),
         free_gib=np.stack(free_at),
-        fraction=terms.fraction,
         cacheable_gib=np.stack(
             [
                 c.cached_activations_factor * terms.cached_per_activation * activations / c.activations_factor,
@@ -261,6 +260,7 @@ def memory_budget(
             ]
         ),
         pool_is_given=settings.kv_pool_gib is not None,
+        fraction=terms.fraction,
     )
 
 

@@ -271,8 +271,8 @@ def test_a_grid_is_its_points() -> None:
     for i in range(n):
         point = MemorySettings(*(column[i] for column in columns))
         one = memory_budget(TERMS, point, NOMINAL, load)
-        assert whole.pool_is_given == one.pool_is_given
-        for field in fields(MemoryBudget)[:-1]:
+        assert (whole.pool_is_given, whole.fraction) == (one.pool_is_given, one.fraction)
+        for field in fields(MemoryBudget)[:-2]:
             assert np.asarray(getattr(whole, field.name))[..., i] == pytest.approx(getattr(one, field.name))
         assert float(p_fits(TERMS, point, NOMINAL, load)) == pytest.approx(float(chance[i]))
 
