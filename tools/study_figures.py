@@ -6,16 +6,21 @@ Run as `python -m tools.study_figures FOLDER [--study NAME]`; the predictions ar
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from advisor.app.forecast import Forecaster
 from advisor.app.setup import Question
 from advisor.app.tuning import How, open_session
 from advisor.domain.trial import TrialRecord
+from advisor.memory.profiled import residuals
+from advisor.store import catalog
+from advisor.store.run_card import RunCard, read_card
+from advisor.twin.constants import TwinConstants
+from advisor.twin.predict import memory_report
 from tools import twin_figures
-from tools.study_records import CALIBRATION_TRIALS, read_trials, settings, table
+from tools.study_records import read_trials, settings, table
 
 COMPONENTS = ("weights", "activations", "cuda_graphs", "kv_pool", "other")
 
@@ -40,29 +45,24 @@ def throughput(trials: Sequence[TrialRecord], study_name: str) -> str:
     return table(header + [word for name in names for word in (name, "twin", "limit")], rows)
 
 
-def memory(trials: Sequence[TrialRecord]) -> str:
-    """GiB measured minus predicted by component; `used` is all but what is left free.
+def memory(card: RunCard, trials: Sequence[TrialRecord], constants: TwinConstants) -> str:
+    """GiB measured minus predicted by component; `used` is what the driver counted, and so all components.
 
-    `corrected` is `used` less its mean error over the first three trials: what a constant added to the law would leave.
+    `other` holds what PyTorch keeps cached. `calibrated` is `used` after calibration on the first launches.
     """
-    errors: list[dict[str, float]] = []
+    before, after = (
+        Forecaster(card.deployment, card.workloads),
+        Forecaster(card.deployment, card.workloads, constants=constants),
+    )
+    rows = []
     for trial in trials:
-        said, seen = trial.memory_predicted_gib, trial.memory_measured_gib
-        assert said is not None
+        seen, said = trial.memory_measured_gib, memory_report(before.budget(trial.config))
         assert seen is not None
-        errors.append({name: getattr(seen, name) - getattr(said, name) for name in COMPONENTS})
-    used = [sum(error.values()) for error in errors]
-    offset = statistics.fmean(used[:CALIBRATION_TRIALS])
-    rows = [
-        [
-            *settings(trial)[:1],
-            *(f"{error[name]:+.2f}" for name in COMPONENTS),
-            f"{total:+.2f}",
-            f"{total - offset:+.2f}",
-        ]
-        for trial, error, total in zip(trials, errors, used, strict=True)
-    ]
-    return table(["trial", *(name.replace("_", " ") for name in COMPONENTS), "used", "corrected"], rows)
+        errors = residuals(said, seen)
+        used = seen.used - said.used, seen.used - memory_report(after.budget(trial.config)).used
+        values = (*(errors[name] for name in COMPONENTS), *used)
+        rows.append([settings(trial)[0], *(f"{value:+.2f}" for value in values)])
+    return table(["trial", *(name.replace("_", " ") for name in COMPONENTS), "used", "calibrated"], rows)
 
 
 def time_spent(trials: Sequence[TrialRecord]) -> str:
@@ -86,7 +86,9 @@ def main() -> None:
     arguments = parser.parse_args()
     trials = read_trials(arguments.folder)
     twin = twin_figures.tables(arguments.folder, trials)
-    tables = throughput(trials, arguments.study), *twin, memory(trials), time_spent(trials)
+    constants = twin_figures.learnt(arguments.folder, catalog.step_tables)
+    in_use = memory(read_card(arguments.folder), trials, constants)
+    tables = throughput(trials, arguments.study), *twin, in_use, time_spent(trials)
     sys.stdout.write("\n".join(tables))
 
 

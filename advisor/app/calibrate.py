@@ -26,8 +26,7 @@ from advisor.domain.objective import Objective, parse_slo
 from advisor.domain.strict import changed, unknown_name
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
-from advisor.memory.constants import MEMORY_ERROR
-from advisor.memory.frontier import Frontier
+from advisor.memory.frontier import FITTED_ERROR, Frontier
 from advisor.search.expectation import log_measured
 from advisor.search.kinship import distance
 from advisor.search.loads import at_load
@@ -213,7 +212,7 @@ def _time_constants(names: Sequence[str], fitted: Fitted) -> list[FittedConstant
 def _memory_constants(frontier: Frontier, constants: TwinConstants) -> list[FittedConstant]:
     """The frontier is linear in relative errors, and lets a surprising constant become less certain than assumed."""
     found = []
-    for (name, sigma), variance in zip(MEMORY_ERROR.items(), np.diag(frontier.covariance), strict=False):
+    for (name, sigma), variance in zip(FITTED_ERROR.items(), np.diag(frontier.covariance), strict=False):
         sd = math.sqrt(variance) * math.sinh(sigma) * getattr(NOMINAL, name)
         found.append(_constant(name, "memory", float(getattr(constants, name)), sd, 1.0 - float(variance)))
     return found

@@ -136,5 +136,4 @@ def launches_of(twin_world: int) -> tuple[Source, str]:
 
 def said_of(record: TrialRecord, forecaster: Forecaster) -> list[Observation]:
     """What one trial says of the law that the forecaster knows."""
-    law, memory = forecaster.law(record.config), forecaster.twin.engine_memory
-    return observations(record, law, forecaster.twin.constants, memory.fraction)
+    return observations(record, forecaster.law(record.config), forecaster.twin.constants)

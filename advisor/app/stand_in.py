@@ -19,8 +19,7 @@ from advisor.domain.errors import BadInput
 from advisor.domain.strict import changed
 from advisor.domain.units import GIB_BYTES
 from advisor.host.gpus import find_gpus, visible
-from advisor.memory.constants import MEMORY_ERROR
-from advisor.memory.frontier import N_FEATURES, Frontier
+from advisor.memory.frontier import FITTED_ERROR, N_FEATURES, Frontier
 from advisor.store import catalog
 from advisor.store.checkpoints import weights_gib
 from advisor.store.hub import cached_snapshot, hub_cache
@@ -34,7 +33,7 @@ WIDER = {"weights_factor": 3.0, "activations_factor": 3.0, "runtime_factor": 2.0
 """Assumed: how much further off than a twin's constants of memory those of a stand-in may be."""
 MISFIT_FACTOR = 6.0  # assumed: what no constant explains, likewise
 MEMORY_PRIOR = Frontier(
-    np.zeros(N_FEATURES), np.diag([*(WIDER.get(name, 1.0) ** 2 for name in MEMORY_ERROR), MISFIT_FACTOR**2])
+    np.zeros(N_FEATURES), np.diag([*(WIDER.get(name, 1.0) ** 2 for name in FITTED_ERROR), MISFIT_FACTOR**2])
 )
 
 

@@ -52,23 +52,41 @@ class Metrics(StrictModel):
 
 
 class MemoryReport(StrictModel):
-    """GiB of one GPU (the fullest) by component; `other` holds runtime, NCCL, buffers and fragmentation."""
+    """GiB of one GPU (the fullest) by component; `other` holds runtime, NCCL, buffers and fragmentation.
+
+    `cached` is what PyTorch's allocator keeps beyond need: a driver counts it as used, and it is given back before
+    anything fails. So it is part of `used`, the reading of a driver, and of no headroom.
+    """
 
     weights: float
     activations: float
     cuda_graphs: float | None = Field(description="None where they are not told apart: `other` then holds them too")
     kv_pool: float
     other: float
+    cached: float | None = Field(
+        default=None,
+        description="Kept by PyTorch beyond need; None where not told apart: in a measurement `other` then holds it",
+    )
     capacity: float
 
     @property
-    def used(self) -> float:
-        """Sum of all components, GiB."""
+    def needed(self) -> float:
+        """What must fit, GiB: all components but what is only cached."""
         return self.weights + self.activations + (self.cuda_graphs or 0.0) + self.kv_pool + self.other
 
     @property
+    def used(self) -> float:
+        """What a driver counts, or is expected to count, GiB: sum of all components."""
+        return self.needed + (self.cached or 0.0)
+
+    @property
     def headroom(self) -> float:
-        """Capacity minus use, GiB; negative when it cannot fit."""
+        """Capacity minus need, GiB; negative when it cannot fit."""
+        return self.capacity - self.needed
+
+    @property
+    def left_free(self) -> float:
+        """Capacity minus use, GiB, as a driver counts it."""
         return self.capacity - self.used
 
 

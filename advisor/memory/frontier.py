@@ -2,10 +2,11 @@
 
 The law is taken as linear in the errors of its own constants: what it says of x is q(x) + J(x) d, in GiB, for a margin
 as for a component. Column k of J is how far q moves when constant k is off by one standard deviation, so that a priori
-d_k is of the order of one: a Bayesian linear regression whose prior widths are `MEMORY_ERROR`. One further column is a
-misfit that no constant explains, of margins only. Shapes, with D columns: d (D,), J (..., D). A margin is free minus
-tried; below zero memory runs out. It has one at each of `MOMENTS`, since a constant that surprises may change which of
-them is the tightest, and what fits must fit at all of them.
+d_k is of the order of one: a Bayesian linear regression whose prior widths are `MEMORY_ERROR`, then `CACHED_ERROR`. One
+further column is a misfit that no constant explains, of margins only. What is only cached stands in no margin, and its
+readings move nothing else, so P(fits) does not depend on it. Shapes, with D columns: d (D,), J (..., D). A margin is
+free minus tried; below zero memory runs out. It has one at each of `MOMENTS`, since a constant that surprises may
+change which of them is the tightest, and what fits must fit at all of them.
 
 Two things that a plain regression lacks. Each d_k has a Student t prior: a constant that is twelve deviations off, such
 as weights that are larger than their type says, is believed from its readings, widens its own prior and nobody else's.
@@ -28,7 +29,7 @@ from advisor.domain.normal import normal_cdf, normal_pdf
 from advisor.domain.outcome import Hopeless, Measured, OutOfMemory, Started, Unhealthy
 from advisor.domain.trial import TrialRecord
 from advisor.domain.units import gib
-from advisor.memory.constants import MEMORY_ERROR, MemoryConstants, MemoryFraction
+from advisor.memory.constants import CACHED_ERROR, MEMORY_ERROR, MemoryConstants
 from advisor.memory.law import STAGES, MemoryBudget
 from advisor.memory.profiled import beside_torch
 from advisor.memory.stages import FINAL_EXTRA, POOL, UNDER_LOAD
@@ -43,7 +44,10 @@ Quantity = Callable[[MemoryBudget], Array]
 MISFIT_GIB = 0.3  # assumed: what a launch needs beside every term of the law, one standard deviation
 READING_GIB = 0.1  # assumed: a reading of used memory repeats to about this
 LOGGED_GIB = 0.05  # assumed: a component as a log states it, and how linear the law is in truth
-N_FEATURES = len(MEMORY_ERROR) + 1
+CACHED_GIB = 0.2  # measured: two starts of one vLLM server differ by this in what they keep cached
+FITTED_ERROR = {**MEMORY_ERROR, **CACHED_ERROR}
+"""The constants that are fitted, in the order of the columns; the misfit comes after them."""
+N_FEATURES = len(FITTED_ERROR) + 1
 TAIL_DOF = 4.0  # of the t prior: a surprise of a few deviations widens, the usual ones do not
 WIDENINGS = 50  # rounds of EM at most; a dozen are usual
 SETTLED = 1e-3
@@ -108,12 +112,12 @@ class Frontier:
 
     def knowing(self, constants: Collection[str]) -> Frontier:
         """Where some constants are known to be as the law has them."""
-        kept = np.array([name not in constants for name in (*MEMORY_ERROR, "misfit")], np.float64)
+        kept = np.array([name not in constants for name in (*FITTED_ERROR, "misfit")], np.float64)
         return Frontier(self.mean * kept, self.covariance * np.outer(kept, kept), self.n_launches)
 
     def constants(self, nominal: Constants) -> Constants:
         """The law's constants as fitted, each at its mean; the misfit is none of them."""
-        fitted = zip(MEMORY_ERROR.items(), self.mean, strict=False)
+        fitted = zip(FITTED_ERROR.items(), self.mean, strict=False)
         return replace(
             nominal, **{name: getattr(nominal, name) * (1.0 + d * math.sinh(sigma)) for (name, sigma), d in fitted}
         )
@@ -122,7 +126,7 @@ class Frontier:
 PRIOR = Frontier(np.zeros(N_FEATURES), np.eye(N_FEATURES))
 
 TERMS = (
-    *((name,) for name in MEMORY_ERROR),
+    *((name,) for name in FITTED_ERROR),
     ("fragmentation_per_activation", "activations_factor"),
     ("recapture_share", "graph_base_gib"),
     ("recapture_share", "graph_per_size_gib"),
@@ -133,7 +137,7 @@ TERMS = (
 
 def _keeps(term: Sequence[str]) -> Observation:
     """That a term of the law, linear in the errors of its constants, stays above `LEAST_SHARE` of its nominal value."""
-    row = np.array([math.sinh(sigma) if name in term else 0.0 for name, sigma in MEMORY_ERROR.items()] + [0.0])
+    row = np.array([math.sinh(sigma) if name in term else 0.0 for name, sigma in FITTED_ERROR.items()] + [0.0])
     length = float(np.linalg.norm(row))
     return Observation(row / length, 0.0, -(1.0 - LEAST_SHARE) / length, "at_least")
 
@@ -200,10 +204,10 @@ class Shifted:
     moved: tuple[tuple[MemoryBudget, MemoryBudget], ...]
 
     def slopes(self, quantity: Quantity) -> tuple[Array, Array]:
-        """What the law says of a quantity (...), and J (..., D) of it; no misfit."""
+        """What the law says of a quantity (...), and J (..., D) of it; nothing of the cache and no misfit."""
         at = quantity(self.nominal)
         columns = [(quantity(up) - quantity(down)) / 2 for up, down in self.moved]
-        return at, np.stack([*columns, np.zeros_like(at)], axis=-1)
+        return at, np.stack([*columns, *[np.zeros_like(at)] * (N_FEATURES - len(columns))], axis=-1)
 
     def margin(self, quantity: Quantity) -> tuple[Array, Array]:
         """The same of a margin, in which the misfit counts in full."""
@@ -229,35 +233,39 @@ def margins(law: Law, constants: MemoryConstants, moments: Sequence[Quantity] = 
     return np.stack([margin for margin, _ in found], axis=-1), np.stack([J for _, J in found], axis=-2)
 
 
-def observations(
-    record: TrialRecord, law: Law, constants: MemoryConstants, fraction: MemoryFraction = "of_free"
-) -> list[Observation]:
+def observations(record: TrialRecord, law: Law, constants: MemoryConstants) -> list[Observation]:
     """What one trial says: every component that its log profiled, and its margin; nothing where it was not launched."""
     if not record.launched:
         return []
     around = shifted(law, constants)
     found = []
-    for quantity, seen_gib in _profiled(record, fraction):
+    for quantity, seen_gib in _profiled(record):
         predicted, J = around.slopes(quantity)
         found.append(Observation(J, float(predicted), seen_gib, "exact", LOGGED_GIB))
     for margin, seen_gib, kind in _margins(record, around.nominal.pool_is_given):
         predicted, J = around.margin(margin)
         found.append(Observation(J, float(predicted), seen_gib, kind))
-    return found
+    return [*found, *_cached(record, around.nominal)]
 
 
-def _activations(budget: MemoryBudget) -> Array:
-    return budget.activations_gib
+def _cached(record: TrialRecord, budget: MemoryBudget) -> list[Observation]:
+    """What a launch kept cached under load, a reading of its own constants alone; nothing where all that is free was.
+
+    A driver counts it with all that is not named: it is what that is above the law's fragmentation, where vLLM's log
+    counts the runtime among the activations.
+    """
+    report, cacheable = record.memory_measured_gib, budget.cacheable_gib
+    if not record.served or report is None or not cacheable.any() or budget.cached_gib < cacheable.sum():
+        return []
+    seen_gib = report.other - float(budget.fragmentation_gib) if report.cached is None else report.cached
+    row = np.zeros(N_FEATURES)
+    row[len(MEMORY_ERROR) : -1] = cacheable * np.sinh(list(CACHED_ERROR.values()))
+    return [Observation(row, float(cacheable.sum()), seen_gib, "exact", CACHED_GIB)]
 
 
-def _beside_weights(budget: MemoryBudget) -> Array:
-    return np.asarray(budget.activations_gib + budget.runtime_gib + budget.comm_gib)
-
-
-def _profiled(record: TrialRecord, fraction: MemoryFraction) -> list[tuple[Quantity, float]]:
+def _profiled(record: TrialRecord) -> list[tuple[Quantity, float]]:
     """Readings of the phases that passed: weights after loading, activations and what stays beside PyTorch (runtime,
-    communicators, graphs) after profiling, and the KV cache by its tokens, as if the GPU had the law's capacity. vLLM's
-    log, whose fraction is of the total, counts among the activations whatever profiling saw beside the weights.
+    communicators, graphs) after profiling, and the KV cache by its tokens, as if the GPU had the law's capacity.
     """
     said, share = record.profiled_gib, record.config.kv_cache_free_gpu_memory_fraction
     if said is None:
@@ -265,7 +273,7 @@ def _profiled(record: TrialRecord, fraction: MemoryFraction) -> list[tuple[Quant
     token_gib, total_gib = gib(said.kv_bytes_per_token or 0.0), said.total
     parts: list[tuple[Quantity, float | None]] = [
         (lambda budget: budget.weights_gib, said.weights),
-        (_beside_weights if fraction == "of_total" else _activations, said.activations),
+        (lambda budget: budget.profiled_gib, said.activations),
         (lambda budget: budget.runtime_gib + budget.comm_gib + budget.graphs_gib, beside_torch(said)),
     ]
     if said.kv_tokens is not None and token_gib and total_gib is not None:

@@ -12,10 +12,12 @@ Start-up of TensorRT-LLM's PyTorch backend, as the law follows it (symbols in Gi
 vLLM's fraction is of the whole GPU, and it profiles once, before any graph is captured:
 3. profiling forward: W + R + C + A, logits of a full batch included.   4. pool = f x M - (W + R + C + A).
 5. graphs are captured beside the pool, while A is free again.   6. under load A comes back: graphs and fragmentation
-   must fit into (1 - f) x M. A pool that is given in bytes ignores f.
+   must fit into (1 - f) x M. A pool that is given in bytes ignores f. Full graphs end at `max_batch_size`.
+What a driver counts as used is more than what must fit: PyTorch's allocator keeps blocks that nobody needs any more,
+`cached`, and gives them back before it fails. So it is in no margin, only in the reading that is expected.
 Sources: TensorRT-LLM `_torch/pyexecutor/{_util,resource_manager,py_executor_creator}.py` for the order and the budget,
-AIConfigurator for W, R, C, A; vLLM `v1/worker/gpu_worker.py` (`determine_available_memory`). Every constant that nobody
-measured is named in `MemoryConstants`.
+AIConfigurator for W, R, C, A; vLLM `v1/worker/gpu_worker.py` (`determine_available_memory`,
+`compile_or_warm_up_model`). Every constant that nobody measured is named in `MemoryConstants`.
 
 Settings may be arrays of one shape: a whole grid is one call.
 """
@@ -56,6 +58,8 @@ class MemoryTerms:
     vocab_size: int = 0
     kv_overpromise: float = 1.0
     fraction: MemoryFraction = "of_free"
+    cached_per_activation: float = 0.0
+    cached_logits_copies: float = 0.0
 
     def under(self, engine: EngineMemory) -> MemoryTerms:
         """These terms of the tables as an engine has them."""
@@ -67,6 +71,8 @@ class MemoryTerms:
             runtime_gib=self.runtime_gib if engine.runtime_gib is None else engine.runtime_gib,
             activations_floor_gib=floor_gib,
             activations_gib_per_token=self.activations_gib_per_token * engine.activations_factor,
+            cached_per_activation=engine.cached_per_activation,
+            cached_logits_copies=engine.cached_logits_copies,
         )
 
 
@@ -131,13 +137,27 @@ class MemoryBudget:
     kv_tokens: NDArray[np.int64]
     tried_gib: Array
     free_gib: Array
+    cacheable_gib: Array
+    """What the allocator would keep beyond need, by cause: activations and logits, on a leading axis."""
     pool_is_given: bool = False
     """Whether the KV pool's size was a setting, which no memory that is free or missing moves."""
+    fraction: MemoryFraction = "of_free"
 
     @property
     def margin_gib(self) -> Array:
         """Free minus tried per stage, shape (len(STAGES), ...); negative = out of memory there."""
         return np.asarray(self.free_gib - self.tried_gib)
+
+    @property
+    def profiled_gib(self) -> Array:
+        """What the engine's log calls activations: vLLM's counts whatever profiling saw beside the weights."""
+        beside = self.runtime_gib + self.comm_gib if self.fraction == "of_total" else 0.0
+        return np.asarray(self.activations_gib + beside)
+
+    @property
+    def cached_gib(self) -> Array:
+        """What the allocator keeps beyond need under load: it gives back what is needed, so no more than is free."""
+        return np.asarray(np.minimum(self.cacheable_gib.sum(axis=0), np.maximum(0.0, self.margin_gib[-1])))
 
     @property
     def headroom_gib(self) -> Array:
@@ -178,7 +198,7 @@ def memory_budget(
         runtime=np.maximum(0.0, terms.runtime_gib - graphs_in_runtime_gib) * c.runtime_factor + zero,
         comm=terms.comm_gib + zero,
         activations=activations,
-        graphs=graphs_gib(settings.n_graphs, settings.largest_graph, c) + zero,
+        graphs=graphs_gib(settings.n_graphs, np.minimum(settings.largest_graph, settings.max_batch_size), c) + zero,
         fragments=c.fragmentation_base_gib + c.fragmentation_per_activation * activations,
     )
     budget = _budget_of_total(held, f) if of_total else f * held.free
@@ -190,10 +210,13 @@ def memory_budget(
     reserve = 0.0 if of_total else c.kv_block_reserve
     kv_tokens = kv_pool_tokens(pool * (1.0 - reserve), terms.kv_bytes_per_token, settings.tokens_per_block)
 
+    logits_row_gib = gib(LOGIT_BYTES * terms.vocab_size)
     rows = np.asarray(settings.max_batch_size, np.float64)
+    # Warm-up samples a full batch however few requests come.
+    full_batch_logits_gib = logits_row_gib * np.minimum(rows, settings.max_num_tokens) + zero
     if load is not None:
         rows = np.minimum(rows, np.minimum(load.requests, np.maximum(1, kv_tokens // np.asarray(load.request_tokens))))
-    logits = (0.0 if of_total else c.logits_copies) * gib(LOGIT_BYTES * terms.vocab_size) * rows + zero
+    logits = (0.0 if of_total else c.logits_copies) * logits_row_gib * rows + zero
     regrown = (0.0 if of_total else c.recapture_share) * held.graphs
     temporary = 0.0 if of_total else _temporary_pool(held, f, terms.kv_bytes_per_token, settings.max_num_tokens)
     under_load = logits + regrown + held.fragments + (activations if of_total else 0.0)
@@ -230,7 +253,14 @@ def memory_budget(
         kv_tokens=kv_tokens,
         tried_gib=np.stack(tried),
         free_gib=np.stack(free_at),
+        cacheable_gib=np.stack(
+            [
+                c.cached_activations_factor * terms.cached_per_activation * activations / c.activations_factor,
+                c.cached_logits_factor * terms.cached_logits_copies * full_batch_logits_gib,
+            ]
+        ),
         pool_is_given=settings.kv_pool_gib is not None,
+        fraction=terms.fraction,
     )
 
 
@@ -276,7 +306,13 @@ def activations_gib(terms: MemoryTerms, max_num_tokens: ArrayLike, constants: Me
 
 
 def graphs_gib(n_graphs: ArrayLike, largest_graph: ArrayLike, constants: MemoryConstants) -> Array:
-    """CUDA-graph pools of `n_graphs` captured sizes, which share one workspace as large as the largest batch needs."""
+    """CUDA-graph pools of `n_graphs` captured sizes, which share one workspace as large as the largest batch needs.
+
+    Args:
+        n_graphs: Captured sizes.
+        largest_graph: The largest batch that is replayed whole; vLLM's larger graphs are of pieces between attention.
+        constants: Of the law.
+    """
     n, rows = np.asarray(n_graphs, np.float64), np.asarray(largest_graph, np.float64)
     used = constants.graph_base_gib + constants.graph_per_size_gib * n + constants.graph_per_row_gib * rows
     return np.asarray(np.where(n > 0, used, 0.0))

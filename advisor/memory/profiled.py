@@ -55,20 +55,22 @@ def beside_torch(profiled: ProfiledMemory) -> float | None:
 def residuals(predicted: MemoryReport, measured: ProfiledMemory | MemoryReport) -> dict[str, float]:
     """GiB measured minus predicted, by component; what was not measured is left out.
 
-    Where graphs were not measured on their own, they are compared within `other`. A log alone says nothing of the load:
-    `other` then lacks the sampling buffers and the fragmentation that the prediction has; with a driver's peak it has
-    them.
+    Where graphs, or what is only cached, were not measured on their own, they are compared within `other`. A log alone
+    says nothing of the load: `other` then lacks the sampling buffers and the fragmentation that the prediction has, and
+    nothing is cached yet; with a driver's peak it has all of them.
     """
     found: dict[str, float | None]
     if isinstance(measured, ProfiledMemory):
         report = memory_report(measured, capacity_gib=predicted.capacity)
         found = {name: getattr(measured, name) for name in ("weights", "activations", "cuda_graphs", "kv_pool")}
         found["other"] = report.other if report else beside_torch(measured)
+        under_load = report is not None and measured.driver_peak is not None
     else:
-        found = {
-            name: getattr(measured, name) for name in ("weights", "activations", "cuda_graphs", "kv_pool", "other")
-        }
-    expected = predicted.model_dump()
-    if found.get("cuda_graphs") is None:
-        expected["other"] += predicted.cuda_graphs or 0.0
+        found = measured.model_dump(exclude={"capacity"})
+        under_load = measured.cached is None
+    expected = {name: size or 0.0 for name, size in predicted.model_dump().items()}
+    if found["cuda_graphs"] is None:
+        expected["other"] += expected["cuda_graphs"]
+    if under_load:
+        expected["other"] += expected["cached"]
     return {name: value - expected[name] for name, value in found.items() if value is not None}

@@ -22,6 +22,7 @@ COMPONENTS = (
     ("cuda_graphs", "CUDA graphs"),
     ("other", "runtime, NCCL, buffers"),
     ("kv_pool", "KV pool"),
+    ("cached", "cached by PyTorch"),
 )
 
 
@@ -39,7 +40,8 @@ def memory_chart(run: RunRead) -> Chart:
     about = (
         f"Memory of the fullest GPU of {n} trials by component, as the memory law predicted it before the launch and "
         f"as {run.card.source}; the line is what the GPU has. Where an engine does not tell its CUDA graphs apart, "
-        "they stand among the rest."
+        "they stand among the rest; so does what PyTorch keeps cached, which a driver counts as used though it would "
+        "be given back."
     )
     return chart("memory", "memory", "Where the memory goes", about, run.card.source, rows)
 
@@ -54,7 +56,7 @@ def _memory_row(results: Sequence[Result], record: TrialRecord, kind: Source, re
         "said_by": kind,
         **{f"{key}_gib": getattr(report, key) for key, _ in COMPONENTS},
         "used_gib": report.used,
-        "headroom_gib": report.headroom,
+        "left_free_gib": report.left_free,
         "capacity_gib": report.capacity,
         "configuration": config_text(record.config),
     }

@@ -59,10 +59,10 @@ def _steps(row: Row) -> Trace:
     """Components that add up to what is in use; what is left over, or missing, hangs from there to the capacity."""
     parts = [(title, row[f"{key}_gib"]) for key, title in COMPONENTS if row[f"{key}_gib"] is not None]
     names = [*(title for title, _ in parts), "in use", "left free"]
-    values = [*(size for _, size in parts), row["used_gib"], row["headroom_gib"]]
+    values = [*(size for _, size in parts), row["used_gib"], row["left_free_gib"]]
     predicted = row["said_by"] == "predicted"
     colour = COLOURS["other"] if predicted else COLOURS["best"]
-    free = COLOURS["good"] if row["headroom_gib"] >= 0 else COLOURS["out_of_memory"]
+    free = COLOURS["good"] if row["left_free_gib"] >= 0 else COLOURS["out_of_memory"]
     return {
         "type": "waterfall",
         "name": row["said_by"],
@@ -84,7 +84,7 @@ def _steps(row: Row) -> Trace:
 
 
 def _said(row: Row) -> str:
-    parts = [(title, row[f"{key}_gib"]) for key, title in (*COMPONENTS, ("headroom", "left free"))]
+    parts = [(title, row[f"{key}_gib"]) for key, title in (*COMPONENTS, ("left_free", "left free"))]
     return ", ".join(f"{title} {size:,.1f}" for title, size in parts if size is not None)
 
 

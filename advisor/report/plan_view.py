@@ -111,6 +111,8 @@ def memory_table(memory: MemoryReport) -> RenderableType:
         share = min(1.0, max(0.0, size) / memory.capacity)
         grid.add_row(name.replace("_", " "), f"{size:.2f}", "#" * round(40 * share))
     grid.add_row("left free", f"{memory.headroom:.2f}", f"of {memory.capacity:.1f}")
+    if memory.cached:
+        grid.add_row("of it cached", f"{memory.cached:.2f}", "kept by PyTorch, given back where it is needed")
     return grid
 
 

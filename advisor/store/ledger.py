@@ -293,9 +293,9 @@ def _memory(record: TrialRecord) -> dict[str, float]:
     seen, foreseen, outcome = record.memory_measured_gib, record.memory_predicted_gib, record.outcome
     known: dict[str, float] = {}
     if seen is not None:
-        known |= {"memory_used_gib": seen.used, "memory_left_gib": seen.headroom}
+        known |= {"memory_used_gib": seen.used, "memory_left_gib": seen.left_free}
     if foreseen is not None:
-        known["memory_left_predicted_gib"] = foreseen.headroom
+        known["memory_left_predicted_gib"] = foreseen.left_free
     if isinstance(outcome, OutOfMemory):
         known["memory_short_gib"] = outcome.short_gib
     return {name: round(size_gib, 3) for name, size_gib in known.items()}

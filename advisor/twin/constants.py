@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from advisor.domain.outcome import Phase
-from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
+from advisor.memory.constants import CACHED_ERROR, MEMORY_ERROR, MemoryConstants
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,13 @@ KNOWN_ERROR: dict[str, float] = {
     "http_per_chunk_ms": 0.30,
     "http_per_token_ms": 0.30,
     "http_per_request_ms": 0.50,
+    **CACHED_ERROR,
 }
 
 ABSOLUTE_ERROR = frozenset({"decode_tilt"})
 """Fields of `KNOWN_ERROR` whose spread is absolute (drawn normally around the nominal value)."""
 
-TIME_ERROR = {name: sigma for name, sigma in KNOWN_ERROR.items() if name not in MEMORY_ERROR}
+TIME_ERROR = {name: sigma for name, sigma in KNOWN_ERROR.items() if name not in {**MEMORY_ERROR, **CACHED_ERROR}}
 
 
 def off_by(constants: TwinConstants, deviates: Mapping[str, float]) -> TwinConstants:

@@ -313,14 +313,16 @@ def memory_report(budget: MemoryBudget) -> MemoryReport:
     """One configuration's budget in the report's words; its headroom is the margin under load.
 
     `other` is what that margin leaves for: runtime, communicators, sampling buffers, fragmentation, graph pool growth.
+    Components are those of the engine's own log. `cached` is None of an engine whose cache nobody has measured.
     """
-    named = budget.weights_gib + budget.activations_gib + budget.graphs_gib + budget.kv_pool_gib
+    named = budget.weights_gib + budget.profiled_gib + budget.graphs_gib + budget.kv_pool_gib
     return MemoryReport(
         weights=float(budget.weights_gib),
-        activations=float(budget.activations_gib),
+        activations=float(budget.profiled_gib),
         cuda_graphs=float(budget.graphs_gib),
         kv_pool=float(budget.kv_pool_gib),
         other=float(budget.capacity_gib - budget.margin_gib[SERVE] - named),
+        cached=float(budget.cached_gib) if budget.cacheable_gib.any() else None,
         capacity=float(budget.capacity_gib),
     )
 
@@ -335,21 +337,22 @@ def in_use_gib(budget: MemoryBudget, phase: Phase) -> float:
         "kv_estimate": resident + working,
         "kv_allocate": resident + budget.kv_pool_gib,
         "warm_up": resident + budget.kv_pool_gib + working,
-        "serve": budget.capacity_gib - budget.margin_gib[SERVE],
+        "serve": budget.capacity_gib - budget.margin_gib[SERVE] + budget.cached_gib,
     }
     return float(np.clip(held[phase], 0.0, budget.capacity_gib))
 
 
 def profiled_memory(budget: MemoryBudget, kv_bytes_per_token: float) -> ProfiledMemory:
-    """What a log of TensorRT-LLM would say of a start with this budget, as far as the start comes."""
+    """What the engine's log would say of a start with this budget, as far as the start comes."""
     failing = int(budget.failing_stage)
     reached = len(STAGES) if failing < 0 else failing
     profiled, pooled = reached >= POOL, reached > POOL
+    outside_torch = float(budget.runtime_gib + budget.comm_gib + budget.graphs_gib)
     return ProfiledMemory(
         total=float(budget.capacity_gib),
         weights=float(budget.weights_gib) if reached > LOAD else None,
-        activations=float(budget.activations_gib) if profiled else None,
-        outside_torch=float(budget.runtime_gib + budget.comm_gib + budget.graphs_gib) if profiled else None,
+        activations=float(budget.profiled_gib) if profiled else None,
+        outside_torch=outside_torch if profiled and budget.fraction == "of_free" else None,
         kv_bytes_per_token=kv_bytes_per_token,
         kv_pool=float(budget.kv_pool_gib) if pooled else None,
         kv_tokens=int(budget.kv_tokens) if pooled else None,

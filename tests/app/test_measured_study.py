@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
 import pytest
 
 from advisor.app.calibrate import calibrate, calibrated
+from advisor.app.calibration import said_of
 from advisor.app.forecast import Forecaster
 from advisor.domain.trial import TrialRecord
+from advisor.memory.frontier import fit
 from advisor.store.run_card import CARD, RunCard, read_card
 from advisor.store.trial_folder import committed
-from advisor.twin.constants import TwinConstants
+from advisor.twin.constants import NOMINAL, TwinConstants
+from advisor.twin.predict import memory_report
 
 STUDY = Path(__file__).parents[2] / "studies" / "evidence" / "h100-vllm-0.24.0" / "study"
 N_FIRST = 3
@@ -36,6 +40,11 @@ def learnt(tmp_path_factory: pytest.TempPathFactory, card: RunCard) -> TwinConst
     for number in range(N_FIRST):
         shutil.copytree(STUDY / "trials" / f"{number:04d}", first / "trials" / f"{number:04d}")
     return calibrated(calibrate([first]), card.deployment)
+
+
+def used_gib(card: RunCard, record: TrialRecord, constants: TwinConstants) -> float:
+    """What the driver is expected to count."""
+    return memory_report(Forecaster(card.deployment, card.workloads, constants=constants).budget(record.config)).used
 
 
 def test_three_launches_foretell_the_throughput_of_configurations_that_came_later(
@@ -64,3 +73,23 @@ def test_and_the_kv_pool_of_every_later_launch(
         assert record.memory_measured_gib is not None
         predicted = float(forecaster.budget(record.config).kv_pool_gib)
         assert predicted == pytest.approx(record.memory_measured_gib.kv_pool, abs=0.3)
+
+
+def test_and_all_memory_in_use(card: RunCard, records: tuple[TrialRecord, ...], learnt: TwinConstants) -> None:
+    for record in records[N_FIRST:]:
+        assert record.memory_measured_gib is not None
+        assert used_gib(card, record, learnt) == pytest.approx(record.memory_measured_gib.used, abs=0.5)
+
+
+def test_any_three_configurations_foretell_the_memory_in_use_of_every_other_launch(
+    card: RunCard, records: tuple[TrialRecord, ...]
+) -> None:
+    forecaster = Forecaster(card.deployment, card.workloads, card.slo)
+    said = {record.number: said_of(record, forecaster) for record in records}
+    first_of = {record.config: record for record in reversed(records)}
+    for known in itertools.combinations(first_of.values(), N_FIRST):
+        constants = fit([each for record in known for each in said[record.number]]).constants(NOMINAL)
+        for record in records:
+            if record not in known:
+                assert record.memory_measured_gib is not None
+                assert used_gib(card, record, constants) == pytest.approx(record.memory_measured_gib.used, abs=0.5)

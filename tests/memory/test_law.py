@@ -60,6 +60,38 @@ def settings(
     return MemorySettings(batch, tokens, fraction, n_graphs, largest)
 
 
+CACHING = replace(TERMS, cached_per_activation=0.5, cached_logits_copies=2.0)
+
+
+def test_what_is_cached_by_hand() -> None:
+    # Half of 1 GiB of activations, and 2 x 512 rows x 262,144 x 4 B = 1.
+    found = memory_budget(CACHING, settings(fraction=0.8), ROUND)
+    assert found.cacheable_gib.tolist() == pytest.approx([0.5, 1.0])
+    assert float(found.cached_gib) == pytest.approx(1.5)
+    # Warm-up samples a full batch, as far as a step holds it, however few requests come.
+    few = memory_budget(CACHING, settings(tokens=256), ROUND, MemoryLoad(requests=1, request_tokens=10))
+    assert float(few.cacheable_gib[1]) == pytest.approx(0.5)
+
+
+@given(fraction=st.floats(0.5, 1.0), batch=st.integers(1, 2048), fractions_of_total=st.booleans())
+def test_what_is_cached_decides_nothing_and_is_given_back(
+    fraction: float, batch: int, fractions_of_total: bool
+) -> None:
+    kind: MemoryFraction = "of_total" if fractions_of_total else "of_free"
+    asked = settings(batch, fraction=fraction)
+    caching, plain = (memory_budget(replace(t, fraction=kind), asked, ROUND) for t in (CACHING, TERMS))
+    np.testing.assert_array_equal(caching.margin_gib, plain.margin_gib)
+    assert int(caching.kv_tokens) == int(plain.kv_tokens)
+    assert float(plain.cached_gib) == 0.0
+    assert 0.0 <= float(caching.cached_gib) <= max(0.0, float(caching.margin_gib[-1]))
+
+
+def test_whole_graphs_end_at_the_largest_batch() -> None:
+    """vLLM captures its larger sizes in pieces only: they cost what a size costs, and no rows."""
+    small, large = (float(memory_budget(TERMS, settings(batch=256, largest=n), ROUND).graphs_gib) for n in (256, 512))
+    assert small == large
+
+
 def test_components_and_pool_by_hand() -> None:
     found = memory_budget(TERMS, settings(), ROUND)
     # Graphs 0.5 + 20 x 0.01 + 300 x 0.001 = 1; runtime 3.322 less the 0.322 of default graphs; activations 8192 / 8192.
@@ -239,8 +271,8 @@ def test_a_grid_is_its_points() -> None:
     for i in range(n):
         point = MemorySettings(*(column[i] for column in columns))
         one = memory_budget(TERMS, point, NOMINAL, load)
-        assert whole.pool_is_given == one.pool_is_given
-        for field in fields(MemoryBudget)[:-1]:
+        assert (whole.pool_is_given, whole.fraction) == (one.pool_is_given, one.fraction)
+        for field in fields(MemoryBudget)[:-2]:
             assert np.asarray(getattr(whole, field.name))[..., i] == pytest.approx(getattr(one, field.name))
         assert float(p_fits(TERMS, point, NOMINAL, load)) == pytest.approx(float(chance[i]))
 

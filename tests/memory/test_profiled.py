@@ -64,3 +64,21 @@ def test_residuals_of_a_report_add_up_to_the_difference_in_use() -> None:
         assert measured is not None
         assert sum(residuals(PREDICTED, measured).values()) == pytest.approx(measured.used - PREDICTED.used)
     assert "cuda_graphs" in residuals(PREDICTED, changed(PREDICTED, cuda_graphs=1.0))
+
+
+def test_what_is_cached_is_in_use_and_lacks_nowhere() -> None:
+    caching = changed(PREDICTED, cached=0.7)
+    assert caching.headroom == PREDICTED.headroom
+    assert caching.left_free == pytest.approx(PREDICTED.headroom - 0.7)
+
+
+def test_a_driver_counts_what_is_cached_and_a_log_does_not() -> None:
+    caching = changed(PREDICTED, cached=0.7)
+    by_driver = changed(SAID, driver_peak=77.25)
+    seen = memory_report(by_driver, capacity_gib=79.2)
+    assert seen is not None
+    for measured in (seen, by_driver, changed(PREDICTED, cached=0.2)):
+        found = residuals(caching, measured)
+        used = measured.used if isinstance(measured, MemoryReport) else 77.25
+        assert sum(found.values()) == pytest.approx(used - caching.used)
+    assert residuals(caching, SAID) == pytest.approx(residuals(PREDICTED, SAID))

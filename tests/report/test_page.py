@@ -240,7 +240,7 @@ def test_what_the_charts_show_is_in_the_csv_and_the_records(study_folder: Path, 
         for key, _ in COMPONENTS:
             assert row[f"{key}_gib"] == pytest.approx(getattr(shown, key), rel=1e-5)
         parts = sum(row[f"{key}_gib"] or 0.0 for key, _ in COMPONENTS)
-        assert parts + row["headroom_gib"] == pytest.approx(row["capacity_gib"], rel=1e-4)
+        assert parts + row["left_free_gib"] == pytest.approx(row["capacity_gib"], rel=1e-4)
 
 
 def test_the_timeline_is_the_time_that_trials_took(study_folder: Path, report: ReportData) -> None:
