@@ -3,16 +3,19 @@
     python -m tools.referee_check http://127.0.0.1:8000 --isl 1024 --osl 64 --concurrency 2 --rounds 5
 
 In every round each side sends the same kind of requests, in turn, every other round in reverse: greedy completions of
-fresh random texts of ISL tokens, so that the server's prefix cache helps nobody. Compared are output tok/s, mean TTFT and
-mean TPOT, round by round, as the geometric mean of referee over ours with its 95 % interval.
+fresh random texts of ISL tokens, so that the server's prefix cache helps nobody. Compared are output tok/s, mean TTFT
+and mean TPOT, round by round, as the geometric mean of referee over ours with its 95 % interval.
 Exits 0 when all three intervals lie within 2 %, else 1.
 
-`--explain` lets three more take part: our client as studies use it, with prompts as token ids (`ours-ids`); the referee
-as it is without `--temperature 0`, where the server samples (`referee-sampled`); and the referee with the prompts of its
-own random data set (`referee-random`). Each differs in one thing from the one that it is compared with.
+Beside them stand TTFT and TPOT as the server counted them for the same run (`/metrics`). The last lines set each client
+against that: there the drift of a busy machine is common to both, and only what the client adds is left.
 
-The texts are cut to length by the server's own `/tokenize` and `/detokenize`. The referee takes them as a file in the form
-of ShareGPT, the one form that vLLM 0.24.0 and 0.32.0 both send as it is without further packages; it leaves out
+`--explain` lets three more take part: our client as studies use it, with prompts as token ids (`ours-ids`); the
+referee as it is without `--temperature 0`, where the server samples (`referee-sampled`); and the referee with the
+prompts of its own random data set (`referee-random`). Each differs in one thing from the one that it is compared with.
+
+The texts are cut to length by the server's own `/tokenize` and `/detokenize`. The referee takes them as a file in the
+form of ShareGPT, the one form that vLLM 0.24.0 and 0.32.0 both send as it is without further packages; it leaves out
 prompts beyond 1,024 tokens.
 """
 
@@ -20,8 +23,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
+import re
 import shlex
 import string
 import sys
@@ -45,6 +50,7 @@ from advisor.metrics.definitions import compute
 
 TOLERANCE = 0.02
 FIGURES = ("tok/s", "TTFT ms", "TPOT ms")
+COUNTED = {"TTFT ms": "time_to_first_token_seconds", "TPOT ms": "request_time_per_output_token_seconds"}
 NO_PRIOR = NoisePrior(sd=0, dof=0)
 LONGEST_PROMPT, LONGEST_REQUEST = 1024, 2048  # tokens; the referee leaves out longer ones of such a file
 CUTS = 10  # text cut between tokens may be tokenised otherwise; then it is cut again
@@ -52,6 +58,19 @@ LETTERS = string.ascii_lowercase + " "
 TIMEOUT_S = 1800.0
 
 Figures = tuple[float, float, float]  # in the order of FIGURES
+Counts = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run: what the client says, and what the server counted meanwhile, by names of FIGURES; NaN if it does not."""
+
+    client: Figures
+    server: Mapping[str, float]
+
+    def beside_server(self, figure: str) -> float:
+        """What the client says of a latency, over what the server does."""
+        return self.client[FIGURES.index(figure)] / self.server[figure]
 
 
 @dataclass(frozen=True)
@@ -98,12 +117,33 @@ class Server:
             text += "".join(rng.choices(LETTERS, k=isl))
         sys.exit(f"no text of exactly {isl} tokens was found in {CUTS} cuts: choose another --isl")
 
+    def counts(self) -> Counts:
+        """Sum in seconds and number of each latency so far, over all engines."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=TIMEOUT_S) as answer:
+            page = answer.read().decode()
+        return {
+            figure: (_total(page, f"{name}_sum"), _total(page, f"{name}_count")) for figure, name in COUNTED.items()
+        }
+
     def _ask(self, path: str, **body: Any) -> dict[str, Any]:
         data = json.dumps({"model": self.name, **body}).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             told: dict[str, Any] = json.load(answer)
         return told
+
+
+def _total(page: str, name: str) -> float:
+    return sum(float(value) for value in re.findall(rf"^vllm:{name}(?:{{[^}}]*}})? (\S+)$", page, re.MULTILINE))
+
+
+def means_ms(before: Counts, after: Counts) -> dict[str, float]:
+    """Mean latency between two readings."""
+    found = {}
+    for figure, (total_s, n) in after.items():
+        more_s, more = total_s - before[figure][0], n - before[figure][1]
+        found[figure] = more_s / more * 1e3 if more else math.nan
+    return found
 
 
 @dataclass(frozen=True)
@@ -207,21 +247,29 @@ CONTESTANTS: Mapping[str, Contestant] = {
 EXPLAINED = (("ours-ids", OURS), ("referee-sampled", REFEREE), ("referee-random", REFEREE))
 
 
-def rounds(bench: Bench, names: Sequence[str], n: int, rng: random.Random) -> Iterator[tuple[int, str, Figures]]:
-    """Everybody's figures, round by round, every other round in reverse order; one run before is not counted."""
+def rounds(bench: Bench, names: Sequence[str], n: int, rng: random.Random) -> Iterator[tuple[int, str, Result]]:
+    """Everybody's results, round by round, every other round in reverse order; one run before is not counted."""
     CONTESTANTS[OURS](bench, rng)
     for number in range(n):
         for name in names if number % 2 == 0 else reversed(names):
-            yield number, name, CONTESTANTS[name](bench, rng)
+            before = bench.server.counts()
+            figures = CONTESTANTS[name](bench, rng)
+            yield number, name, Result(figures, means_ms(before, bench.server.counts()))
 
 
-def ratios(above: Sequence[Figures], below: Sequence[Figures]) -> list[Interval]:
-    """Of each figure, the geometric mean of its ratio in every round, with a 95 % interval."""
-    found = [
-        mean_interval([mine[place] / other[place] for mine, other in zip(above, below, strict=True)], prior=NO_PRIOR)
-        for place in range(len(FIGURES))
-    ]
-    return [interval for interval in found if interval is not None]
+def ratio(above: Sequence[float], below: Sequence[float]) -> Interval:
+    """The geometric mean of the ratio in every round, with a 95 % interval; at least two rounds."""
+    found = mean_interval([mine / other for mine, other in zip(above, below, strict=True)], prior=NO_PRIOR)
+    assert found is not None
+    return found
+
+
+def ratios(above: Sequence[Result], below: Sequence[Result]) -> dict[str, Interval]:
+    """Of each of FIGURES."""
+    return {
+        figure: ratio([run.client[place] for run in above], [run.client[place] for run in below])
+        for place, figure in enumerate(FIGURES)
+    }
 
 
 def verdict(interval: Interval) -> str:
@@ -232,6 +280,32 @@ def verdict(interval: Interval) -> str:
     if interval.high < low or high < interval.low:
         return f"beyond {TOLERANCE:.0%}"
     return f"not told from {TOLERANCE:.0%}: more rounds or requests, or a quieter machine"
+
+
+def shown(figure: str, interval: Interval, says: str = "") -> str:
+    """One line of a comparison."""
+    return f"  {figure:<8} {interval.estimate:.3f}  {interval.low:.3f} to {interval.high:.3f}  {says}".rstrip()
+
+
+def summary(found: Mapping[str, Sequence[Result]]) -> Iterator[str]:
+    """The comparisons, a line each."""
+    yield f"mean of {len(found[OURS])} rounds with its 95 % interval"
+    yield f"{REFEREE} over {OURS}"
+    for figure, interval in ratios(found[REFEREE], found[OURS]).items():
+        yield shown(figure, interval, verdict(interval))
+    for above, below in EXPLAINED:
+        if above in found:
+            yield f"{above} over {below}"
+            yield from (shown(*each) for each in ratios(found[above], found[below]).items())
+    for name, runs in found.items():
+        yield f"{name} over what the server counted"
+        for figure in COUNTED:
+            values = [run.beside_server(figure) for run in runs]
+            yield (
+                f"  {figure:<8} not counted"
+                if math.isnan(sum(values))
+                else shown(figure, ratio(values, [1.0] * len(values)))
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -249,26 +323,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         n_requests=options.requests or 8 * options.concurrency,
     )
     names = list(CONTESTANTS) if options.explain else [OURS, REFEREE]
-    print(
-        f"{server.name}: {workload.requests()} requests of {workload.isl} + {workload.osl} tokens a run, "
-        f"{workload.concurrency} in flight"
-    )
-    print(f"{'round':<6}{'':<16}{''.join(f'{figure:>12}' for figure in FIGURES)}")
-    found: dict[str, list[Figures]] = {name: [] for name in names}
+    sends = f"{workload.requests()} requests of {workload.isl} + {workload.osl} tokens a run"
+    print(f"{server.name}: {sends}, {workload.concurrency} in flight")
+    columns = (*FIGURES, *(f"server {figure}" for figure in COUNTED))
+    print(f"{'round':<6}{'':<16}{''.join(f'{column:>16}' for column in columns)}")
+    found: dict[str, list[Result]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory(prefix="advisor-") as folder:
         vllm = tuple(shlex.split(options.vllm))
         bench = Bench(server, workload, vllm, options.tokenizer or server.root, Path(folder))
-        for number, name, figures in rounds(bench, names, options.rounds, random.Random(options.seed)):
-            found[name].append(figures)
-            print(f"{number + 1:<6}{name:<16}{''.join(f'{value:>12.2f}' for value in figures)}", flush=True)
+        for number, name, result in rounds(bench, names, options.rounds, random.Random(options.seed)):
+            found[name].append(result)
+            values = (*result.client, *result.server.values())
+            print(f"{number + 1:<6}{name:<16}{''.join(f'{value:>16.2f}' for value in values)}", flush=True)
+    print(*summary(found), sep="\n")
     judged = ratios(found[REFEREE], found[OURS])
-    pairs = ((REFEREE, OURS), *(pair for pair in EXPLAINED if pair[0] in found))
-    for above, below in pairs:
-        print(f"{above} over {below}, mean of {options.rounds} rounds with its 95 % interval")
-        for figure, ratio in zip(FIGURES, ratios(found[above], found[below]), strict=True):
-            says = f"  {verdict(ratio)}" if (above, below) == (REFEREE, OURS) else ""
-            print(f"  {figure:<8} {ratio.estimate:.3f}  {ratio.low:.3f} to {ratio.high:.3f}{says}")
-    return 0 if all(verdict(ratio) == f"within {TOLERANCE:.0%}" for ratio in judged) else 1
+    return 0 if all(verdict(each) == f"within {TOLERANCE:.0%}" for each in judged.values()) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
