@@ -6,6 +6,7 @@
 #   tools/gpu_study.sh rescue FILE ARG...   launch a configuration that is known to crash, once
 #   tools/gpu_study.sh further FILE RUN ARG...   tools/further.py measure: the configurations of a list, into results/RUN
 #   tools/gpu_study.sh referee ARG...   tools/referee_check.py on a server of its own: our client beside vllm bench serve
+#       (like further.py, the file lies in $HOME_DIR)
 #   tools/gpu_study.sh fresh ARG...   another of these commands, its launches as upstream makes them: spawned, caches empty
 #
 # HOME_DIR is /tmp/v unless it is set, and GPU (h100_sxm) says which one the study is about. What made studies/evidence/ stands in docs/h100-study.md.
