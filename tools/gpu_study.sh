@@ -5,6 +5,8 @@
 #   tools/gpu_study.sh study ARG...     advisor tune --study llama3.1-8b-h100-vllm, into $HOME_DIR/results; ARG: such as --resume
 #   tools/gpu_study.sh rescue FILE ARG...   launch a configuration that is known to crash, once
 #   tools/gpu_study.sh further FILE RUN ARG...   tools/further.py measure: the configurations of a list, into results/RUN
+#   tools/gpu_study.sh referee ARG...   tools/referee_check.py on a server of its own: our client beside vllm bench serve
+#       (like further.py, the file lies in $HOME_DIR)
 #   tools/gpu_study.sh fresh ARG...   another of these commands, its launches as upstream makes them: spawned, caches empty
 #
 # HOME_DIR is /tmp/v unless it is set, and GPU (h100_sxm) says which one the study is about. What made studies/evidence/ stands in docs/h100-study.md.
@@ -58,6 +60,18 @@ further() {
     run=$2
     shift 2
     python3 "$here/further.py" measure "$file" "$here/results/$run" --model "$model" --gpu "$gpu" "$@"
+}
+
+referee() {
+    local port=8399 vllm="python3 -m vllm.entrypoints.cli.main"
+    $vllm serve "$model" --load-format dummy --max-model-len 4096 --port $port >"$here/results/referee-server.log" 2>&1 &
+    local server=$!
+    trap "kill $server; wait $server" EXIT
+    until curl -sf "http://127.0.0.1:$port/health"; do
+        kill -0 $server
+        sleep 1
+    done
+    python3 "$here/referee_check.py" "http://127.0.0.1:$port" --vllm "$vllm" "$@" | tee -a "$here/results/referee.txt"
 }
 
 fresh() {

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.domain.workload import Workload
-from advisor.load.prompts import Prompt, make_prompts, to_json
+from advisor.load.prompts import make_prompts, to_json
 from advisor.load.target import Target
 from advisor.metrics.schedule import draw_requests
 
@@ -45,12 +45,15 @@ def make_load(target: Target, workload: Workload, *, n_requests: int, seed: int,
     prompts = make_prompts(
         isl, run=run, vocab_size=target.vocab_size, shared_prefix_tokens=workload.shared_prefix_tokens
     )
-    requests = tuple(completion_request(target, *each) for each in zip(prompts, osl.tolist(), strict=True))
+    requests = tuple(
+        completion_request(target, to_json(prompt, target.vocab_size), tokens)
+        for prompt, tokens in zip(prompts, osl.tolist(), strict=True)
+    )
     return Load(isl=isl, osl=osl, requests=requests, concurrency=workload.concurrency, send_ms=send_ms)
 
 
-def completion_request(target: Target, prompt: Prompt, osl: int) -> bytes:
-    """A streamed greedy completion of exactly `osl` tokens, head and body.
+def completion_request(target: Target, prompt: bytes, osl: int) -> bytes:
+    """A streamed greedy completion of exactly `osl` tokens, head and body; the prompt is JSON, a text or token ids.
 
     `min_tokens` is left out: with `ignore_eos` it adds nothing but a penalty that some samplers pay for at every step.
     """
@@ -62,7 +65,7 @@ def completion_request(target: Target, prompt: Prompt, osl: int) -> bytes:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    body = b"".join((b'{"prompt": ', to_json(prompt, target.vocab_size), b", ", json.dumps(options).encode()[1:]))
+    body = b"".join((b'{"prompt": ', prompt, b", ", json.dumps(options).encode()[1:]))
     host = f"[{target.host}]" if ":" in target.host else target.host
     head = (
         f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{target.port}\r\nContent-Type: application/json\r\n"

@@ -18,8 +18,10 @@ from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
 from advisor.domain.units import from_gib
 from advisor.domain.workload import parse_workload
+from advisor.engines.served import ServedServer
 from advisor.engines.vllm.engine import VllmEngine
 from tests.engine_real.rig import CONFIG, living, spec
+from tools import referee_check
 
 pytestmark = pytest.mark.engine
 
@@ -55,10 +57,12 @@ def test_our_client_agrees_with_vllm_bench_serve_about_what_it_sent(workplace: P
     """Both on one server; how far they are apart is printed, since a shared machine decides it."""
     engine, workload = VllmEngine(client_check=False), changed(parse_workload("64-32_c2"), n_requests=32)
     with engine.prepare(spec(workload=workload)).start(silent, NoEvidence()) as server:
-        assert server.failure() is None
+        assert server.failure() is None and isinstance(server, ServedServer)
         measurer = engine.measurer()
         ours = measurer.measure(server, workload, 1, never, silent, NoEvidence())
         referee = measurer.referee(server, workload, 2, NoEvidence())
+        asked = ["--isl", "64", "--osl", "16", "--requests", "4", "--rounds", "2"]
+        assert referee_check.main([server.target.base_url, *asked]) in (0, 1)
     assert isinstance(ours.metrics, Metrics)
     assert referee is not None
     assert referee.problems == ()

@@ -1,7 +1,8 @@
 """The command line of vLLM's own benchmark: the referee beside advisor's client.
 
 Source: vLLM `benchmarks/serve.py` and `benchmarks/datasets/datasets.py`. Prompts of its random data set are decoded and
-tokenised again until their length is as asked, so their number of tokens is right and their text is not.
+tokenised again until their length is as asked, so their number of tokens is right and their text is not. Without a
+temperature the server samples by its own default, which is another work than advisor's greedy requests are.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def benchmark_argv(
         argv += ["--random-range-ratio", json.dumps({"input": input_ratio, "output": output_ratio})]
     if prefix:
         argv += ["--random-prefix-len", str(prefix)]
-    argv += ["--ignore-eos", "--num-prompts", str(workload.requests())]
+    argv += ["--ignore-eos", "--temperature", "0", "--num-prompts", str(workload.requests())]
     if workload.request_rate_per_s is not None:
         argv += ["--request-rate", f"{workload.request_rate_per_s:g}"]
     else:

@@ -134,3 +134,4 @@ def test_the_benchmark_sends_what_the_workload_says() -> None:
     assert (said["--random-input-len"], said["--random-output-len"]) == ("3500", "700")
     assert said["--random-range-ratio"] == '{"input": 0.142857, "output": 0.0}'
     assert said["--max-concurrency"] == "64"
+    assert said["--temperature"] == "0"  # advisor's own requests are greedy
