@@ -2,8 +2,8 @@
 
 A small study of the twin is played, its trials are repeated until there are as many as asked for, every seventh of them
 turned into one that ran out of memory, and `advisor report` is asked for the page. It is opened in the machine's own
-Chromium from `file://`, network off, until what is in view is drawn, and until every chart is; times are the best of
-three.
+Chromium from `file://`, network off, until all of the first screen is drawn and until every chart is; then at the
+address of its first chart, until the screen that shows it is drawn. Times are the best of three.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from advisor.domain.trial import TrialRecord
 from advisor.report import bundle
 from advisor.report.write_report import write_report
 from advisor.store.trial_folder import TrialFolder
-from tests.report.browser import opened
+from tests.report.browser import READY_MS
 from tools.chromium import chromium
 
-SIZES = (24, 200, 1000)
-TARGET_S, TARGET_BYTES = 3.0, 6_000_000
+OPEN_TARGET_S = {24: 1.0, 200: 1.0, 1000: 3.0}
+MOST_BYTES = {24: 6_000_000, 200: 6_000_000}
+FIRST_CHART = "#pareto-1k1k_c64"
 N_OPENED = 3
 OOM_EVERY = 7
 SHORT = OutOfMemory(phase="warm_up", component="activations", short_gib=1.5)
@@ -58,30 +59,38 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="report-") as name, chromium() as browser:
         session, records = played(Path(name))
         print(f"Chromium {browser.version}, offline")
-        for n in SIZES:
+        for n, target_s in OPEN_TARGET_S.items():
             grown(session, records, n)
             began_s = time.monotonic()
             written = write_report(session.run_folder, Path(name) / "page")
             write_s = time.monotonic() - began_s
-            view_s, all_s = map(min, zip(*(_open_s(browser, written.page) for _ in range(N_OPENED)), strict=True))
+            view_s, all_s = _open_s(browser, written.page)
+            chart_s, _ = _open_s(browser, written.page, FIRST_CHART)
             size = written.page.stat().st_size
-            met = "met" if view_s <= TARGET_S and (n > 200 or size <= TARGET_BYTES) else "MISSED"
+            met = "met" if view_s <= target_s and size <= MOST_BYTES.get(n, size) else "MISSED"
             print(
-                f"{n:5} trials: written in {write_s:5.2f} s, {size / 1e6:5.2f} MB, "
-                f"open in {view_s:5.2f} s, every chart drawn in {all_s:5.2f} s  {met}"
+                f"{n:5} trials: written in {write_s:5.2f} s, {size / 1e6:5.2f} MB, open in {view_s:5.2f} s, "
+                f"at its first chart in {chart_s:5.2f} s, every chart drawn in {all_s:5.2f} s  {met}"
             )
 
 
-def _open_s(browser: Browser, page_file: Path) -> tuple[float, float]:
-    """Seconds from the navigation until what is in view is drawn, and until every chart is, by the page's own clock."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_offline(True)
-    page, _ = opened(context, page_file)
-    view_ms, all_ms = (
-        page.evaluate(f"performance.getEntriesByName('{stage}')[0].startTime") for stage in ("view", "all")
-    )
-    context.close()
-    return view_ms / 1000, all_ms / 1000
+def _open_s(browser: Browser, page_file: Path, place: str = "") -> tuple[float, float]:
+    """Seconds from the navigation until what is in view is drawn, and until every chart is, by the page's own clock.
+
+    The best of each.
+    """
+    times_s = []
+    for _ in range(N_OPENED):
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        context.set_offline(True)
+        page = context.new_page()
+        page.goto(page_file.as_uri() + place)
+        page.wait_for_selector("body[data-ready=all]", timeout=READY_MS)
+        mark_ms = "stage => performance.getEntriesByName(stage)[0].startTime"
+        times_s.append([page.evaluate(mark_ms, stage) / 1000 for stage in ("view", "all")])
+        context.close()
+    view_s, all_s = map(min, zip(*times_s, strict=True))
+    return view_s, all_s
 
 
 if __name__ == "__main__":

@@ -199,6 +199,51 @@ def test_it_prints_in_light_with_its_charts(browser: Browser, study_folder: Path
         assert wrong == []
 
 
+NEVER_IDLE = "window.requestIdleCallback = () => 0;"
+# What is seen, and what of it is drawn, when the page says that what is in view is drawn.
+AT_VIEW = (
+    NEVER_IDLE
+    + """
+const mark = performance.mark.bind(performance);
+performance.mark = (stage) => {
+  const seen = [...document.querySelectorAll("figure[data-figure]")].filter((figure) => {
+    const box = figure.getBoundingClientRect();
+    return box.top < innerHeight && box.bottom > 0;
+  });
+  window.at = { stage, seen: seen.length, drawn: seen.filter((figure) => figure.querySelector("svg.main-svg")).length,
+                library: "Plotly" in window };
+  return mark(stage);
+};
+"""
+)
+
+
+@pytest.mark.parametrize("place", ["", "#pareto-1k1k_c64", "#memory"])
+def test_in_view_means_that_all_of_it_is_drawn(browser: Browser, study_folder: Path, place: str) -> None:
+    """Words do not wait for the chart library; a chart that is seen is waited for."""
+    with _offline(browser) as context:
+        page = context.new_page()
+        page.add_init_script(AT_VIEW)
+        page.goto((study_folder / "report.html").as_uri() + place)
+        page.wait_for_selector("body[data-ready]", timeout=READY_MS)
+        at = page.evaluate("window.at")
+        assert at["stage"] == "view"
+        assert at["drawn"] == at["seen"]
+        assert (at["seen"] > 0) == at["library"] == bool(place)
+
+
+def test_paper_has_the_charts_that_nobody_scrolled_to(browser: Browser, study_folder: Path) -> None:
+    with _offline(browser) as context:
+        page = context.new_page()
+        page.add_init_script(NEVER_IDLE)
+        page.goto((study_folder / "report.html").as_uri() + "#memory")
+        page.wait_for_selector("body[data-ready=view]", timeout=READY_MS)
+        undrawn = page.locator(".plot:not(:has(svg.main-svg))")
+        assert undrawn.count() > 0
+        assert page.pdf(format="A4").startswith(b"%PDF")
+        assert undrawn.count() == 0
+
+
 def test_without_scripts_the_tables_are_there(browser: Browser, study_folder: Path) -> None:
     with _offline(browser, java_script_enabled=False) as context:
         page = context.new_page()

@@ -1,9 +1,11 @@
 "use strict";
 const byId = (id) => document.getElementById(id);
 const documentOf = (id) => JSON.parse(byId(id).textContent);
-const charts = documentOf("charts").charts;
 const { figures, themes } = documentOf("figures");
 const MOST_ROWS = 500;
+
+const once = (work) => { let made; return () => (made ??= work()); };
+const charts = once(() => documentOf("charts").charts); // for tables of numbers only
 
 const say = (words) => { byId("spoken").textContent = words; };
 
@@ -91,11 +93,13 @@ function show(trial) {
 
 // Charts. The library lies in the page, deflated; the page's policy lets nothing but that text run.
 const drawn = new Map(); // element of a plot -> its figure
-async function loadPlotly() {
-  const bytes = Uint8Array.from(atob(byId("plotly").textContent), (letter) => letter.charCodeAt(0));
+const loaded = once(async () => {
+  const letters = atob(byId("plotly").textContent);
+  const bytes = new Uint8Array(letters.length);
+  for (let place = 0; place < letters.length; place += 1) bytes[place] = letters.charCodeAt(place);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   document.head.append(element("script", await new Response(stream).text()));
-}
+});
 const config = {
   responsive: true,
   displaylogo: false,
@@ -126,6 +130,7 @@ function legend(plot, box) {
 }
 
 async function draw(holder) {
+  await loaded();
   const figure = figures[holder.dataset.figure];
   const plot = holder.querySelector(".plot");
   const select = holder.querySelector("select");
@@ -143,7 +148,7 @@ async function draw(holder) {
 }
 
 function numbers(holder) {
-  const family = charts.filter((chart) => chart.family === holder.dataset.figure);
+  const family = charts().filter((chart) => chart.family === holder.dataset.figure);
   const select = holder.querySelector("select");
   const chart = family.find((each) => select && each.label === select.value) ?? family[0];
   const grid = element("table");
@@ -177,18 +182,19 @@ for (const holder of holders) {
 }
 
 // On paper: light, as wide as the sheet, and nothing folded away that was open.
-addEventListener("beforeprint", () => {
-  for (const holder of waiting) drawOnce(holder);
+addEventListener("beforeprint", async () => {
+  await Promise.all([...waiting].map(drawOnce));
   for (const plot of drawn.keys()) Plotly.relayout(plot, { template: themes.light, width: 680 });
 });
 addEventListener("afterprint", () => {
   for (const plot of drawn.keys()) Plotly.relayout(plot, { template: themes[mode()], width: null, autosize: true });
 });
 
-// What is in view comes first, the rest when the browser has nothing else to do.
+// Words and tables come first, then charts in view, the rest when the browser has nothing else to do.
 const waiting = new Set(holders);
 const drawOnce = (holder) => waiting.delete(holder) ? draw(holder) : Promise.resolve();
 const inView = (holder) => { const box = holder.getBoundingClientRect(); return box.top < innerHeight && box.bottom > 0; };
+const nextFrame = () => new Promise((done) => requestAnimationFrame(done));
 const idle = () => new Promise((done) => (window.requestIdleCallback ?? setTimeout)(done));
 const visibly = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) drawOnce(entry.target);
@@ -198,7 +204,8 @@ const reached = (stage) => { document.body.dataset.ready = stage; performance.ma
 
 (async () => {
   applyTheme();
-  await loadPlotly();
+  await nextFrame();
+  await nextFrame(); // the first one is on the screen
   await Promise.all(holders.filter(inView).map(drawOnce));
   reached("view");
   for (const holder of holders) visibly.observe(holder);
