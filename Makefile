@@ -1,6 +1,8 @@
 # Every target sets up what it needs in ./.venv; `make tune` and `make test` work from a bare clone.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# What runs many processes compiles the program once, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup setup-dev tune test test-engine soak check docs format reference lock clean FORCE
 
 PYTHON ?= python3

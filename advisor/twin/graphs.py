@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from bisect import bisect_left
@@ -53,6 +54,7 @@ def captured_sizes(
     return (*kept, cap) if padding and len(kept) < len(sizes) and cap not in kept else kept
 
 
+@functools.lru_cache(maxsize=4096)  # rankings of drawn twins ask for the same few again and again
 def ladder(graph_max: int, *, padding: bool, rule: str) -> tuple[int, ...]:
     """Sizes up to `cuda_graph_config.max_batch_size`, itself included, before the runtime filter.
 

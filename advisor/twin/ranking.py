@@ -74,7 +74,8 @@ def grouped(twin: Twin, deployment: Deployment, configs: Sequence[ServingConfig]
 
 def _alike(twin: Twin, deployed: Deployment, places: list[int], configs: list[ServingConfig]) -> Alike:
     keys = [_graph_key(config) for config in configs]
-    sizes = {key: twin.graph_sizes(deployed, config) for key, config in zip(keys, configs, strict=True)}
+    unlike = dict(zip(keys, configs, strict=True))
+    sizes = {key: twin.graph_sizes(deployed, config) for key, config in unlike.items()}
     graphs = [sizes[key] for key in keys]
     return Alike(
         places=np.array(places),

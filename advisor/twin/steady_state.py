@@ -104,6 +104,13 @@ class _Model:
         self.impossible = self.most < 1
         self.most = np.maximum(1.0, self.most)
         self.kv_len = load.isl + load.osl / 2
+        self.cap = np.minimum(self.batch, self.tokens)
+        self.ladders = tuple(map(self.ladder, np.unique(self.graph_max[self.graph_max > 0])))
+
+    def ladder(self, graph_max: float) -> tuple[NDArray[np.bool_], Array]:
+        """Where a largest graph is set, and the sizes up to it."""
+        sizes = ladder(int(graph_max), padding=self.s.graph_padding, rule=self.s.ladder_rule)
+        return self.graph_max == graph_max, np.asarray(sizes, np.float64)
 
     def generation(self, running: Array) -> _Generation:
         """Steps and times while `running` requests per rank are served."""
@@ -154,14 +161,13 @@ class _Model:
 
     def padded(self, rows: Array) -> tuple[Array, NDArray[np.bool_]]:
         """The batch size that each decode step runs at, and whether it runs eagerly."""
-        s, out, eager = self.s, rows.copy(), np.ones(rows.shape, dtype=bool)
-        cap = np.minimum(self.batch, self.tokens)
-        for graph_max in np.unique(self.graph_max[self.graph_max > 0]):
-            sizes = np.asarray(ladder(int(graph_max), padding=s.graph_padding, rule=s.ladder_rule), np.float64)
-            here = (self.graph_max == graph_max) & (rows <= sizes[-1])
-            size = np.minimum(sizes[np.minimum(np.searchsorted(sizes, rows), len(sizes) - 1)], cap)
-            replayed = here & (size >= rows if s.graph_padding else size == rows)
-            out, eager = np.where(replayed, size, out), eager & ~replayed
+        out, eager = np.array(rows), np.ones(rows.shape, dtype=bool)
+        for here, sizes in self.ladders:
+            wanted = out[here]
+            at = np.minimum(np.searchsorted(sizes, wanted), len(sizes) - 1)
+            size = np.minimum(sizes[at], self.cap[here])
+            replayed = (wanted <= sizes[-1]) & (size >= wanted if self.s.graph_padding else size == wanted)
+            out[here], eager[here] = np.where(replayed, size, wanted), ~replayed
         return out, eager
 
     def wall(self, gpu_ms: Array, running: Array) -> Array:

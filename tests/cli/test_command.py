@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from advisor.cli.app import app
-from tests.end_to_end.command import advisor, environment, half_written, outcomes, the_run
+from tests.end_to_end.command import SMALL_SPACE, advisor, environment, half_written, outcomes, the_run
 
 pytestmark = pytest.mark.xdist_group("command")  # they share the finished run
-SMALL = ("tune", "--workload", "1k1k_c16", "--out", "out")
+SMALL = ("tune", "--workload", "1k1k_c16", *SMALL_SPACE, "--out", "out")
 
 
 def tune(folder: Path, *more: str) -> tuple[int, str, str]:
@@ -110,7 +111,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_another_study(tmp_pa
     tables = []
     for name, seed in (("a", "5"), ("b", "5"), ("c", "6")):
         (tmp_path / name).mkdir()
-        assert tune(tmp_path / name, "--seed", seed, "--max-launches", "12", "--sampler", "random")[0] == 0
+        assert tune(tmp_path / name, "--seed", seed, "--max-launches", "8", "--sampler", "random")[0] == 0
         tables.append((the_run(tmp_path / name / "out") / "trials.csv").read_bytes())
     assert tables[0] == tables[1]
     assert tables[0] != tables[2]
@@ -152,7 +153,7 @@ def test_inter_token_latency_can_be_limited_on_the_twin(tmp_path: Path) -> None:
 def test_several_workloads_share_their_launches_and_have_a_folder_each(tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text("max_batch_size: 256\nmax_num_tokens: 8192\nenable_attention_dp: true\n")
     argv = [
-        "tune", "--workload", "1k1k_c64", "--workload", "4k1k_c64", "--max-launches", "8",
+        "tune", "--workload", "1k1k_c64", "--workload", "4k1k_c64", *SMALL_SPACE, "--max-launches", "8",
         "--baseline", "trtllm-bench", "--baseline", "curated", "--baseline", str(tmp_path / "mine.yml"),
         "--out", str(tmp_path / "out"), "--output", "json",
     ]  # fmt: skip
@@ -194,10 +195,17 @@ def test_every_workload_is_planned() -> None:
 # -- damage --------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("played")
+    assert tune(folder, "--max-launches", "3")[0] == 0
+    return folder / "out"
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    assert tune(tmp_path, "--max-launches", "3")[0] == 0
-    return the_run(tmp_path / "out")
+def run(tmp_path: Path, played: Path) -> Path:
+    """A finished run that may be damaged."""
+    return the_run(Path(shutil.copytree(played, tmp_path / "out")))
 
 
 def resumed(run: Path) -> tuple[int, str, str]:

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from advisor.app.live import live_page
-from tests.end_to_end.command import advisor, started, the_run
+from tests.end_to_end.command import SMALL_SPACE, advisor, started, the_run
 from tests.standin.running import PATIENCE_S
 from tools.chromium import CHROMIUM, chromium
 
-TUNE = ("tune", "--study", "llama3.1-8b-h100", "--workload", "1k1k_c64", "--max-launches", "5")
+TUNE = ("tune", "--study", "llama3.1-8b-h100", "--workload", "1k1k_c64", *SMALL_SPACE, "--max-launches", "5")
 GRAVE = ("serious", "critical")
 FOLDED = (
     "<!DOCTYPE html><title>{title}</title><details><summary>more</summary>text</details>"

@@ -10,10 +10,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.command import advisor, started, the_run
+from tests.end_to_end.command import SMALL_SPACE, advisor, started, the_run
 from tests.standin.running import PATIENCE_S
 
-TUNE = ("tune", "--study", "llama3.1-8b-h100", "--workload", "1k1k_c64", "--max-launches", "4")
+TUNE = ("tune", "--study", "llama3.1-8b-h100", "--workload", "1k1k_c64", *SMALL_SPACE, "--max-launches", "4")
 
 
 def told(url: str) -> dict[str, Any]:

@@ -8,11 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.command import environment, outcomes, the_run
+from tests.end_to_end.command import SMALL_SPACE, environment, outcomes, the_run
 from tests.report.vt import finish, started, terminal
 
-LONG = ("tune", "--workload", "1k8k_c1024", "--max-launches", "24", "--out", "out")
-SHORT = ("tune", "--study", "llama3.1-8b-h100", "--workload", "1k1k_c16", "--max-launches", "3", "--out", "out")
+LONG = ("tune", "--workload", "1k8k_c1024", *SMALL_SPACE, "--max-launches", "24", "--out", "out")
+SHORT = (
+    "tune",
+    "--study",
+    "llama3.1-8b-h100",
+    "--workload",
+    "1k1k_c16",
+    *SMALL_SPACE,
+    "--max-launches",
+    "3",
+    "--out",
+    "out",
+)
 
 
 def seen_by(**more: str) -> dict[str, str]:

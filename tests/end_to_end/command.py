@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ADVISOR = (sys.executable, "-m", "advisor")
+SMALL_SPACE = ("--search-space", str(Path(__file__).parent / "small_space.yaml"))
 
 
 def environment(**more: str) -> dict[str, str]:

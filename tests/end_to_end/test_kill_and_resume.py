@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.command import advisor, environment, half_written, outcomes, started, the_run
+from tests.end_to_end.command import SMALL_SPACE, advisor, environment, half_written, outcomes, started, the_run
 
 STUDY = ("--study", "llama3.1-8b-h100", "--workload", "1k1k_c256", "--workload", "4k1k_c128")
-TUNE = ("tune", *STUDY, "--max-launches", "9", "--out", "out")
+TUNE = ("tune", *STUDY, *SMALL_SPACE, "--max-launches", "9", "--out", "out")
 N_LAUNCHES = 9
 pytestmark = pytest.mark.xdist_group("end_to_end")  # they share the uninterrupted run
 
@@ -143,7 +143,7 @@ def test_a_second_process_on_the_same_run_is_turned_away(tmp_path: Path) -> None
 
 
 def test_resuming_a_finished_run_launches_nothing_and_says_the_same(tmp_path: Path) -> None:
-    small = ("tune", "--workload", "1k1k_c16", "--max-launches", "6", "--out", "out", "--output", "json")
+    small = ("tune", "--workload", "1k1k_c16", *SMALL_SPACE, "--max-launches", "6", "--out", "out", "--output", "json")
     once = advisor(*small, cwd=tmp_path)
     run = the_run(tmp_path / "out")
     before = outcomes(run)
