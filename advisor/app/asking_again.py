@@ -69,7 +69,7 @@ def tune_argv(context: StudyContext, study: Study, shipped: Collection[str]) -> 
         argv += ["--max-hours", f"{context.budget.max_hours:g}"]
     if context.budget.gpu_hours is not None:
         argv += ["--gpu-hours", f"{context.budget.gpu_hours:g}"]
-    return argv
+    return [*argv, "--verifiable"] if context.verifiable else argv
 
 
 def _deployment(context: StudyContext, study: Study, named: bool) -> list[str]:

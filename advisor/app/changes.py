@@ -23,6 +23,12 @@ def runs_of(entry: ResultEntry) -> tuple[Metrics, ...]:
     return entry.repeats or (entry.metrics,)
 
 
+def reference_of(result: Result) -> tuple[Metrics, ...]:
+    """What a verification of a result (one with a best) compares with, one a launch."""
+    assert result.best is not None
+    return (*runs_of(result.best), *(launch.metrics for launch in result.reference))
+
+
 def others_of(result: Result) -> tuple[tuple[Metrics, ...], ...]:
     """Repeats of the study's other configurations, which tell of its noise."""
     assert result.best is not None
@@ -36,6 +42,12 @@ def values_of(metric: str, runs: Sequence[Metrics]) -> list[float]:
     """A metric, one value a launch; empty where one of them has none."""
     values = [Objective(metric=metric).value(each) for each in runs]
     return [value for value in values if value is not None] if None not in values else []
+
+
+def gains_of(metric: str, runs: Sequence[Metrics]) -> list[float]:
+    """A metric, one value a launch, larger is better; empty where it is not defined or zero."""
+    values, objective = values_of(metric, runs), Objective(metric=metric)
+    return [objective.gain(value, 1.0) for value in values] if all(value > 0 for value in values) else []
 
 
 def metric_changes(

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from advisor.app.changes import memory_changes, metric_changes, others_of, runs_of
+from advisor.app.changes import memory_changes, metric_changes, others_of, reference_of
 from advisor.app.result_folders import max_seq_len_of, read_result, result_folders, spelled
-from advisor.app.results import Result, ResultEntry
+from advisor.app.results import Result
 from advisor.app.verification import last_verification
 from advisor.domain.errors import BadInput
 from advisor.domain.measurement import Metrics, Source
@@ -116,7 +116,7 @@ def _compared(a: tuple[Path, Result], b: tuple[Path, Result]) -> WorkloadCompari
         environment=_differences(_environment(ours), _environment(theirs)),
         changes=()
         if both is None
-        else metric_changes(_runs(folder_a, both[0]), _runs(folder_b, both[1]), (*others_of(ours), *others_of(theirs))),
+        else metric_changes(_runs(folder_a, ours), _runs(folder_b, theirs), (*others_of(ours), *others_of(theirs))),
         memory=()
         if both is None
         else memory_changes((both[0].memory_gib, both[0].effective), (both[1].memory_gib, both[1].effective)),
@@ -133,14 +133,14 @@ def _side(folder: Path, result: Result) -> Compared:
         engine=result.engine,
         engine_version=result.engine_version,
         status=result.status,
-        n_launches=0 if result.best is None else len(_runs(folder, result.best)),
+        n_launches=0 if result.best is None else len(_runs(folder, result)),
     )
 
 
-def _runs(folder: Path, best: ResultEntry) -> tuple[Metrics, ...]:
+def _runs(folder: Path, result: Result) -> tuple[Metrics, ...]:
     """Launches of the best, with those of the verifications that passed."""
     verified = last_verification(folder)
-    return runs_of(best) if verified is None else verified.reference
+    return reference_of(result) if verified is None else verified.reference
 
 
 def _caveats(a: Result, b: Result) -> tuple[str, ...]:

@@ -65,6 +65,7 @@ class StudyContext:
     unmodelled: str | None = None
     early_stop: bool = True
     soak: bool = True
+    verifiable: bool = False
 
     @property
     def max_seq_len(self) -> int:

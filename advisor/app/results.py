@@ -32,7 +32,7 @@ from advisor.metrics.definitions import average
 from advisor.search.loads import at_load
 from advisor.search.misses import NearestMiss
 from advisor.search.racing import LEVEL, MARGIN, UNBIASED, Contest
-from advisor.search.standings import Standing, comparison, standings
+from advisor.search.standings import Standing, comparison, deciding, standings
 from advisor.search.stopping import Outlook, expected_gains, outlook
 
 CERTAIN_SDS = 2.0  # of a drift, for it to be told
@@ -41,7 +41,7 @@ Status = Literal["confirmed", "baseline_within_noise", "candidate", "nothing_fea
 
 
 class Counts(StrictModel):
-    """What the study cost. `launches` counts process starts but those of probes; rejected trials cost none."""
+    """What the study cost. `launches` counts process starts of the budget; rejected trials cost none."""
 
     trials: int
     launches: int
@@ -50,6 +50,7 @@ class Counts(StrictModel):
     hopeless: int = Field(default=0, description="Launches of which a benchmark was stopped early")
     failed: int
     probes: int = Field(default=0, description="Starts for their memory only, apart from launches")
+    reference: int = Field(default=0, description="Launches for later verifications, apart from the others")
 
 
 class Confidence(StrictModel):
@@ -152,6 +153,13 @@ class PredictedRow(StrictModel):
     prediction: Prediction | None
 
 
+class ReferenceLaunch(StrictModel):
+    """A further launch of the recommendation: nothing said of its speed comes from it, and verifications count it."""
+
+    trial: int
+    metrics: Metrics
+
+
 class Result(StrictModel):
     """`result.json`: the recommendation for one workload."""
 
@@ -176,6 +184,14 @@ class Result(StrictModel):
     predicted_baselines: tuple[PredictedRow, ...]
     confidence: Confidence
     nearest_miss: NearestMiss | None = Field(default=None, description="Where nothing is feasible: what came nearest")
+    reference: tuple[ReferenceLaunch, ...] = Field(
+        default=(), description="Launches of the best beyond `best.repeats`, behind a verification (`--verifiable`)"
+    )
+    noticeable_loss: float | None = Field(
+        default=None,
+        description="A fraction: with the launches behind the best, at the noise seen, a first verification notices a "
+        "loss of so much in 99 % of cases; null without a best",
+    )
     soak: Soak | None = Field(default=None, description="Of the best: the heaviest load that it survived")
     referee: dict[Literal["best", "baseline"], RefereeReport] = Field(
         default_factory=dict, description="The engine's own benchmark beside ours; empty on the twin"
@@ -250,13 +266,15 @@ def count(records: Sequence[TrialRecord]) -> Counts:
         hopeless=kinds.count("hopeless"),
         failed=sum(kind in ("crashed", "timed_out", "infrastructure", "bad_config", "unhealthy") for kind in kinds),
         probes=len(records) - len(kinds),
+        reference=sum(record.n_attempts for record in records if record.role == "reference"),
     )
 
 
 def summarise(context: StudyContext, records: Sequence[TrialRecord], stopped_by: str, top_n: int = 5) -> StudySummary:
     """The whole study, one result per workload."""
     duration_s = sum(record.duration_s for record in records)
-    ahead = outlook(expected_gains(records), launches(records), duration_s / 3600)
+    searched_s = sum(record.duration_s for record in deciding(records))
+    ahead = outlook(expected_gains(records), launches(records), searched_s / 3600)
     return StudySummary(
         study=context.name,
         run=context.run_name,
@@ -266,9 +284,9 @@ def summarise(context: StudyContext, records: Sequence[TrialRecord], stopped_by:
         counts=count(records),
         duration_s=duration_s,
         results=tuple(result(context, records, workload, stopped_by, top_n) for workload in context.workloads),
-        robust=robust_choice(context, records),
+        robust=robust_choice(context, deciding(records)),
         outlook=None if stopped_by == "exhausted" else ahead,
-        pareto=pareto_front(records, context.workloads, context.slo),
+        pareto=pareto_front(deciding(records), context.workloads, context.slo),
     )
 
 
@@ -276,6 +294,7 @@ def result(
     context: StudyContext, records: Sequence[TrialRecord], workload: Workload, stopped_by: str, top_n: int = 5
 ) -> Result:
     """The recommendation for one workload."""
+    all_records, records = records, deciding(records)
     everything = standings(records, workload.name, context.objective, context.slo)
     decision = context.race.decision(records, workload)
     # Whoever was picked for a high value owes it partly to noise: its own numbers are those of the confirmation.
@@ -321,14 +340,15 @@ def result(
         top=tuple(_entry(context, s, repeats) for s in ([] if best is None else [best]) + others[: top_n - 1]),
         predicted_baselines=_predicted(context, workload),
         confidence=confidence,
-        soak=None if best is None else _soak_of(records, best),
+        reference=() if best is None else _references(all_records, workload, best),
+        soak=None if best is None else _soak_of(all_records, best),
         referee=_referees(records, workload, best, base),
         pareto=pareto_front(records, alike(workload, context.workloads), context.slo),
         decided_by_default=()
         if best is None
         else decided_by_default(context, workload, best, base, others, stopped_by),
         answers=answer_check(context, records, None if best is None else best.config),
-        counts=count(records),
+        counts=count(all_records),
         stopped_by=stopped_by,
         seed=context.seed,
         sampler=context.sampler,
@@ -347,6 +367,17 @@ def _referees(
             if standing is not None and record.config == standing.config and outcome and outcome.referee:
                 found[name] = outcome.referee
     return found
+
+
+def _references(records: Sequence[TrialRecord], workload: Workload, best: Standing) -> tuple[ReferenceLaunch, ...]:
+    """Launches of the recommendation that only later verifications count."""
+    own = [record for record in records if record.role == "reference" and record.config == best.config]
+    outcomes = [(record.number, record.workload(workload.name)) for record in own if record.measured]
+    return tuple(
+        ReferenceLaunch(trial=number, metrics=outcome.metrics)
+        for number, outcome in outcomes
+        if outcome is not None and outcome.metrics is not None
+    )
 
 
 def _soak_of(records: Sequence[TrialRecord], standing: Standing) -> Soak | None:

@@ -55,7 +55,7 @@ class TrialMaker:
                 seed=context.seed * 100_003 + asked.number,
             ),
             memory_predicted_gib=self._memory_gib(asked.config),
-            max_attempts=min(MAX_ATTEMPTS, max(1, self.starts_left())),
+            max_attempts=MAX_ATTEMPTS if asked.role == "reference" else min(MAX_ATTEMPTS, max(1, self.starts_left())),
             referee=referee,
             answers=answer_question(context, self.ledger.records(), asked.config),
             soak=soak,
@@ -71,7 +71,7 @@ class TrialMaker:
     def _incumbents(self, role: Role) -> tuple[Incumbent, ...]:
         """What a trial has to beat: nothing where its numbers are wanted whole, for a comparison."""
         context = self.context
-        if role in ("baseline", "confirmation"):
+        if role in ("baseline", "confirmation", "reference"):
             return ()
         return incumbents(self.ledger.records(), context.workloads, context.objective, context.slo)
 
@@ -122,5 +122,5 @@ class TrialMaker:
 
 
 def launches(records: Sequence[TrialRecord]) -> int:
-    """Process starts that these trials cost the budget; memory-only probes are counted apart."""
-    return sum(record.n_attempts for record in records if record.role != "probe")
+    """Process starts that these trials cost the budget; probes and launches for verifications are counted apart."""
+    return sum(record.n_attempts for record in records if record.role not in ("probe", "reference"))

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from advisor.app.context import StudyContext
+from advisor.app.results import summarise
 from advisor.app.trial_maker import TrialMaker, launches
+from advisor.app.verifiable import next_missing
 from advisor.domain.outcome import Rejected
 from advisor.domain.ports import CancelToken, Ledger, Proposal
 from advisor.domain.serving_config import ServingConfig
-from advisor.domain.trial import TrialRecord
+from advisor.domain.trial import Role, TrialRecord
+from advisor.search.racing import Repeat
 from advisor.search.soaking import soak_workload
 from advisor.search.space import contains
-from advisor.search.standings import comparison
+from advisor.search.standings import comparison, deciding
 from advisor.search.stopping import (
     MAX_ROUNDS,
     confirmation_launches,
@@ -111,7 +114,7 @@ class Tuner:
 
     def _launch_starts(self) -> None:
         while not self._done():
-            proposal = self.starts.next_start(self.ledger.records())
+            proposal = self.starts.next_start(self._records())
             if proposal is None:
                 return
             self.trials.launch("start", proposal)
@@ -119,7 +122,7 @@ class Tuner:
     def _replace_dead_baseline(self) -> None:
         """Where the baseline cannot run, launch the nearest configuration that should, for a comparison."""
         for _ in range(3):
-            records = self.ledger.records()
+            records = self._records()
             if self._done() or comparison(records) is not None:
                 return
             config = self.context.baseline.config
@@ -146,12 +149,12 @@ class Tuner:
                 return "exhausted"
             if self._no_gain_expected():
                 return "no_gain_expected"
-            reference = comparison(self.ledger.records())
-            if reference is not None and is_drift_check_due(self.ledger.records()):
+            reference = comparison(self._records())
+            if reference is not None and is_drift_check_due(self._records()):
                 self.trials.launch("baseline", Proposal(config=reference.config, origin="baseline again, for drift"))
                 continue
             asked = self.ledger.ask("search")
-            refusal = self.admission.admit(asked.config, self.ledger.records()) or self.probes.refusal(asked.config)
+            refusal = self.admission.admit(asked.config, self._records()) or self.probes.refusal(asked.config)
             if refusal is not None:
                 self.trials.reject(asked, refusal)
                 rejected += 1
@@ -160,12 +163,12 @@ class Tuner:
             rejected = 0 if record.n_attempts else rejected + 1
 
     def _no_gain_expected(self) -> bool:
-        records = self.ledger.records()
+        records = self._records()
         return no_gain_expected(expected_gains(records), noise(repeats(records, self.context.value_of)))
 
     def _exhausted(self) -> bool:
         space = self.context.space
-        tried = {record.config for record in self.ledger.records() if not record.infrastructure}
+        tried = {record.config for record in self._records() if not record.infrastructure}
         if len(tried) < self.context.space_size:
             return False
         return sum(contains(space, config) for config in tried) >= self.context.space_size
@@ -173,40 +176,59 @@ class Tuner:
     # -- confirmation --------------------------------------------------------------------------------------------
 
     def _confirm(self) -> None:
-        """Launch again what the race asks for, each on a fresh start; each meets the engine's own benchmark once.
+        """Launch again what the race asks for, then what later verifications ask for, each on a fresh start.
 
-        What a search that ended early left of the budget is the race's too. Who would win is soaked at its first such
-        launch: the earlier it falls, the more is left for the next one.
+        What a search that ended early left of the budget is the race's too. A winner that dies at a launch for its
+        verification falls, and the race goes on with what is left.
         """
-        if not confirmation_launches(self.context.budget, len(self.context.workloads)):
-            return
         while not (self.cancel.cancelled or self.trials.infrastructure_down()):
-            records = self.ledger.records()
-            room = min(self.trials.starts_left(), self._launches_in_time())
-            repeat = self.context.race.next(records, room)
-            if repeat is None:
+            if (repeat := self._next_repeat()) is not None:
+                self._launch_again("confirmation", repeat)
+            elif (repeat := self._next_reference()) is not None:
+                self._launch_again("reference", repeat)
+            else:
                 return
-            own = [record for record in records if record.config == repeat.config]
-            met = any(workload.referee for record in own for workload in record.workloads)
-            soaked = not self.context.soak or not repeat.is_winner or any(record.soak for record in own)
-            self.trials.launch(
-                "confirmation",
-                Proposal(config=repeat.config, origin=repeat.why),
-                referee=not met,
-                soak=None if soaked else soak_workload(self.context.workloads),
-            )
+
+    def _next_repeat(self) -> Repeat | None:
+        """What the race asks for; nothing where the budget keeps no launch for it."""
+        if not confirmation_launches(self.context.budget, len(self.context.workloads)):
+            return None
+        room = min(self.trials.starts_left(), self._launches_in_time())
+        return self.context.race.next(self._records(), room)
+
+    def _next_reference(self) -> Repeat | None:
+        """A recommendation on which no verification could notice a loss yet; beside the budget of launches."""
+        if not self.context.verifiable or self._launches_in_time() < 1:
+            return None
+        missing = next_missing(summarise(self.context, self.ledger.records(), "").results)
+        if missing is None:
+            return None
+        why = f"launch {missing.n_behind + 1} of {missing.n_needed} for verify"
+        return Repeat(missing.config, why, is_winner=True)
+
+    def _launch_again(self, role: Role, repeat: Repeat) -> None:
+        """It meets the engine's own benchmark once; who would win is soaked once, as early as that: it may fall."""
+        own = [record for record in self.ledger.records() if record.config == repeat.config]
+        met = any(workload.referee for record in own for workload in record.workloads)
+        soaked = not self.context.soak or not repeat.is_winner or any(record.soak for record in own)
+        self.trials.launch(
+            role,
+            Proposal(config=repeat.config, origin=repeat.why),
+            referee=not met,
+            soak=None if soaked else soak_workload(self.context.workloads),
+        )
 
     # -- budget --------------------------------------------------------------------------------------------------
 
     def _launches_left(self) -> int:
         """Process starts that the search may still take."""
         allowed = search_launches(self.context.budget, len(self.context.workloads))
-        return allowed - launches([r for r in self.ledger.records() if r.role != "confirmation"])
+        return allowed - launches([r for r in self._records() if r.role != "confirmation"])
 
     def _out_of_hours(self) -> bool:
         """True when one more launch, at the pace so far, would take the hours that the confirmation needs."""
         affordable, n_workloads = self._launches_in_time(), len(self.context.workloads)
-        whole = int(min(self.context.budget.max_launches, launches(self.ledger.records()) + affordable))
+        whole = int(min(self.context.budget.max_launches, launches(self._records()) + affordable))
         reserved = min(
             confirmation_launches(self.context.budget, n_workloads), max(MAX_ROUNDS * (n_workloads + 1), whole // 3)
         )
@@ -215,10 +237,15 @@ class Tuner:
     def _launches_in_time(self) -> int:
         """Launches that the hours left allow, at the pace so far."""
         records, most = self.ledger.records(), self.context.budget.max_launches
-        hours, starts = sum(record.duration_s for record in records) / 3600, launches(records)
+        hours = sum(record.duration_s for record in records) / 3600
+        starts = sum(record.n_attempts for record in records if record.role != "probe")
         if not hours or not starts:
             return most
         return int(max(0.0, min(most, self.trials.hours_left() / (hours / starts) + 1e-9)))
+
+    def _records(self) -> Sequence[TrialRecord]:
+        """What decides. Launches for verifications that went well do not: a resumed study ends as it did."""
+        return deciding(self.ledger.records())
 
     def _done(self) -> bool:
         """True when nothing more may be launched before the confirmation."""

@@ -36,6 +36,7 @@ from advisor.app.starts import NoStarts, TwinStarts
 from advisor.app.trial_maker import TrialMaker
 from advisor.app.tuner import Tuner
 from advisor.app.twin_prior import TwinPrior, belief_of
+from advisor.app.verifiable import with_noticeable_losses
 from advisor.domain.errors import BadInput
 from advisor.domain.ports import CancelToken, Closable, Engine, Proposer, Reporter
 from advisor.domain.serving_config import OptionValue, ServingConfig
@@ -48,6 +49,7 @@ from advisor.search.baselines import Baseline, baseline_named
 from advisor.search.loads import USUAL_LOADS
 from advisor.search.proposer import OwnProposer
 from advisor.search.space import widened
+from advisor.search.standings import deciding
 from advisor.search.stopping import search_launches
 from advisor.store.ledger import OptunaLedger
 from advisor.store.run_card import Machine, RunCard, write_card
@@ -83,6 +85,7 @@ class How(StrictModel):
     top_n: int = Field(default=5, ge=1)
     early_stop: bool = True
     soak: bool = Field(default=True, description="Who would win must survive the heaviest load of the study")
+    verifiable: bool = Field(default=False, description="Launch each winner until a verification can tell a loss")
 
     @property
     def engine_options(self) -> dict[str, dict[str, OptionValue]]:
@@ -142,7 +145,13 @@ class Session:
         return has_trials(self.run_folder)
 
     def expected_hours(self) -> float | None:
-        """Server time that the budget allows, from the predicted baseline or the first start that would run.
+        """Server time that the budget allows; None where nobody can say."""
+        launch = self.expected_launch_hours
+        return None if launch is None else min(self.context.server_hours, self.context.budget.max_launches * launch)
+
+    @functools.cached_property
+    def expected_launch_hours(self) -> float | None:
+        """Server time of one launch, from the predicted baseline or the first start that would run.
 
         None where nobody can say: without a twin, or where the twin expects none of them to run.
         """
@@ -158,7 +167,7 @@ class Session:
                 n_loads = USUAL_LOADS if self.context.objective.metric == "goodput" else 1
                 loads_s = n_loads * sum(each.duration_s for each in metrics)
                 start_s = STARTUP.total_s(predictions[0].memory_gib.weights, n_graphs=20)
-                return min(self.context.server_hours, self.context.budget.max_launches * (start_s + loads_s) / 3600)
+                return (start_s + loads_s) / 3600
         return None
 
     def predicted_gain(self) -> float | None:
@@ -270,7 +279,8 @@ class Session:
             kernels=self.forecaster.kernels,
         )
         if self.how.sampler == OWN_SAMPLER:
-            found = with_expected_distances(found, self.context, records, self.gate.frontier)
+            found = with_expected_distances(found, self.context, deciding(records), self.gate.frontier)
+        found = with_noticeable_losses(found)
         return with_prices(with_nearest_misses(found, self.context, records, self.forecaster), self.gate, records)
 
 
@@ -288,6 +298,8 @@ def open_session(question: Question, how: How) -> Session:
     forecaster = forecaster_of(resolved)
     asked = how.baselines if how.rescue is None else (*how.baselines, how.rescue)
     baselines, launched = choose_baselines(resolved, asked, forecaster)
+    if how.rescue is not None and how.verifiable:
+        raise BadInput("--verifiable means nothing to --rescue, which ends at the first that serves: leave one out.")
     if how.rescue is None:
         _check_room(resolved, launched)
     else:
@@ -321,6 +333,7 @@ def open_session(question: Question, how: How) -> Session:
         unmodelled=None if forecaster.stand_in is None else forecaster.stand_in.why,
         early_stop=how.early_stop,
         soak=how.soak,
+        verifiable=how.verifiable,
     )
     asking = Asking(_run_folder(how, context), _card(context))
     earlier = earlier_runs(how.out, asking) if how.transfer else EarlierRuns()

@@ -14,7 +14,7 @@ from advisor.domain.errors import BadInput
 from advisor.domain.measurement import EffectiveSettings, Metrics, Source
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel
-from advisor.domain.trial import TrialRecord
+from advisor.domain.trial import Soak, TrialRecord
 from advisor.metrics.verdict import Change, Decision
 
 VERIFIED = "verify.json"
@@ -72,6 +72,9 @@ class Verification(StrictModel):
     limits: tuple[LimitCheck, ...] = ()
     changes: tuple[Change, ...] = Field(default=(), description="Of every metric, for information")
     memory: tuple[Change, ...] = ()
+    soak: Soak | None = Field(
+        default=None, description="The heaviest load of the workload once more, where the result survived its soak"
+    )
     launches: tuple[VerifyLaunch, ...]
     max_launches: int
     reference: tuple[Metrics, ...] = Field(description="What the next verification compares with, one a launch")

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from advisor.app.changes import memory_changes, metric_changes, others_of, runs_of, values_of
+from advisor.app.changes import gains_of, memory_changes, metric_changes, others_of, reference_of, values_of
 from advisor.app.engines import load_engine
 from advisor.app.manifest import RESULT_NAME
 from advisor.app.result_folders import check_config, max_seq_len_of, read_result, result_folders, sha256
 from advisor.app.results import Result, ResultEntry
 from advisor.app.trial_runner import run_trial
+from advisor.app.verifiable import alarm_of_one_test, deciding_metrics, launches_needed
 from advisor.app.verification import (
     VERIFIED,
     LimitCheck,
@@ -29,7 +30,6 @@ from advisor.app.verification import (
 )
 from advisor.domain.errors import BadInput, EngineFailed, EngineMissing, Interrupted
 from advisor.domain.measurement import Metrics
-from advisor.domain.objective import COST, THROUGHPUTS, Objective
 from advisor.domain.outcome import Infrastructure, summary
 from advisor.domain.ports import CancelToken, Engine, EngineRef, EvidenceStore, LaunchSpec, NoEvidence, TrialRequest
 from advisor.domain.serving_config import OptionValue
@@ -37,22 +37,13 @@ from advisor.domain.strict import StrictModel, changed
 from advisor.domain.trial import TrialRecord
 from advisor.engines.spoken import ENGINES_SPOKEN
 from advisor.host.process import end_leftovers
-from advisor.metrics.verdict import (
-    FALSE_ALARM,
-    FULL_REFERENCE,
-    LOOKS,
-    Look,
-    decide,
-    limit_state,
-    looks,
-)
+from advisor.metrics.verdict import FULL_REFERENCE, LOOKS, LOSS, Look, decide, limit_state, looks
+from advisor.search.soaking import soak_workload
 from advisor.store.trial_folder import TrialFolder
 from advisor.store.yaml_files import write_atomic
 
 TWIN = "twin"
 EVIDENCE = "verify"
-RATE = "output_tok_per_s"
-OPEN_LOOP = "e2e:mean"  # of a fixed rate of arrivals a slower server shows in its latencies
 SEED = 50_021  # beyond the trials of a study, within what two of its seeds are apart
 SEED_STRIDE = 100_003
 TWIN_TOLERANCE = 0.2  # the twin is within so much of published measurements
@@ -95,16 +86,7 @@ class Task:
     @property
     def reference(self) -> tuple[Metrics, ...]:
         """Of the result, and of the verifications since that passed."""
-        return runs_of(self.best) if self.previous is None else self.previous.reference
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What decides: the objective, and output tok/s whatever the objective is."""
-        own = self.result.objective.metric
-        more = [] if own in (*THROUGHPUTS[:3], COST) else [own]
-        if self.result.workload.request_rate_per_s is not None and OPEN_LOOP not in more:
-            more.append(OPEN_LOOP)
-        return (RATE, *more)
+        return reference_of(self.result) if self.previous is None else self.previous.reference
 
 
 def verify(
@@ -190,8 +172,9 @@ class _Verifier:
         self, task: Task, max_launches: int, n_tasks: int, note: Callable[[str], None], cancel: CancelToken
     ) -> None:
         self.task, self.note, self.cancel, self.max_launches = task, note, cancel, max_launches
-        n_tests = len(task.metrics) + len(task.result.slo.limits)
-        self.plan = looks(max_launches, FALSE_ALARM / n_tests / n_tasks)
+        result = task.result
+        alarm = alarm_of_one_test(result.objective, result.workload, result.slo, n_tasks)
+        self.n_tasks, self.plan = n_tasks, looks(max_launches, alarm)
         self.n_before = 0 if task.previous is None else task.previous.n_ever
         self.records: list[TrialRecord] = []
         self.runs: list[Metrics] = []
@@ -248,6 +231,7 @@ class _Verifier:
             role="confirmation",
             origin="verify",
             engine=task.ref,
+            soak=soak_workload((task.result.workload,)) if number == 1 and task.result.soak is not None else None,
             spec=LaunchSpec(
                 deployment=changed(task.result.deployment, **fixed),
                 config=task.best.serving_config,
@@ -268,11 +252,11 @@ class _Verifier:
 
     def _tested(self, look: Look) -> tuple[TestedMetric, ...]:
         task, found = self.task, []
-        for name in task.metrics:
-            now, then = _larger_is_better(name, self.runs), _larger_is_better(name, task.reference)
+        for name in deciding_metrics(task.result.objective, task.result.workload):
+            now, then = gains_of(name, self.runs), gains_of(name, task.reference)
             if not now or not then:
                 continue
-            others = [values for runs in others_of(task.result) if (values := _larger_is_better(name, runs))]
+            others = [values for runs in others_of(task.result) if (values := gains_of(name, runs))]
             decision = decide(now, then, look, others, TWIN_TOLERANCE if task.is_prediction else 0.0)
             found.append(TestedMetric(metric=name, n_reference=len(then), n_launches=len(now), decision=decision))
         return tuple(found)
@@ -318,9 +302,10 @@ class _Verifier:
             memory=memory_changes(
                 (task.best.memory_gib, task.best.effective), (last.memory_measured_gib, last.effective)
             ),
+            soak=self.records[0].soak,
             launches=tuple(seen(record) for record in self.records),
             max_launches=self.max_launches,
-            reference=reference[: max(FULL_REFERENCE, len(runs_of(task.best)))],
+            reference=reference[: max(FULL_REFERENCE, len(reference_of(task.result)))],
             n_ever=self.n_before + len(self.records),
             date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         )
@@ -329,6 +314,13 @@ class _Verifier:
         task, notes = self.task, []
         if task.result.status == "candidate":
             notes.append("The result is a candidate: it was picked for one high run, which is high partly by luck.")
+        needed = launches_needed(task.result, self.n_tasks, task.reference)
+        if not task.is_prediction and len(task.reference) < needed:
+            launched = "1 launch stands" if len(task.reference) == 1 else f"{len(task.reference)} launches stand"
+            notes.append(
+                f"{launched} behind the result, and telling a loss of {100 * LOSS:.0f} % needs {needed}: the study's "
+                "command with --resume --verifiable adds them, as do verifications that pass."
+            )
         if any(record.n_attempts > 1 for record in self.records):
             notes.append("A launch ended before it served and was tried once more, as in a study.")
         notes += [
@@ -337,15 +329,6 @@ class _Verifier:
             if each.state == "edge"
         ]
         return tuple(notes)
-
-
-def _larger_is_better(metric: str, runs: Sequence[Metrics]) -> list[float]:
-    """A metric as gains are told in it; empty where it is not defined or zero."""
-    values = values_of(metric, runs)
-    if not all(value > 0 for value in values):
-        return []
-    objective = Objective(metric=metric)
-    return [objective.gain(value, 1.0) for value in values]
 
 
 def _wrong(record: TrialRecord, task: Task) -> list[str]:

@@ -89,6 +89,9 @@ def worth_launching(session: Session, output: OutputFormat) -> bool:
     plan, screen = plan_view.plan_document(session), console.stderr()
     gain = "" if plan.unmodelled else f"; {plan_view.gain_text(plan.predicted_gain, context.baseline.name)}"
     screen.print(f"At most {plan.max_launches} launches; time of the node: {plan_view.time_text(plan)}{gain}.")
+    if plan.reference_launches is not None:
+        added = plan_view.reference_text(plan.reference_launches, session.expected_launch_hours)
+        screen.print(f"{added.capitalize()}.")
     if plan.predicted_gain is None or plan.predicted_gain >= 1 + LEAST_GAIN:
         return True
     if output is OutputFormat.json:

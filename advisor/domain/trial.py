@@ -12,8 +12,9 @@ from advisor.domain.outcome import Hopeless, Infrastructure, Measured, Outcome, 
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel
 
-Role = Literal["baseline", "start", "search", "probe", "confirmation"]
-"""A `probe` starts, reads memory and stops: it is no launch of the budget, and never a winner."""
+Role = Literal["baseline", "start", "search", "probe", "confirmation", "reference"]
+"""Two of them are beside the budget of launches. A `probe` starts, reads memory and stops: it is never a winner. A
+`reference` launches the recommendation once more, for later verifications: it decides nothing unless it fails."""
 
 
 class PhaseTiming(StrictModel):

@@ -13,10 +13,11 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from advisor.domain.strict import StrictModel
-from advisor.metrics.confidence import Interval, LogRatio, NoisePrior, log_ratio, mean_interval
+from advisor.metrics.confidence import Interval, LogRatio, NoisePrior, log_ratio, mean_interval, pooled_noise
 from advisor.metrics.confidence import student_t_quantile as t_quantile
 
 FALSE_ALARM = 0.002  # of an unchanged server, over all looks and all tests of one verification
@@ -97,6 +98,37 @@ def decide(
         largest_loss=max(0.0, 1 - found.interval(1 - 2 * MISS).low),
         detectable_loss=detectable_loss(found, look.alarm),
     )
+
+
+def noticeable_loss(
+    n: int, reference: Sequence[float], others: Sequence[Sequence[float]] = (), alarm: float = FALSE_ALARM
+) -> float:
+    """The loss that a verification of all its launches notices with 1 - MISS if n launches stand behind the result.
+
+    At the noise seen, or that of `VERIFY_NOISE` where less was seen: launches that agree by luck promise too much.
+
+    Args:
+        n: At least one.
+        reference: Values of the launches behind the result so far; none, where nothing is known but the prior.
+        others: Repeats of further configurations; they share in the deviation.
+        alarm: Probability of a false alarm that one test of the verification may spend over all looks.
+    """
+    sd, dof = pooled_noise([np.log(np.asarray(each, float)) for each in (reference, *others)], VERIFY_NOISE)
+    last, more = looks(LOOKS[-1], alarm)[-1], n - max(1, len(reference))
+    error = max(sd, VERIFY_NOISE.sd) * math.sqrt(1 / last.n_launches + 1 / n)
+    then = LogRatio(estimate=0.0, error=error, dof=dof + more + last.n_launches - 1)
+    return detectable_loss(then, last.alarm)
+
+
+def reference_needed(
+    reference: Sequence[float], others: Sequence[Sequence[float]] = (), alarm: float = FALSE_ALARM
+) -> int:
+    """Launches that must stand behind a result for `LOSS` to be noticed; see `noticeable_loss`.
+
+    Where no number suffices, as above a noise of 2.4 %, it is the most that a result is completed to.
+    """
+    sizes = range(max(1, len(reference)), FULL_REFERENCE)
+    return next((n for n in sizes if noticeable_loss(n, reference, others, alarm) <= LOSS), FULL_REFERENCE)
 
 
 def _within(ratio: Interval, loss: float) -> bool:

@@ -121,7 +121,7 @@ def course_chart(run: RunRead, result: Result | None, workload: Workload) -> Cha
         metrics = _metrics(record, workload) if record.served else None
         value = None if metrics is None else objective.value(metrics)
         kept = metrics is not None and slo.met(metrics)
-        searched = kept and value is not None and value > 0 and record.role != "confirmation"
+        searched = kept and value is not None and value > 0 and record.role not in ("confirmation", "reference")
         if searched and value is not None and (best is None or objective.gain(value, best) > 1):
             best = value
         identity = _identity(results, record)

@@ -54,8 +54,13 @@ def _has_result(row: Row) -> bool:
     return row["outcome"] in (*_WHOLE, "hopeless")
 
 
-ROLES = (("circle", "●", "searched"), ("square", "■", "baseline launch"), ("diamond", "◆", "confirmation"))
-_SHAPE_OF_ROLE = {"baseline": ROLES[1], "confirmation": ROLES[2]}
+ROLES = (
+    ("circle", "●", "searched"),
+    ("square", "■", "baseline launch"),
+    ("diamond", "◆", "confirmation"),
+    ("cross", "✚", "launch for verify"),
+)
+_SHAPE_OF_ROLE = {"baseline": ROLES[1], "confirmation": ROLES[2], "reference": ROLES[3]}
 _FALLEN = (  # outcomes -> (colour, shape, swatch, words)
     (("out_of_memory",), "out_of_memory", "x", "✕", "out of memory"),
     (("rejected",), "other", "line-ns-open", "|", "rejected before launch"),

@@ -15,15 +15,18 @@ from advisor.app.calibration import NO_CALIBRATION
 from advisor.app.context import StudyContext
 from advisor.app.decided import acting_defaults
 from advisor.app.estimating import Estimate, Plan, PlanRow
+from advisor.app.verifiable import expected_launches
 from advisor.domain.measurement import MemoryReport
 from advisor.domain.outcome import summary
 from advisor.domain.strict import StrictModel
 from advisor.domain.workload import Workload
+from advisor.metrics.verdict import FULL_REFERENCE
 from advisor.report.console import banner, short_name, table, value_text
 from advisor.report.price_view import PRICES_NOTE, price_table
+from advisor.report.spans import span_text
 from advisor.report.study_notes import calibrated_text, kernels_text, taught_text, unmodelled_text
 from advisor.report.summary import LIMITS
-from advisor.search.stopping import confirmation_launches
+from advisor.search.stopping import MAX_ROUNDS, confirmation_launches
 
 if TYPE_CHECKING:
     from advisor.app.tuning import Session
@@ -42,6 +45,9 @@ class DryRun(StrictModel):
     defaults: tuple[str, ...] = Field(description="Which limit what can be found, in words")
     max_launches: int
     confirmation_launches: int
+    reference_launches: int | None = Field(
+        description="Of each best, expected beyond `max_launches` with `--verifiable`; null without it"
+    )
     baselines: tuple[str, ...]
     starts: int
     expected_hours: float | None = Field(description="Of the server; null where nothing can be predicted")
@@ -173,6 +179,7 @@ def plan_document(session: Session) -> DryRun:
         defaults=acting_defaults(context),
         max_launches=context.budget.max_launches,
         confirmation_launches=confirmation_launches(context.budget, len(context.workloads)),
+        reference_launches=expected_launches(context) - MAX_ROUNDS if context.verifiable else None,
         baselines=context.launched_baselines,
         starts=session.n_starts,
         expected_hours=hours,
@@ -206,6 +213,8 @@ def plan_text(session: Session) -> RenderableType:
         "launches",
         f"at most {document.max_launches}, {document.confirmation_launches} of them kept for the confirmation",
     )
+    if document.reference_launches is not None:
+        facts.add_row("", reference_text(document.reference_launches, session.expected_launch_hours))
     starts = [f"{document.starts} choices of the twin"] if document.starts else []
     facts.add_row("first", ", ".join([*(f"baseline {name}" for name in document.baselines), *starts]))
     spent = "virtual, simulated in about a minute" if context.identity.source == "simulated" else "of the node"
@@ -245,6 +254,13 @@ def answers_text(context: StudyContext) -> str:
         f"{names} can change what the model says: each launch answers fixed prompts, and one that differs from the "
         f"baseline in more than {100 * context.max_answer_drift:.0f} % of them, beyond the noise, is not considered."
     )
+
+
+def reference_text(n_launches: int, launch_hours: float | None) -> str:
+    """What `--verifiable` adds to a study, and what that takes."""
+    most = FULL_REFERENCE - MAX_ROUNDS
+    time = "" if launch_hours is None else f", {span_text(3600 * launch_hours)} each"
+    return f"then about {n_launches} of each best for verify{time}; at most {most} where noise asks for them"
 
 
 def time_text(plan: DryRun) -> str:

@@ -40,6 +40,7 @@ class Scoreboard:
         self._kinds: Counter[str] = Counter()
         self._best: tuple[float, int] | None = None
         self._baseline: float | None = None
+        self._searches = True
         for record in records:
             self.add(record)
         self._new_launches = 0
@@ -50,12 +51,13 @@ class Scoreboard:
         self._new_launches += launches([record])
         self.server_s += record.duration_s
         self._kinds[record.outcome.kind] += 1
+        self._searches = record.role != "reference"
         value = self.context.value_of(record)
         if value is None:
             return None
         if record.role == "baseline" and self._baseline is None:
             self._baseline = value
-        if self._best is None or value > self._best[0]:
+        if self._searches and (self._best is None or value > self._best[0]):
             self._best = value, record.number
         return None if self._baseline is None else value - self._baseline
 
@@ -91,8 +93,8 @@ class Scoreboard:
         return f"{launched}, {hours:.1f}{limit} {kind} ({hours * gpus:.1f} GPU-h)"
 
     def eta_s(self, now_s: float) -> float | None:
-        """Seconds until the budget is used up at the pace so far; a study may well end before. None before a launch."""
-        if not self._new_launches:
+        """Seconds until the budget is used up at the pace so far; it may well end before. None before and after."""
+        if not (self._new_launches and self._searches):
             return None
         left_s = (self.context.budget.max_launches - self.launches) * (now_s - self._began_s) / self._new_launches
         if self.context.identity.source == "measured":  # the clock on the wall is that of the budget

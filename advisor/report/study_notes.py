@@ -27,8 +27,9 @@ def counts_text(counts: Counts) -> str:
     """What became of all trials, in one clause."""
     stopped = f"{counts.hopeless} stopped early, " if counts.hopeless else ""
     probes = f"{counts.probes} memory-only probes, " if counts.probes else ""
+    reference = f" and {counts.reference} for verify" if counts.reference else ""
     return (
-        f"{counts.trials} trials, {probes}{counts.launches} launches: {counts.oom} out of memory, {stopped}"
+        f"{counts.trials} trials, {probes}{counts.launches} launches{reference}: {counts.oom} out of memory, {stopped}"
         f"{counts.rejected} rejected before launch, {counts.failed} failed"
     )
 

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from advisor.app.calibration import NO_CALIBRATION
+from advisor.app.changes import reference_of
 from advisor.app.rescue import RescueReport
 from advisor.app.results import BaselineEntry, PredictedRow, Result, ResultEntry, StudySummary
 from advisor.domain.measurement import Source
@@ -164,7 +165,18 @@ def sure_notes(result: Result) -> list[str]:
         notes.append(f"The server's pace drifted by {100 * sure.drift:+.1f} % over the study; this is corrected for.")
     if result.soak is not None:
         notes.append(soak_text(result.soak, result.source))
+    if result.reference and result.noticeable_loss is not None:
+        notes.append(reference_text(result, result.noticeable_loss))
     return notes
+
+
+def reference_text(result: Result, noticeable_loss: float) -> str:
+    """How much `advisor verify` will be able to tell of the best, in one sentence."""
+    simulated = " (simulated)" if result.source == "simulated" else ""
+    return (
+        f"{len(reference_of(result))} launches stand behind it{simulated}: with 99 % `advisor verify` notices a loss "
+        f"of {100 * noticeable_loss:.1f} %."
+    )
 
 
 def soak_text(soak: Soak, source: Source) -> str:

@@ -11,6 +11,7 @@ from rich.text import Text
 from advisor.app.verification import VERIFIED, TestedMetric, Verdict, Verification
 from advisor.report.change_rows import change_table, interval_percent, percent
 from advisor.report.console import banner, table
+from advisor.report.summary import soak_text
 
 STYLES: dict[Verdict, str] = {"PASS": "bold green", "DRIFT": "bold yellow", "FAIL": "bold red"}
 PREDICTION = (
@@ -27,6 +28,8 @@ def verify_view(found: Verification) -> RenderableType:
         parts.append(Text(PREDICTION, "yellow"))
     parts += [Text(), Text(f"{found.verdict}  {found.workload_name}: {headline(found)}", STYLES[found.verdict])]
     parts += [Text(f"  {reason}") for reason in found.reasons]
+    if found.soak is not None and found.soak.survived:
+        parts.append(Text(soak_text(found.soak, found.source)))
     parts += [Text(note, "dim") for note in found.notes]
     if found.tested:
         parts += [Text(), _tested(found.tested), *map(Text, _power(found))]

@@ -50,7 +50,7 @@ def admit(
         role: Of the trial.
         engine_rules: What the engine's dialect refuses at start.
     """
-    if role in ("baseline", "confirmation"):
+    if role in ("baseline", "confirmation", "reference"):
         return None
     as_run = deployment.with_options(config.options)
     for rule in (prompt_fits, *engine_rules):

@@ -51,12 +51,18 @@ def comparison(records: Iterable[TrialRecord]) -> TrialRecord | None:
 
 
 def fallen(records: Iterable[TrialRecord]) -> set[ServingConfig]:
-    """Configurations that died, wherever they were measured as well: of memory, or when they were to be confirmed."""
+    """Configurations that died, wherever they were measured as well: of memory, or when they were launched again."""
     return {
         record.config
         for record in records
-        if record.out_of_memory or (record.role == "confirmation" and not (record.measured or record.infrastructure))
+        if record.out_of_memory
+        or (record.role in ("confirmation", "reference") and not (record.measured or record.infrastructure))
     }
+
+
+def deciding(records: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+    """Trials that decide who wins: without those that only went well once more, for later verifications."""
+    return tuple(record for record in records if not (record.role == "reference" and record.measured))
 
 
 def standings(records: Sequence[TrialRecord], workload: str, objective: Objective, slo: Slo) -> list[Standing]:

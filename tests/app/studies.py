@@ -59,6 +59,7 @@ def session(
     max_probes: int | None = 0,
     sampler: str = "random",
     transfer: bool = True,
+    verifiable: bool = False,
 ) -> Session:
     """Llama-3.1-8B on one H100 over 36 configurations; the baseline is the release's default, which is one of them."""
     (folder / "small.yaml").write_text(SPACE)
@@ -80,6 +81,7 @@ def session(
         resume=resume,
         sampler=sampler,
         transfer=transfer,
+        verifiable=verifiable,
         max_probes=max_probes,
     )
     return dataclasses.replace(open_session(question, how), engine=engine)

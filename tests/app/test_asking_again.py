@@ -34,7 +34,10 @@ MAVERICK = "nvidia/Llama-4-Maverick-17B-128E-Instruct-FP8"
             Question(model="meta-llama/Llama-3.1-8B-Instruct", gpu="h200_sxm", engine_version="1.1.0"),
             How(engine="twin"),
         ),
-        (Question(workloads=("1k1k_c64", "4k1k_c64"), objective="tpot:mean", max_launches=9), How(engine="twin")),
+        (
+            Question(workloads=("1k1k_c64", "4k1k_c64"), objective="tpot:mean", max_launches=9),
+            How(engine="twin", verifiable=True),
+        ),
     ],
 )
 def test_the_command_shown_asks_for_the_same_run(question: Question, how: How) -> None:

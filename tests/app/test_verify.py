@@ -20,8 +20,10 @@ from advisor.app.verify import verify
 from advisor.domain.errors import BadInput, EngineFailed, Interrupted
 from advisor.domain.outcome import Infrastructure, OutOfMemory
 from advisor.domain.ports import Engine
+from advisor.domain.workload import parse_workload
 from advisor.metrics.verdict import FULL_REFERENCE, LOOKS
 from advisor.report import bundle
+from advisor.search.soaking import soak_workload
 from tests.app.paced import PacedEngine
 from tests.app.scripted import Act, ScriptedEngine
 from tests.app.studies import Watcher
@@ -43,17 +45,21 @@ class Stopped:
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Runs of one study in the nominal world, in another one and under limits."""
-    found = {}
+    """Runs of one study in the nominal world, in another one, under limits, and the first made verifiable."""
+    found: dict[str, Path] = {}
     asked: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "nominal": ({}, {}),
         "world": ({}, {"twin_world": 5}),
         "limits": ({"slo": "ttft:p95<2s"}, {"seed": 1}),
+        "verifiable": ({}, {"resume": True, "verifiable": True}),
     }
     for name, (question, how) in asked.items():
+        out = tmp_path_factory.mktemp(name)
+        if "resume" in how:
+            shutil.copytree(found["nominal"].parents[1], out, dirs_exist_ok=True)
         session = open_session(
             Question(study="llama3.1-8b-h100", workloads=(WORKLOAD,), max_launches=6, **question),
-            How(engine="twin", out=tmp_path_factory.mktemp(name), **how),
+            How(engine="twin", out=out, **how),
         )
         with session.open_ledger() as ledger:
             summary = session.run(ledger, Watcher(), Watcher())
@@ -103,10 +109,36 @@ def test_another_pace_is_a_drift(copied: Callable[..., Path], pace: float, direc
     assert len(found.reference) < found.tested[0].n_reference + len(found.launches), "what drifted joins nothing"
 
 
-def test_one_request_short_of_its_tokens_fails_at_once(copied: Callable[..., Path]) -> None:
-    found = verified(copied(), PacedEngine(n_short=(0, 1)))
-    assert (found.verdict, found.direction, len(found.launches)) == ("FAIL", None, 2)
+@pytest.mark.parametrize("study", ["nominal", "limits", "verifiable"])
+@pytest.mark.parametrize("at", range(LOOKS[0]))
+def test_one_request_short_of_its_tokens_fails_at_once(copied: Callable[..., Path], study: str, at: int) -> None:
+    found = verified(copied(study), PacedEngine(n_short=(0,) * at + (1,)))
+    assert (found.verdict, found.direction, len(found.launches)) == ("FAIL", None, at + 1)
     assert "1 requests fell short" in found.reasons[0]
+
+
+def test_a_first_verification_tells_a_loss_where_the_study_left_enough_launches(copied: Callable[..., Path]) -> None:
+    mended = "--resume --verifiable adds them"
+    missed, noticed = (verified(copied(study), PacedEngine(pace=0.95)) for study in ("nominal", "verifiable"))
+    assert noticed.tested[0].n_reference == 9 > missed.tested[0].n_reference
+    assert (noticed.verdict, noticed.direction) == ("DRIFT", "slower")
+    assert any(mended in note for note in missed.notes) and not any(mended in note for note in noticed.notes)
+
+
+def test_what_was_soaked_is_soaked_again_once(copied: Callable[..., Path]) -> None:
+    folder = copied("verifiable")
+    found = verified(folder, PacedEngine())
+    assert found.soak is not None and found.soak.survived
+    soaked = json.loads((folder / "result.json").read_text())["soak"]
+    assert (found.soak.n_requests, found.soak.tokens_per_request) == (
+        soaked["n_requests"],
+        soaked["tokens_per_request"],
+    )
+    oom = OutOfMemory(phase="serve", component="activations", short_gib=0.5)
+    heaviest = soak_workload([parse_workload(WORKLOAD)]).name
+    dead = verified(folder, ScriptedEngine(Act(under={heaviest: oom})))
+    assert (dead.verdict, len(dead.launches)) == ("FAIL", 1)
+    assert "out of memory" in dead.reasons[0]
 
 
 def test_out_of_memory_at_start_fails(copied: Callable[..., Path]) -> None:

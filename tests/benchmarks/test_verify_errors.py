@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.verify_errors import CHUNK, Life, live, targets, upper_bound
 
-GOOD = Life("same", "slower", "same", "slower", (3, 3, 3, 3))
+GOOD = Life("same", "slower", "same", "slower", "same", "slower", (3, 3, 3, 3, 3, 3), 9)
 
 
 @pytest.mark.parametrize("n", [10, 1000, 60_000])
@@ -23,13 +23,22 @@ def test_the_upper_bound_is_that_of_clopper_and_pearson() -> None:
 
 def test_targets_follow_from_lives() -> None:
     assert all(targets([GOOD] * 5000).values())
-    alarming = dataclasses.replace(GOOD, second="faster")
-    assert list(targets([GOOD] * 5000 + [alarming] * 50).values()) == [True, False, True]
-    missing = dataclasses.replace(GOOD, second_slower="same")
-    assert list(targets([GOOD] * 5000 + [missing] * 200).values()) == [True, True, False]
+    spoilt = [
+        dataclasses.replace(GOOD, first="faster"),
+        dataclasses.replace(GOOD, second="faster"),
+        dataclasses.replace(GOOD, verifiable="slower"),
+        dataclasses.replace(GOOD, second_slower="same"),
+        dataclasses.replace(GOOD, verifiable_slower="same"),
+    ]
+    for place, life in enumerate(spoilt):
+        met = list(targets([GOOD] * 5000 + [life] * 200).values())
+        assert met == [number != place for number in range(len(spoilt))]
 
 
 def test_lives_without_much_noise_are_all_told_right() -> None:
     found = live(0.002, 0)
     assert len(found) == CHUNK
-    assert {(life.first, life.second, life.second_slower) for life in found} == {("same", "same", "slower")}
+    unchanged = {each for life in found for each in (life.first, life.second, life.verifiable)}
+    slower = {each for life in found for each in (life.second_slower, life.verifiable_slower)}
+    assert (unchanged, slower) == ({"same"}, {"slower"})
+    assert {life.n_reference for life in found} == {9}

@@ -13,6 +13,7 @@ from advisor.metrics.verdict import (
     FALSE_ALARM,
     FULL_REFERENCE,
     LOOKS,
+    LOSS,
     TAIL_NOISE,
     VERIFY_NOISE,
     Decision,
@@ -21,6 +22,8 @@ from advisor.metrics.verdict import (
     decide,
     limit_state,
     looks,
+    noticeable_loss,
+    reference_needed,
     size_change,
 )
 
@@ -110,3 +113,29 @@ def test_what_has_no_ratio_is_untold() -> None:
     assert change("itl:p50", [0.0, 0.0], [0.0, 0.0], [], 1, TAIL_NOISE).kind == "noise", "tokens that come together"
     assert change("goodput", [], [1.0], [], 1, VERIFY_NOISE).before is None
     assert [size_change("weights_gib", 1.0, at, 0.1).kind for at in (1.05, 1.2, None)] == ["noise", "real", "untold"]
+
+
+@given(paces, st.integers(1, 15), st.sampled_from([FALSE_ALARM, FALSE_ALARM / 6]))
+def test_more_launches_behind_a_result_tell_smaller_losses_and_stricter_tests_larger_ones(
+    reference: list[float], n: int, alarm: float
+) -> None:
+    loss = noticeable_loss(n, reference, alarm=alarm)
+    assert noticeable_loss(n + 1, reference, alarm=alarm) < loss
+    assert noticeable_loss(n, reference, alarm=alarm / 2) > loss
+    assert noticeable_loss(n, [1e3 * value for value in reference], alarm=alarm) == pytest.approx(loss)
+
+
+@given(paces, st.sampled_from([FALSE_ALARM, FALSE_ALARM / 6]))
+def test_the_launches_needed_are_the_fewest_that_suffice(reference: list[float], alarm: float) -> None:
+    needed = reference_needed(reference, alarm=alarm)
+    assert len(reference) <= needed <= FULL_REFERENCE
+    if needed < FULL_REFERENCE:
+        assert noticeable_loss(needed, reference, alarm=alarm) <= LOSS
+    if needed > len(reference):
+        assert noticeable_loss(needed - 1, reference, alarm=alarm) > LOSS
+
+
+def test_nine_launches_are_needed_at_the_noise_that_is_promised_for() -> None:
+    """As docs/decisions/verify.md derives; two that agree by luck promise no less, two that do not ask for more."""
+    assert reference_needed(()) == reference_needed([1.0, 1.0]) == 9
+    assert 9 < reference_needed([1.0, 1.0, 1.06, 1.0, 0.96]) <= FULL_REFERENCE
