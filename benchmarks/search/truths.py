@@ -43,6 +43,7 @@ LABEL = "simulated by a drawn truth of the search benchmark"
 SPEED_NOISE, MEMORY_NOISE_GIB = 0.02, 0.1
 CONSTANTS_OFF = 0.30
 TILT_OFF = 0.075
+VLLM_ALONE = ("http_", "cached_")
 """The tilt is nominally 0: as much as makes decode times 30 % wrong over a 32-fold range of batches."""
 FIELD, FIELD_WAVES, FIELD_SHARPNESS = 0.20, 20, 1.0
 """Standard deviation of the log, random features, and their wave numbers: a length scale of one whole ladder."""
@@ -604,11 +605,12 @@ def _with_limits(truth: DrawnTruth, slo: Slo) -> DrawnTruth:
 def draw_constants(rng: np.random.Generator) -> TwinConstants:
     """Every constant off by up to 30 %, uniform in its logarithm; the tilt, nominally 0, by as much in effect.
 
-    Those of vLLM's HTTP process came after the truths were frozen, and no truth is a vLLM: a draw would shift the rest.
+    Those of vLLM alone (its HTTP process, what PyTorch keeps cached) came after the truths were frozen, and no truth is
+    a vLLM: a draw would shift the rest.
     """
     drawn = {}
     for field in dataclasses.fields(TwinConstants):
-        if field.name.startswith("http_"):
+        if field.name.startswith(VLLM_ALONE):
             continue
         off = float(rng.uniform(-1.0, 1.0))
         nominal = getattr(NOMINAL, field.name)

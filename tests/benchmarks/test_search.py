@@ -19,7 +19,7 @@ from benchmarks.search.__main__ import main
 from benchmarks.search.contenders import CONTENDERS, OURS, CoarseGrid, Entry, Listed
 from benchmarks.search.play import CONFIRMATION_NUMBER, MARKS, Score, play
 from benchmarks.search.table import judged, lines
-from benchmarks.search.truths import CLASSES, DrawnTruth, Effects, draw_truth
+from benchmarks.search.truths import CLASSES, VLLM_ALONE, DrawnTruth, Effects, draw_truth
 
 pytestmark = pytest.mark.xdist_group("search truths")  # drawn once, by one worker
 
@@ -66,7 +66,9 @@ def test_constants_are_off_by_thirty_percent_at_most_and_all_of_them() -> None:
     assert 32 ** abs(tilt) < 1.3
     # The reserve is composed of what is used; it may move by a rounding.
     ratios = {name: value / getattr(NOMINAL, name) for name, value in constants.items()}
-    assert {name for name, ratio in ratios.items() if ratio == 1.0} == {name for name in ratios if "http_" in name}
+    assert {name for name, ratio in ratios.items() if ratio == 1.0} == {
+        name for name in ratios if name.startswith(VLLM_ALONE)
+    }
     assert all(1 / 1.3001 < ratio < 1.3001 for ratio in ratios.values())
 
 
