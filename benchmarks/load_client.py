@@ -23,7 +23,7 @@ import numpy as np
 from advisor.domain.measurement import ClientReport
 from advisor.domain.workload import Workload
 from advisor.load.client import run_load
-from advisor.load.pulse import ClientLimits, judge_client
+from advisor.load.pulse import ClientLimits
 from advisor.load.requests import Load, make_load
 from advisor.load.target import Target
 
@@ -50,14 +50,7 @@ def ours(target: Target, load: Load) -> dict[str, float]:
     cpu_s = time.process_time() - start_s
     assert not run.shortfalls, run.shortfalls
     samples = run.samples()
-    client, _ = judge_client(
-        lag_p99_ms=run.lag_p99_ms,
-        cpu_share=run.cpu_share,
-        mean_open=run.mean_open,
-        nominal_open=load.nominal_open,
-        ttft_p50_ms=run.ttft_p50_ms(),
-        limits=ClientLimits(),
-    )
+    client, _ = run.judged(load.nominal_open, ClientLimits())
     return {
         "cpu_s": cpu_s,
         **means(samples["sent_ms"], samples["first_token_ms"], samples["done_ms"]),

@@ -41,7 +41,7 @@ import numpy as np
 
 from advisor.domain.workload import Workload
 from advisor.load.client import run_load
-from advisor.load.pulse import ClientLimits, judge_client
+from advisor.load.pulse import ClientLimits
 from advisor.load.referee import RefereeCall, run_referee
 from advisor.load.requests import Load, completion_request
 from advisor.load.target import MIN_VOCAB_SIZE, Target
@@ -180,14 +180,7 @@ class Bench:
             send_ms=None,
         )
         run = run_load(target, load, lambda partial: False)
-        _, reasons = judge_client(
-            lag_p99_ms=run.lag_p99_ms,
-            cpu_share=run.cpu_share,
-            mean_open=run.mean_open,
-            nominal_open=load.nominal_open,
-            ttft_p50_ms=run.ttft_p50_ms(),
-            limits=ClientLimits(),
-        )
+        _, reasons = run.judged(load.nominal_open, ClientLimits())
         if run.shortfalls or reasons:
             raise DoesNotCount(f"ours: {'; '.join({*run.shortfalls.values(), *reasons})}")
         rows = run.samples()

@@ -30,7 +30,7 @@ from advisor.domain.workload import Workload
 from advisor.load.checks import expected_hit_rates, hit_rate_note, shortfall_note
 from advisor.load.client import run_load
 from advisor.load.greedy import greedy_answers
-from advisor.load.pulse import ClientLimits, judge_client
+from advisor.load.pulse import ClientLimits
 from advisor.load.referee import compared
 from advisor.load.requests import Load, make_load
 from advisor.load.run import LoadRun
@@ -268,14 +268,7 @@ def _outcome(benchmark: _Benchmark, told: dict[str, Any], limits: ClientLimits) 
     workload, load, run = benchmark.workload, benchmark.load, benchmark.run
     rounds = changed(benchmark.rounds, n_warming=benchmark.n_warming())
     stopped = run.ended_by == "stop"
-    client, reasons = judge_client(
-        lag_p99_ms=run.lag_p99_ms,
-        cpu_share=run.cpu_share,
-        mean_open=run.mean_open,
-        nominal_open=load.nominal_open,
-        ttft_p50_ms=run.ttft_p50_ms(),
-        limits=limits,
-    )
+    client, reasons = run.judged(load.nominal_open, limits)
     hit_rate: float | None = told.get("kv_cache_hit_rate")
     behind: LimitedBy | None = told.get("limited_by")
     if behind is None and told.get("n_iterations"):  # nothing waited inside the server, so the load is the limit

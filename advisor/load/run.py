@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.domain.measurement import ClientReport
+from advisor.load.pulse import ClientLimits, judge_client
 from advisor.load.record import StreamRecord
 
 
@@ -81,6 +83,22 @@ class LoadRun:
         """Median time to the first token of what was answered, ms; 0 when nothing was."""
         waits = [row.first_token_ms - row.sent_ms for row in self.records if row.chunk_ms]
         return float(np.median(waits)) if waits else 0.0
+
+    def judged(self, nominal_open: int, limits: ClientLimits) -> tuple[ClientReport, tuple[str, ...]]:
+        """How the client fared and, where it was saturated, by what.
+
+        Args:
+            nominal_open: Streams that the load holds open.
+            limits: Of the client.
+        """
+        return judge_client(
+            lag_p99_ms=self.lag_p99_ms,
+            cpu_share=self.cpu_share,
+            mean_open=self.mean_open,
+            nominal_open=nominal_open,
+            ttft_p50_ms=self.ttft_p50_ms(),
+            limits=limits,
+        )
 
     def gaps_ms(self) -> list[NDArray[np.float64]]:
         """Gaps between consecutive chunks, by request."""
