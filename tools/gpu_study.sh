@@ -64,7 +64,7 @@ further() {
 
 referee() {
     local port=8399 vllm="python3 -m vllm.entrypoints.cli.main"
-    $vllm serve "$model" --load-format dummy --max-model-len 4096 --port $port >"$here/results/referee-server.log" 2>&1 &
+    $vllm serve "$model" --load-format dummy --max-model-len 4096 --max-num-seqs 16 --port $port >"$here/results/referee-server.log" 2>&1 &
     local server=$!
     trap "kill $server; wait $server" EXIT
     until curl -sf "http://127.0.0.1:$port/health"; do
