@@ -3,7 +3,7 @@
 .DELETE_ON_ERROR:
 # What runs many processes compiles the program once, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup setup-dev tune test test-engine soak check docs format reference lock clean FORCE
+.PHONY: help setup setup-dev tune test test-system test-engine soak check docs format reference lock clean FORCE
 
 PYTHON ?= python3
 ISL ?= 4096
@@ -14,6 +14,7 @@ TEST_WORKERS ?= 2
 
 BIN := .venv/bin
 named_python := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
+pytest = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 setup = PYTHON='$(PYTHON)' NAMED_PYTHON='$(named_python)' sh tools/setup_venv.sh
 # A broken link or anchor, or a page outside the navigation, fails it (with --quiet nothing would). The variable silences
 # an advertisement.
@@ -23,7 +24,8 @@ environment_inputs := pyproject.toml tools/setup_venv.sh $(wildcard constraints/
 help:
 	@echo 'make tune [ISL=4096 OSL=1024] [ARGS="..."]   find the best configuration for a workload'
 	@echo 'make test [ARGS="-k name"]                   run the fast test suite'
-	@echo 'make test-engine                             the same against a real vLLM on the CPU (15 minutes at most)'
+	@echo 'make test-system                             whole studies, pages in a browser, installations (5 minutes)'
+	@echo 'make test-engine                             studies and broken launches against a real vLLM on the CPU (15 minutes at most)'
 	@echo 'make soak                                    100 studies under random kills (half an hour and more)'
 	@echo 'make check                                   lint, types, import direction, docs'
 	@echo 'make docs                                    the documentation as a site, in site/index.html'
@@ -56,7 +58,10 @@ tune: .venv/.user
 	@$(BIN)/advisor tune --isl $(ISL) --osl $(OSL) --resume $(ARGS)
 
 test: .venv/.dev
-	@$(BIN)/python -m pytest -m 'not gpu and not engine' -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(pytest) -m 'not gpu and not engine and not system' $(ARGS)
+
+test-system: .venv/.dev
+	@$(pytest) -m system $(ARGS)
 
 test-engine: .venv/.dev
 	@sh tools/setup_engine.sh

@@ -20,6 +20,8 @@ from tests.standin.fake_gpus import FakeGpus, build_nvml
 from tests.standin.fake_install import SYSTEM_PATH, fake_install, script
 from tests.store.checkpoint_folders import LLAMA_8B, MODELOPT_FP8, checkpoint, in_cache, shard
 
+pytestmark = pytest.mark.system
+
 GIB = 1 << 30
 SECRET = "hf_DoNotShowThisToAnybody"
 CUDA_13 = "13000"

@@ -25,6 +25,8 @@ from tests.end_to_end.command import advisor, started
 from tests.standin.running import PATIENCE_S
 from tests.store.servers import BASELINE, SPACE, launch, open_ledger, record
 
+pytestmark = pytest.mark.system
+
 pytest.importorskip("optuna_dashboard")
 
 

@@ -20,6 +20,8 @@ from tests.end_to_end.command import SMALL_SPACE, advisor, started, the_run
 from tests.standin.running import PATIENCE_S
 from tools.chromium import CHROMIUM, chromium
 
+pytestmark = pytest.mark.system
+
 TUNE = ("tune", "--study", "llama3.1-8b-h100", "--workload", "1k1k_c64", *SMALL_SPACE, "--max-launches", "5")
 GRAVE = ("serious", "critical")
 FOLDED = (

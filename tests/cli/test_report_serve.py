@@ -10,8 +10,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.end_to_end.command import SMALL_SPACE, advisor, started, the_run
 from tests.standin.running import PATIENCE_S
+
+pytestmark = pytest.mark.system
 
 TUNE = ("tune", "--study", "llama3.1-8b-h100", "--workload", "1k1k_c64", *SMALL_SPACE, "--max-launches", "4")
 

@@ -11,6 +11,8 @@ import pytest
 from tests.end_to_end.command import SMALL_SPACE, environment, outcomes, the_run
 from tests.report.vt import finish, started, terminal
 
+pytestmark = pytest.mark.system
+
 LONG = ("tune", "--workload", "1k8k_c1024", *SMALL_SPACE, "--max-launches", "24", "--out", "out")
 SHORT = (
     "tune",

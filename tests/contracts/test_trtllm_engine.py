@@ -73,6 +73,7 @@ class TestRelease110(OnStandIn):
     """The release between: a loop that dies leaves a process behind that looks healthy."""
 
 
+@pytest.mark.system
 class TestOldestRelease(OnStandIn):
     """Flat words, no graphs by default, sizes on the command line only, the port bound after loading."""
 

@@ -20,7 +20,7 @@ from tests.end_to_end.command import SMALL_SPACE, advisor, environment, half_wri
 STUDY = ("--study", "llama3.1-8b-h100", "--workload", "1k1k_c256", "--workload", "4k1k_c128")
 TUNE = ("tune", *STUDY, *SMALL_SPACE, "--max-launches", "9", "--out", "out")
 N_LAUNCHES = 9
-pytestmark = pytest.mark.xdist_group("end_to_end")  # they share the uninterrupted run
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("end_to_end")]  # they share the uninterrupted run
 
 
 @pytest.fixture(scope="module")

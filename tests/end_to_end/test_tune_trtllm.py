@@ -17,6 +17,8 @@ from tests.host.waiting import until
 from tests.standin.equipment import MODEL
 from tests.store.checkpoint_folders import checkpoint
 
+pytestmark = pytest.mark.system
+
 
 def test_whatever_is_killed_the_study_ends_with_the_right_winner_and_leaves_nothing(tmp_path: Path) -> None:
     """The short form of `make soak`."""

@@ -13,7 +13,7 @@ import pytest
 from tests.end_to_end.command import ADVISOR
 from tests.end_to_end.machine import SPEED, WORKLOAD, Machine
 
-pytestmark = pytest.mark.xdist_group("verify trtllm")  # they share the study
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("verify trtllm")]  # they share the study
 VERIFY = ("verify", "--no-client-check", "--max-launches", "3", "--output", "json")
 
 

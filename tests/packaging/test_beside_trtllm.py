@@ -12,7 +12,7 @@ from tests.packaging.environment import Environment
 PINS = Path(__file__).parent / "trtllm_pins.txt"
 
 pytestmark = [
-    pytest.mark.packaging,
+    pytest.mark.system,
     pytest.mark.xdist_group("packaging-trtllm"),
     pytest.mark.skipif(
         sys.version_info >= (3, 13), reason="TensorRT-LLM and numpy 1.26 have no builds for Python 3.13"

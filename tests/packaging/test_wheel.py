@@ -13,7 +13,7 @@ import yaml
 
 from tests.packaging.environment import CONSTRAINTS, ROOT, Environment, contents
 
-pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging-wheel")]
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("packaging-wheel")]
 
 DATA_FOLDERS = ("search_spaces", "studies")
 MAX_WHEEL_MB = 15

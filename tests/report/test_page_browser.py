@@ -17,7 +17,7 @@ from advisor.store.trial_folder import committed
 from tests.report.browser import READY_MS, opened
 from tools.chromium import CHROMIUM, chromium
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("chromium")]
 
 
 @pytest.fixture(scope="module")

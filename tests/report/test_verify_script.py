@@ -19,6 +19,8 @@ from advisor.domain.workload import parse_workload
 from advisor.engines.trtllm.spoken import trtllm_dialect
 from advisor.report.files import Story, benchmark_sh, serve_sh, verify_sh
 
+pytestmark = pytest.mark.system
+
 LLAMA = parse(
     Deployment,
     {"model": "meta-llama/Llama-3.1-8B-Instruct", "quantization": "bf16", "gpu": "h100_sxm", "gpus": 1, "tp": 1},

@@ -20,7 +20,7 @@ from tools.site_hooks import ROOT, documents_outside, site_text, site_uri
 PAGES = ("index", "out-of-memory", "reference/cli", "concepts", "decisions/index")  # one of each kind
 SCHEMES = (("light", ("index", "out-of-memory", "reference/cli")), ("dark", ("index", "tutorial")))
 
-pytestmark = pytest.mark.xdist_group("site")  # built once
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("site")]  # built once
 
 
 def build(root: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -26,6 +26,8 @@ from advisor.domain.trial import TrialRecord
 from advisor.engines.trtllm.engine import TrtllmEngine
 from tests.engines.trtllm.rig import DEADLINES, LLAMA, WORKLOAD, MakeRig, Rig
 
+pytestmark = pytest.mark.system
+
 
 def test_a_start_that_hangs_misses_the_deadline_of_its_phase(make_rig: MakeRig) -> None:
     rig = make_rig({"kind": "hang", "phase": "load"})
