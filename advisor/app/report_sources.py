@@ -17,7 +17,7 @@ from advisor.domain.errors import BadInput
 from advisor.search.loads import at_load
 
 Latencies = Mapping[str, NDArray[np.float64]]
-"""TTFT and TPOT of single requests, ms, ascending, by name."""
+"""TTFT and TPOT of single requests and the spread of ITL, ms, ascending, by name."""
 
 
 @dataclass(frozen=True, eq=False)

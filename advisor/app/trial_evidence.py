@@ -107,14 +107,16 @@ def _diagnosis(log: Path) -> Diagnosis | None:
 
 
 def request_latencies_ms(run: RunRead, trials: Sequence[int], workload: str) -> dict[str, Array]:
-    """TTFT and TPOT of every request that some trials served of a workload, ascending; nothing where none was kept.
+    """TTFT and TPOT of every request that some trials served of a workload, and the spread of ITL, ascending.
+
+    What was not kept is left out; of ITL, runs of earlier versions kept nothing.
 
     Args:
         run: The run.
         trials: Their numbers.
         workload: Short name, at the load that was served.
     """
-    found: dict[str, list[Array]] = {"ttft": [], "tpot": []}
+    found: dict[str, list[Array]] = {"ttft": [], "tpot": [], "itl": []}
     for number in trials:
         for samples in _samples(TrialFolder(run.folder, number).path, workload):
             for name, values in _latencies(samples).items():
@@ -142,8 +144,10 @@ def _arrays(path: Path) -> dict[str, Array]:
 
 
 def _latencies(samples: Mapping[str, Array]) -> dict[str, Array]:
-    """Of the requests that were answered."""
+    """Of the requests that were answered, and of all gaps."""
     sent, first, done, n_output = (samples[name] for name in ("sent_ms", "first_token_ms", "done_ms", "n_output"))
     n_tokens = np.nan_to_num(n_output).astype(np.int64)
     found = {"ttft": ttft(sent, first), "tpot": tpot(first, done, n_tokens)}
+    if "itl_ms" in samples:
+        found["itl"] = samples["itl_ms"]
     return {name: values[np.isfinite(values)] for name, values in found.items()}

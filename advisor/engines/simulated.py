@@ -53,6 +53,7 @@ from advisor.twin.predict import (
     startup_failure,
 )
 from advisor.twin.scheduler import Progress
+from advisor.twin.simulation import itl_ms
 from advisor.twin.worlds import draw_world, measurement_noise
 
 WAVES = 3  # requests = 3 x concurrency: the third wave already repeats the second
@@ -286,6 +287,7 @@ class SimulatedMeasurer:
                 "first_token_ms": noisy.first_token_ms,
                 "done_ms": noisy.done_ms,
                 "n_output": noisy.n_output,
+                "itl_ms": itl_ms(noisy, deployment.stream_interval),
             },
         )
         metrics = (

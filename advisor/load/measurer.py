@@ -37,7 +37,7 @@ from advisor.load.run import LoadRun
 from advisor.load.target import Target
 from advisor.load.warm_up import MAX_ROUNDS, warm_up
 from advisor.metrics.confidence import batch_means_interval, batch_size, batch_sums
-from advisor.metrics.definitions import compute
+from advisor.metrics.definitions import compute, spread
 from advisor.metrics.limits import limit_of
 from advisor.metrics.settling import Settling
 from advisor.metrics.warming import n_warming
@@ -102,7 +102,7 @@ class HttpMeasurer:
             seed: Not used before on this launch.
             stop: May end the measurement early.
             on_event: Sees the phase once, then progress.
-            evidence: Takes the samples of every request.
+            evidence: Takes the samples of every request, and the spread of the gaps.
 
         Raises:
             EngineFailed: the server hung up, fell silent or cannot be reached; whether it is dead, it must be asked.
@@ -135,7 +135,7 @@ class HttpMeasurer:
             run = run_load(target, load, stop, on_look, lambda: server.dying)
             after_j = server.energy_j()
             told = server.stats()
-            evidence.write_samples(workload.name, run.samples())
+            evidence.write_samples(workload.name, {**run.samples(), "itl_ms": spread(run.itl_ms())})
             if run.shortfalls:
                 _ask_again(server, workload, run, runs[-1])
                 return _fell_short(workload, seed, run, rounds)
@@ -205,8 +205,7 @@ class _Benchmark:
 
     def metrics(self) -> Metrics:
         """By the definitions that the twin goes by too."""
-        samples, gaps_ms = self.run.samples(), self.run.gaps_ms()
-        itl_ms = np.concatenate(gaps_ms)
+        samples, itl_ms = self.run.samples(), self.run.itl_ms()
         return compute(
             samples["sent_ms"],
             samples["first_token_ms"],
@@ -215,7 +214,7 @@ class _Benchmark:
             self.target.n_gpus,
             slo=self.target.slo,
             itl_ms=itl_ms if itl_ms.size else None,
-            gaps_ms=gaps_ms,
+            gaps_ms=self.run.gaps_ms(),
             energy_j=self.energy_j,
         )
 

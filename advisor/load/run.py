@@ -103,3 +103,7 @@ class LoadRun:
     def gaps_ms(self) -> list[NDArray[np.float64]]:
         """Gaps between consecutive chunks, by request."""
         return [np.diff(np.frombuffer(row.chunk_ms)) for row in self.records]
+
+    def itl_ms(self) -> NDArray[np.float64]:
+        """Of all requests."""
+        return np.concatenate([np.zeros(0), *self.gaps_ms()])

@@ -21,6 +21,7 @@ from advisor.domain.objective import Slo
 Array = NDArray[np.float64]
 
 PERCENTILES = (50, 90, 95, 99)
+GAP_POINTS = 2000  # that stand for all gaps of a run
 
 
 def summarise(values: Array) -> LatencySummary | None:
@@ -45,6 +46,15 @@ def tpot(first_ms: Array, done_ms: Array, n_output: NDArray[np.int64]) -> Array:
     """Time per output token after the first, ms; only requests with at least two output tokens have one."""
     many = n_output > 1
     return np.asarray((done_ms[many] - first_ms[many]) / (n_output[many] - 1), dtype=np.float64)
+
+
+def spread(values: Array) -> Array:
+    """Evenly spaced quantiles that stand for all values, ascending, shape (GAP_POINTS,); empty without values.
+
+    Each stands for as much, so those of several runs together are the quantiles of the runs together, counted alike.
+    """
+    places = ((np.arange(GAP_POINTS) + 0.5) / GAP_POINTS * values.size).astype(np.int64)
+    return np.sort(values)[places] if values.size else values
 
 
 def compute(

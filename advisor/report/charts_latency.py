@@ -1,10 +1,11 @@
-"""How latencies are spread over requests: TTFT and TPOT of every request, ITL as its percentiles."""
+"""How latencies are spread: TTFT and TPOT over requests, ITL over single gaps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from advisor.app.report_sources import Latencies, contenders
 from advisor.app.results import Result, ResultEntry
@@ -20,13 +21,13 @@ def latency_chart(result: Result, latencies: dict[str, Latencies]) -> Chart | No
 
     Args:
         result: Of the workload.
-        latencies: Of single requests by contender, where they were kept.
+        latencies: By contender, where they were kept.
     """
     rows: list[dict[str, Cell]] = []
     for name, entry in contenders(result):
         for latency in LATENCIES:
             kept = latencies.get(name, {}).get(latency)
-            found = _of_requests(kept) if kept is not None and kept.size else _of_summary(entry, latency)
+            found = _of_all(kept, latency) if kept is not None and kept.size else _of_summary(entry, latency)
             rows += [
                 {"contender": name, "latency": latency, "percent": percent, "ms": ms, "of": of}
                 for percent, ms, of in found
@@ -35,8 +36,8 @@ def latency_chart(result: Result, latencies: dict[str, Latencies]) -> Chart | No
         return None
     about = (
         f"Share of requests that are at least as fast, {result.source}; the further left a line, the better. TTFT and "
-        "TPOT are of every request of all launches of a configuration. ITL is of single gaps, of which the percentiles "
-        " 50, 90, 95 and 99 are kept. Dashed lines are limits."
+        "TPOT are of every request of all launches of a configuration, ITL of every gap between two chunks; of runs of "
+        "earlier versions only its percentiles 50, 90, 95 and 99 are known. Dashed lines are limits."
     )
     limits: dict[str, Cell] = {f"{limit.name}_limit_ms": limit.limit_ms for limit in result.slo.limits}
     return chart(
@@ -50,10 +51,11 @@ def latency_chart(result: Result, latencies: dict[str, Latencies]) -> Chart | No
     )
 
 
-def _of_requests(values_ms: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Iterator[tuple[int, float, str]]:
+def _of_all(values_ms: NDArray[np.float64], latency: str) -> Iterator[tuple[int, float, str]]:
     """Every whole percentile, linearly interpolated."""
+    of = "all gaps" if latency == "itl" else f"{values_ms.size:,} requests"
     for percent, ms in zip(PERCENTS, np.percentile(values_ms, PERCENTS).tolist(), strict=True):
-        yield percent, ms, f"{values_ms.size:,} requests"
+        yield percent, ms, of
 
 
 def _of_summary(entry: ResultEntry, latency: str) -> Iterator[tuple[int, float, str]]:

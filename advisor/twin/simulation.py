@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.metrics.definitions import GAP_POINTS
+
 Array = NDArray[np.float64]
 CLOCK_SLACK_MS = 1e-6  # summing step times up anew rounds otherwise
 
@@ -52,7 +54,7 @@ class Simulation:
 
 
 def itl_ms(simulation: Simulation, stream_interval: int = 1) -> Array:
-    """Gaps between consecutive stream events of running requests, ms: 2,000 evenly spaced quantiles of all gaps.
+    """Gaps between consecutive stream events of running requests, ms: `GAP_POINTS` evenly spaced quantiles of all gaps.
 
     A request emits one token per step and one event per `stream_interval` tokens, so a gap is the time of that many
     consecutive steps, weighted by the requests running through it. Long runs of like steps are thinned.
@@ -73,7 +75,7 @@ def itl_ms(simulation: Simulation, stream_interval: int = 1) -> Array:
     share = np.cumsum(weights[: len(gaps)][order])
     if share[-1] <= 0.0:
         return np.zeros(0)
-    at = np.searchsorted(share, (np.arange(2000) + 0.5) / 2000 * share[-1])
+    at = np.searchsorted(share, (np.arange(GAP_POINTS) + 0.5) / GAP_POINTS * share[-1])
     return np.asarray(gaps[order][np.minimum(at, len(gaps) - 1)])
 
 

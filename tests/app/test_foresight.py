@@ -84,6 +84,7 @@ def test_latencies_are_those_of_the_samples(run: RunRead) -> None:
     assert float(np.percentile(found["ttft"], 99)) == pytest.approx(metrics.metrics.ttft_ms.p99, rel=1e-6)
     assert metrics.metrics.tpot_ms is not None
     assert float(found["tpot"].mean()) == pytest.approx(metrics.metrics.tpot_ms.mean, rel=1e-6)
+    assert "itl" not in found, "recorded before gaps were kept"
     both = request_latencies_ms(run, (0, 7), workload.name)
     assert both["ttft"].size == 2 * found["ttft"].size
     assert (np.diff(both["ttft"]) >= 0).all()

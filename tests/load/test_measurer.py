@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from advisor.app.trial_runner import judged, never, silent
@@ -52,7 +53,8 @@ def test_a_measurement_that_counts() -> None:
     assert outcome.client is not None and not outcome.client.saturated
 
     written = samples.of[WORKLOAD.name]
-    assert {len(values) for values in written.values()} == {N}
+    assert {len(values) for name, values in written.items() if name != "itl_ms"} == {N}
+    assert float(np.percentile(written["itl_ms"], 50)) == pytest.approx(metrics.itl_ms.p50, rel=0.01)
     assert metrics.ttft_ms.mean == pytest.approx(float((written["first_token_ms"] - written["sent_ms"]).mean()))
     assert (written["n_output"] == OSL).all() and (written["n_chunks"] == 11).all()
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.domain.objective import parse_slo
-from advisor.metrics.definitions import average, compute, good_requests, summarise
+from advisor.metrics.definitions import GAP_POINTS, average, compute, good_requests, spread, summarise
 
 
 def test_two_requests_by_hand() -> None:
@@ -124,3 +124,18 @@ def test_average_is_the_mean_of_every_metric_and_undefined_where_one_is() -> Non
     assert average([one, lone]).tpot_ms is None
     with pytest.raises(ValueError, match="no run"):
         average([])
+
+
+@given(st.lists(st.floats(0.0, 1e4), min_size=1, max_size=5000), st.floats(0.0, 1.0))
+def test_what_stands_for_all_values_has_their_shares(values: list[float], share: float) -> None:
+    """At most one point more or less of any value than its share of them."""
+    kept = spread(np.array(values))
+    assert kept.shape == (GAP_POINTS,)
+    assert (np.diff(kept) >= 0).all()
+    level = np.quantile(values, share)
+    assert np.mean(kept <= level) == pytest.approx(np.mean(np.array(values) <= level), abs=1 / GAP_POINTS)
+    assert set(kept.tolist()) <= set(values)
+
+
+def test_nothing_stands_for_nothing() -> None:
+    assert spread(np.zeros(0)).size == 0

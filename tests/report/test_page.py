@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.app.report_sources import gather
+from advisor.app.report_sources import contenders, gather
 from advisor.app.results import StudySummary
 from advisor.app.run_reading import read_run
 from advisor.domain.errors import BadInput
@@ -260,11 +260,14 @@ def test_the_timeline_is_the_time_that_trials_took(study_folder: Path, report: R
 def test_latencies_rise_and_end_at_their_percentiles(report: ReportData, summary: StudySummary) -> None:
     for result in summary.results:
         rows = chart(report, f"latency-{result.workload_name}").records()
-        for contender in {row["contender"] for row in rows}:
+        for contender, entry in contenders(result):
             for latency in ("ttft", "tpot", "itl"):
                 line = [row["ms"] for row in rows if (row["contender"], row["latency"]) == (contender, latency)]
                 assert line == sorted(line)
-                assert line
+                assert len(line) == 101, "every whole percentile"
+                told = [getattr(each, f"{latency}_ms") for each in entry.repeats]
+                lowest, highest = (pick([each.p95 for each in told]) for pick in (min, max))
+                assert 0.95 * lowest <= line[95] <= 1.05 * highest, "of all benchmarks together, where told are means"
 
 
 def test_one_configuration_for_all_workloads_has_its_place(page: Page) -> None:
