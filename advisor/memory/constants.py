@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 MemoryFraction = Literal["of_free", "of_total"]
@@ -47,12 +48,14 @@ class MemoryConstants:
 class EngineMemory:
     """Where an engine's memory differs from the tables', which are about TensorRT-LLM; None = as the tables say.
 
+    `seen_gib` is what it sees of one GPU, by system key, where that was read; of others it sees `capacity_share`.
     The last two say what PyTorch's allocator keeps under load beyond what the server needs, as a share of the
     activation peak and as copies of a full batch's logits in float32; 0 where nobody measured it.
     """
 
     fraction: MemoryFraction = "of_free"
     capacity_share: float = 1.0
+    seen_gib: Mapping[str, float] = field(default_factory=dict)
     runtime_gib: float | None = None
     activations_floor_gib: float | None = None
     activations_factor: float = 1.0
@@ -61,15 +64,16 @@ class EngineMemory:
 
 
 TRTLLM_MEMORY = EngineMemory()
-# Measured: vLLM 0.24.0 on one H100 with Llama-3.1-8B, seven start logs (2,048 to 65,536 tokens a step). torch sees
-# 79.18 of 80 GiB. What profiling found beside the weights, 1.24 / 1.34 / 7.06 GiB at 2,048 / 8,192 / 65,536 tokens, is
+# Measured: vLLM 0.24.0 on one H100 with Llama-3.1-8B, seven start logs (2,048 to 65,536 tokens a step). What torch
+# sees of a GPU it told in each. What profiling found beside the weights, 1.24 / 1.34 / 7.06 GiB at 2,048 / 8,192 / 65,536 tokens, is
 # 0.5 + max(0.74, 1.19 x the tables' activations) within 0.04 GiB.
 # The cache is fitted to 20 launches under load on an H100 and H200s (least squares: 0.46 and 1.01, within 0.28 GiB;
 # either GPU alone 0.43 and 1.13, 0.47 and 0.95): steps of other sizes find no block that fits, and warm-up samples a
 # full batch, logits in the model's type beside a float32 copy, of which later steps use part again.
 VLLM_MEMORY = EngineMemory(
     fraction="of_total",
-    capacity_share=0.9898,
+    capacity_share=0.9898,  # as of the H100; of the H200 0.9915
+    seen_gib={"h100_sxm": 79.179, "h200_sxm": 139.801},
     runtime_gib=0.5,
     activations_floor_gib=0.74,
     activations_factor=1.19,

@@ -61,13 +61,13 @@ class MemoryTerms:
     cached_per_activation: float = 0.0
     cached_logits_copies: float = 0.0
 
-    def under(self, engine: EngineMemory) -> MemoryTerms:
-        """These terms of the tables as an engine has them."""
+    def under(self, engine: EngineMemory, gpu: str) -> MemoryTerms:
+        """These terms of the tables as an engine has them on a GPU, by its system key."""
         floor_gib = self.activations_floor_gib if engine.activations_floor_gib is None else engine.activations_floor_gib
         return replace(
             self,
             fraction=engine.fraction,
-            capacity_gib=self.capacity_gib * engine.capacity_share,
+            capacity_gib=engine.seen_gib.get(gpu, self.capacity_gib * engine.capacity_share),
             runtime_gib=self.runtime_gib if engine.runtime_gib is None else engine.runtime_gib,
             activations_floor_gib=floor_gib,
             activations_gib_per_token=self.activations_gib_per_token * engine.activations_factor,

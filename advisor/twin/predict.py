@@ -76,7 +76,7 @@ class Twin:
         facts, tables = self.facts, self.tables_for(deployment)
         promise = kv_overpromise(kv_heads=facts.num_kv_heads, head_dim=facts.head_dim, tp=tables.key.layout.tp)
         terms = replace(tables.memory, vocab_size=facts.vocab_size, kv_overpromise=1.0 if facts.is_mla else promise)
-        return terms.under(self.engine_memory)
+        return terms.under(self.engine_memory, deployment.gpu)
 
     def graph_sizes(self, deployment: Deployment, config: ServingConfig) -> tuple[int, ...]:
         """Batch sizes that get a CUDA graph."""

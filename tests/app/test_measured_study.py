@@ -1,4 +1,4 @@
-"""The H100 study that ships with the sources, against the twin of today."""
+"""The studies on H100s and H200s that ship with the sources, against the twin of today."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from advisor.store.trial_folder import committed
 from advisor.twin.constants import NOMINAL, TwinConstants
 from advisor.twin.predict import memory_report
 
-STUDY = Path(__file__).parents[2] / "studies" / "evidence" / "h100-vllm-0.24.0" / "study"
+EVIDENCE = Path(__file__).parents[2] / "studies" / "evidence"
+STUDY = EVIDENCE / "h100-vllm-0.24.0" / "study"
+ON_H200 = EVIDENCE / "h200-vllm-0.24.0"
 N_FIRST = 3
 
 
@@ -93,3 +95,21 @@ def test_any_three_configurations_foretell_the_memory_in_use_of_every_other_laun
             if record not in known:
                 assert record.memory_measured_gib is not None
                 assert used_gib(card, record, constants) == pytest.approx(record.memory_measured_gib.used, abs=0.5)
+
+
+def test_three_launches_on_an_h200_foretell_the_memory_of_all_that_were_launched_on_others() -> None:
+    runs = [
+        (read_card(folder), committed(folder)) for folder in (path.parent for path in sorted(ON_H200.glob(f"*/{CARD}")))
+    ]
+    study, first = read_card(ON_H200 / "study"), committed(ON_H200 / "study")
+    assert len(first) == N_FIRST
+    forecaster = Forecaster(study.deployment, study.workloads, study.slo)
+    learnt = fit([each for record in first for each in said_of(record, forecaster)]).constants(NOMINAL)
+    later = [(card, record) for card, records in runs for record in records if record not in first]
+    assert len(later) == 7
+    for card, record in later:
+        assert record.memory_measured_gib is not None
+        budget = Forecaster(card.deployment, card.workloads, constants=learnt).budget(record.config)
+        assert float(budget.capacity_gib) == pytest.approx(record.memory_measured_gib.capacity, abs=0.01)
+        assert memory_report(budget).used == pytest.approx(record.memory_measured_gib.used, abs=0.5)
+        assert float(budget.kv_pool_gib) == pytest.approx(record.memory_measured_gib.kv_pool, abs=0.3)

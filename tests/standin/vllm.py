@@ -97,8 +97,8 @@ def understand(document: dict[str, Any], argv: list[str], release: Release) -> S
 class VllmLaw(Law):
     """The law with vLLM's terms. Under load a step's activations come back as far as the batch is full."""
 
-    def __init__(self, terms: MemoryTerms, settings: Settings, constants: TwinConstants) -> None:
-        super().__init__(terms.under(VLLM_MEMORY), settings, constants)
+    def __init__(self, terms: MemoryTerms, gpu: str, settings: Settings, constants: TwinConstants) -> None:
+        super().__init__(terms.under(VLLM_MEMORY, gpu), settings, constants)
 
     def logits_gib(self, rows: int) -> float:
         """Of the activations that profiling saw, logits among them."""
@@ -245,7 +245,7 @@ class VllmRun(Run):
     def _started(
         self, twin: Twin, deployment: Deployment, terms: MemoryTerms, workers: Workers, window: int
     ) -> Serving:
-        law = VllmLaw(terms, self.settings, twin.constants)
+        law = VllmLaw(terms, deployment.gpu, self.settings, twin.constants)
         (rank,) = self.ranks
         started = VllmStartup(self.context, law, rank, self._pause).run()
         return VllmServing(self.context, started, twin.times(deployment), law, self.ranks, workers)
