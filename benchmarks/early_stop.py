@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from advisor.app.results import result
+from advisor.app.concluding import result
 from advisor.app.setup import Question
 from advisor.app.starts import NoStarts
 from advisor.app.trial_maker import TrialMaker

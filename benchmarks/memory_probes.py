@@ -20,8 +20,8 @@ import statistics
 import sys
 from dataclasses import dataclass
 
+from advisor.app.concluding import result
 from advisor.app.probing import LAUNCHES_PER_PROBE, Prober
-from advisor.app.results import result
 from advisor.app.setup import Question
 from advisor.app.starts import NoStarts
 from advisor.app.trial_maker import TrialMaker

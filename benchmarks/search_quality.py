@@ -29,8 +29,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from advisor.app.concluding import result
 from advisor.app.forecast import best_first, log_scores
-from advisor.app.results import result
 from advisor.app.setup import Question
 from advisor.app.starts import NoStarts
 from advisor.app.trial_maker import TrialMaker

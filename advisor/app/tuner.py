@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from advisor.app.concluding import summarise
 from advisor.app.context import StudyContext
-from advisor.app.results import summarise
 from advisor.app.trial_maker import TrialMaker, launches
 from advisor.app.verifiable import next_missing
 from advisor.domain.outcome import Rejected

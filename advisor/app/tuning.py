@@ -18,6 +18,7 @@ from advisor.app.baseline_choice import choose_baselines
 from advisor.app.calibrate import calibrated, label_of
 from advisor.app.calibration import taught
 from advisor.app.choosing import choose
+from advisor.app.concluding import summarise
 from advisor.app.context import StudyContext
 from advisor.app.distance import with_expected_distances
 from advisor.app.drawn_twins import DrawnTwins
@@ -30,7 +31,7 @@ from advisor.app.misses import with_nearest_misses
 from advisor.app.prices import with_prices
 from advisor.app.probing import LAUNCHES_PER_PROBE, Prober
 from advisor.app.rescue import Rescuer
-from advisor.app.results import StudySummary, summarise
+from advisor.app.results import StudySummary
 from advisor.app.setup import Question, Resolved
 from advisor.app.starts import NoStarts, TwinStarts
 from advisor.app.trial_maker import TrialMaker

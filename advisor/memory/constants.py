@@ -65,8 +65,8 @@ class EngineMemory:
 
 TRTLLM_MEMORY = EngineMemory()
 # Measured: vLLM 0.24.0 on one H100 with Llama-3.1-8B, seven start logs (2,048 to 65,536 tokens a step). What torch
-# sees of a GPU it told in each. What profiling found beside the weights, 1.24 / 1.34 / 7.06 GiB at 2,048 / 8,192 / 65,536 tokens, is
-# 0.5 + max(0.74, 1.19 x the tables' activations) within 0.04 GiB.
+# sees of a GPU each of them told. What profiling found beside the weights, 1.24 / 1.34 / 7.06 GiB at 2,048 / 8,192 /
+# 65,536 tokens, is 0.5 + max(0.74, 1.19 x the tables' activations) within 0.04 GiB.
 # The cache is fitted to 20 launches under load on an H100 and H200s (least squares: 0.46 and 1.01, within 0.28 GiB;
 # either GPU alone 0.43 and 1.13, 0.47 and 0.95): steps of other sizes find no block that fits, and warm-up samples a
 # full batch, logits in the model's type beside a float32 copy, of which later steps use part again.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from advisor.app.concluding import count
 from advisor.app.probing import refused, start_seconds
-from advisor.app.results import count
 from advisor.app.setup import Question
 from advisor.app.trial_maker import launches
 from advisor.app.tuning import How, Session, open_session
