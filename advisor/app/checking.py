@@ -1,4 +1,4 @@
-"""`advisor check-env`: look at this machine, say what is missing to launch `trtllm-serve`, and how to get it."""
+"""`advisor check-env`: look at this machine, say what is missing to launch the engine, and how to get it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from advisor.app.checks import checkpoint, engine, gpu, host
 from advisor.app.checks.facts import Facts
 from advisor.app.checks.finding import Finding, Way, miss, warning
 from advisor.app.env_facts import gather
-from advisor.app.setup import Question
+from advisor.app.setup import Question, studied_engine
 from advisor.domain.deployment import Quantization
 from advisor.domain.errors import BadInput
 from advisor.domain.strict import StrictModel, unknown_name
-from advisor.engines.trtllm.dialects import dialect
+from advisor.engines.spoken import ENGINES_SPOKEN, spoken
 from advisor.store import catalog
 
 AREAS = {"engine": engine, "gpu": gpu, "host": host, "checkpoint": checkpoint}
 
 
 class EnvReport(StrictModel):
-    """`advisor check-env --output json`: whether `trtllm-serve` can be launched here, and everything that says so."""
+    """`advisor check-env --output json`: whether the engine can be launched here, and everything that says so."""
 
     schema_version: Literal[1] = 1
     launchable: bool = Field(description="No finding is a miss; the exit code is 0 then, else 4")
@@ -37,13 +37,13 @@ def check_env(
     """Look at this machine.
 
     Args:
-        question: Of it the model, the layout, the study and the release count.
+        question: Of it the model, the layout, the study, the engine and its release count.
         container_image: Image that the server would run in; None: it is installed here.
         env: The environment of a launch.
         root: Of the file system that describes the host.
 
     Raises:
-        BadInput: a study, GPU, quantization or release that nobody knows.
+        BadInput: a study, GPU, quantization, engine or release that nobody knows.
     """
     _check_names(question)
     facts = gather(question, container_image, env, root)
@@ -74,7 +74,9 @@ def _check_names(question: Question) -> None:
         catalog.study(question.study)
     if question.gpu is not None:
         catalog.gpu_facts(question.gpu)
+    if question.engine is not None and question.engine not in ENGINES_SPOKEN:
+        raise unknown_name("engine", question.engine, ENGINES_SPOKEN)
     if question.engine_version is not None:
-        dialect(question.engine_version)
+        spoken(question.engine or studied_engine(question), question.engine_version)
     if question.quant is not None and question.quant not in get_args(Quantization):
         raise unknown_name("quantization", question.quant, get_args(Quantization))

@@ -11,15 +11,16 @@ from typing import NamedTuple, TypeVar
 from advisor.app.checks.facts import Engine, Facts, Fit, Gpus, Wanted, Weights
 from advisor.app.checks.ways import release_of_image
 from advisor.app.forecast import Forecaster, best_first, log_scores
-from advisor.app.setup import Question, Resolved, announced, resolve
+from advisor.app.setup import Question, Resolved, announced, resolve, studied_engine
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import AdvisorError, BadInput
 from advisor.domain.objective import Slo
 from advisor.domain.strict import changed
 from advisor.engines.checkpoint import FETCHERS
-from advisor.engines.installed import COMMAND, installation
+from advisor.engines.installed import PROGRAMS, Program, installation
+from advisor.engines.packages import cuda_needed, read_packages
+from advisor.engines.spoken import NEWEST
 from advisor.engines.trtllm.environment import is_folder
-from advisor.engines.trtllm.packages import cuda_needed, read_packages
 from advisor.host.bounded import find_gpus_within, within
 from advisor.host.gpus import visible
 from advisor.host.machine import Host, read_host, space
@@ -34,7 +35,6 @@ DRIVER_TIMEOUT_S = 30.0  # a driver without its persistence daemon wakes eight G
 PROGRAM_TIMEOUT_S = 10.0
 DISK_TIMEOUT_S = 20.0
 ENGINE_TIMEOUT_S = 90.0  # several programs, each with a limit of its own
-USUAL_RELEASE = str(Deployment.model_fields["engine_version"].default)
 
 T = TypeVar("T")
 
@@ -58,18 +58,18 @@ class _Asker:
 
 def gather(question: Question, container_image: str | None, env: Mapping[str, str], root: Path) -> Facts:
     """All facts, for a question whose names are known ones."""
-    ask = _Asker()
+    ask, wanted = _Asker(), question.engine or studied_engine(question)
     reading = find_gpus_within(DRIVER_TIMEOUT_S, env)
     setting = env.get("CUDA_VISIBLE_DEVICES")
     gpus = Gpus(reading=reading, visible=visible(reading.gpus, env), cuda_visible_devices=setting)
     host = ask("host", DISK_TIMEOUT_S, lambda: read_host(root, env), Host())
-    engine = ask("engine", ENGINE_TIMEOUT_S, lambda: _engine(container_image, env, root), Engine())
+    engine = ask("engine", ENGINE_TIMEOUT_S, lambda: _engine(PROGRAMS[wanted], container_image, env, root), Engine())
     model = question.model or (catalog.study(question.study).deployment.model if question.study else None)
     nowhere = Weights(hub=HubAccess(cache="", offline=False, token_from=None))
     weights = ask("checkpoint", DISK_TIMEOUT_S, lambda: _weights(model, env), nowhere)
     planned = ask("checkpoint", DISK_TIMEOUT_S, lambda: _planned(question, gpus, weights), _Planned())
     return Facts(
-        wanted=_wanted(question, model, weights, planned, container_image, engine),
+        wanted=_wanted(question, wanted, model, weights, planned, container_image, engine),
         python=sys.version.split()[0],
         engine=engine,
         gpus=gpus,
@@ -79,15 +79,16 @@ def gather(question: Question, container_image: str | None, env: Mapping[str, st
     )
 
 
-def _engine(container_image: str | None, env: Mapping[str, str], root: Path) -> Engine:
-    installed = installation(env) if container_image is None else None
-    packages = read_packages(installed.interpreter, env, PROGRAM_TIMEOUT_S) if installed else None
+def _engine(program: Program, container_image: str | None, env: Mapping[str, str], root: Path) -> Engine:
+    installed = installation(env, program) if container_image is None else None
+    packages = read_packages(installed.interpreter, program.package, env, PROGRAM_TIMEOUT_S) if installed else None
     runtimes = container_runtimes(root, env, PROGRAM_TIMEOUT_S, container_image) if installed is None else ()
     toolkits = (env.get("CUDA_HOME"), env.get("CUDA_PATH"), str(root / "usr/local/cuda"))
     places = (Path(sys.executable).parent, Path(env.get("HOME", "/")) / ".local/bin")
+    beside = (place / program.command for place in places)
     return Engine(
         installation=installed,
-        beside_advisor=next((str(place / COMMAND) for place in places if (place / COMMAND).is_file()), None),
+        beside_advisor=next((str(path) for path in beside if path.is_file()), None),
         same_environment=packages is not None and packages.prefix == sys.prefix,
         packages=packages,
         cuda_needed=cuda_needed(packages, root, env) if packages else None,
@@ -170,6 +171,7 @@ def _fit(resolved: Resolved) -> Fit:
 
 def _wanted(
     question: Question,
+    wanted: str,
     model: str | None,
     weights: Weights,
     planned: _Planned,
@@ -188,9 +190,11 @@ def _wanted(
         assumed = weights.checkpoint.quantization if weights.is_folder and weights.checkpoint else announced(model)
     gpu = question.gpu or (deployment.gpu if deployment else None)
     in_image = release_of_image(container_image) if container_image else None
-    releases = (question.engine_version, in_image, engine.version, USUAL_RELEASE)
+    studied = deployment.engine_version if deployment else None
+    releases = (question.engine_version, in_image, engine.version, studied, NEWEST[wanted])
     return Wanted.model_validate(
         {
+            "engine": wanted,
             "model": model,
             "quantization": assumed,
             "gpu": gpu,

@@ -83,6 +83,9 @@ Engine = Annotated[
         rich_help_panel=DEPLOYMENT,
     ),
 ]
+SpokenEngine = Annotated[
+    str | None, typer.Option("--engine", help="trtllm or vllm. [default: the study's]", rich_help_panel=DEPLOYMENT)
+]
 ContainerImage = Annotated[
     str | None,
     typer.Option(help="Launch the engine in this image, with docker or podman.", rich_help_panel=DEPLOYMENT),

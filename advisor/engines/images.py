@@ -40,6 +40,11 @@ def image_of(engine: str, *releases: str) -> Image | None:
     return image_named(engine, _TAGGED[engine] + tag)
 
 
+def usual_image(engine: str, release: str) -> str:
+    """Where the image of a release is; `x.y.z` stands for a release that has none."""
+    return _TAGGED[engine] + (published(release) or "x.y.z")
+
+
 def image_named(engine: str, reference: str) -> Image:
     """Somebody's own image of an engine."""
     program = _PROGRAMS.get(engine)

@@ -24,7 +24,7 @@ class Program(NamedTuple):
 
 TRTLLM_SERVE = Program("trtllm-serve", "tensorrt_llm")
 VLLM = Program("vllm", "vllm")
-COMMAND = TRTLLM_SERVE.command
+PROGRAMS: Mapping[str, Program] = {"trtllm": TRTLLM_SERVE, "vllm": VLLM}
 ASK_TIMEOUT_S = 30.0
 MAX_SHEBANG_BYTES = 512
 DECIDING = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "HOME", "LD_LIBRARY_PATH")

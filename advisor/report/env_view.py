@@ -13,7 +13,7 @@ from advisor.app.checks.finding import Finding, Level, Way
 from advisor.report.console import WIDTH_WITHOUT_TERMINAL
 from advisor.report.visible import visible
 
-AREAS = {"engine": "TensorRT-LLM", "gpu": "GPUs", "host": "Host", "checkpoint": "Checkpoint"}
+AREAS = {"engine": "Engine", "gpu": "GPUs", "host": "Host", "checkpoint": "Checkpoint"}
 _STYLES: dict[Level, str] = {"ok": "green", "note": "cyan", "warning": "bold yellow", "miss": "bold red"}
 _WORDS: dict[Level, str] = {"ok": "ok", "note": "note", "warning": "WARNING", "miss": "MISS"}
 _INDENT = " " * 11
@@ -30,7 +30,7 @@ def report_lines(report: EnvReport) -> Iterator[Text]:
     for area, title in AREAS.items():
         found = [each for each in report.findings if each.area == area]
         if found:
-            yield Text(f"\n{title}", style="bold")
+            yield Text(f"\n{report.facts.wanted.title if area == 'engine' else title}", style="bold")
         for each in found:
             yield from _finding(each)
     yield Text(f"\n{_next(report)}", style="dim")
@@ -50,9 +50,10 @@ def _verdict(report: EnvReport) -> Text:
     counts = Counter(each.level for each in report.findings)
     said = [f"{counts[level]} {_plural(word, counts[level])}" for level, word in _COUNTED.items() if counts[level]]
     tail = f" ({', '.join(said)})" if said else ""
+    command = report.facts.wanted.program.command
     if report.launchable:
-        return Text(f"trtllm-serve can be launched here{tail}.", style="bold green")
-    return Text(f"trtllm-serve cannot be launched here{tail}.", style="bold red")
+        return Text(f"{command} can be launched here{tail}.", style="bold green")
+    return Text(f"{command} cannot be launched here{tail}.", style="bold red")
 
 
 _COUNTED: dict[Level, str] = {"miss": "miss", "warning": "warning", "note": "note"}

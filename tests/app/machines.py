@@ -8,7 +8,7 @@ from advisor.app.checks.facts import Engine, Facts, Fit, Gpus, Wanted, Weights
 from advisor.domain.deployment import Deployment
 from advisor.domain.strict import StrictModel, changed
 from advisor.engines.installed import Installation
-from advisor.engines.trtllm.packages import Packages
+from advisor.engines.packages import Packages
 from advisor.host.gpus import Gpu, GpuProcess, GpuReading
 from advisor.host.machine import Host, HostMemory, Limit, Limits, NvidiaTraces, Space
 from advisor.host.mpi import Mpi
@@ -94,6 +94,17 @@ WELL = Facts(
         cache_space=Space(folder="/root/.cache/huggingface/hub", total_gib=2000.0, free_gib=1500.0),
         knows_architecture=True,
         fit=Fit(weights_gib=17.0, all_weights_gib=68.0, capacity_gib=80.0, n_configs=100, n_serving=90),
+    ),
+)
+
+
+ON_VLLM = changed(
+    WELL,
+    wanted=changed(WELL.wanted, engine="vllm", release="0.24.0", deployment=None),
+    engine=Engine(
+        installation=Installation(command="/opt/v/bin/vllm", interpreter="/opt/v/bin/python3", version="0.24.0"),
+        packages=Packages(python="3.12.3", prefix="/opt/v", versions={"vllm": "0.24.0", "torch": "2.11.0"}),
+        cuda_needed="13.0",
     ),
 )
 

@@ -17,7 +17,7 @@ from advisor.engines.installed import Installation
 from advisor.host.machine import HostMemory, Limit, Space
 from advisor.host.runtimes import ContainerRuntime, Trouble
 from advisor.store.hub import HubAccess
-from tests.app.machines import CHECKPOINT, WELL, busy, gpu, gpus, no_gpus, spoiled
+from tests.app.machines import CHECKPOINT, ON_VLLM, WELL, busy, gpu, gpus, no_gpus, spoiled
 
 DOCKER = ContainerRuntime(name="docker", command="/usr/bin/docker", gpus=True, has_image=True)
 IMAGE = "nvcr.io/nvidia/tensorrt-llm/release:1.2.0"
@@ -157,6 +157,49 @@ def test_on_a_machine_where_all_is_well_nothing_is_to_do() -> None:
 def test_what_is_wrong_is_named(changes: dict[str, Any], expected: dict[str, str]) -> None:
     found = judged(spoiled(WELL, **changes))
     assert {each.id: each.level for each in found if each.level != "ok"} == expected
+
+
+OF_TRTLLM = ("/trt/", "tensorrt", "engine_files")
+COMMON = [changes for changes, _ in CASES if not any(each in str(changes) for each in OF_TRTLLM)]
+
+
+@pytest.mark.parametrize("changes", COMMON, ids=lambda value: "-".join(value) or "nothing")
+def test_who_runs_vllm_is_told_nothing_of_another_engine(changes: dict[str, Any]) -> None:
+    for each in judged(spoiled(ON_VLLM, **changes)):
+        told = each.model_dump_json().lower()
+        assert "tensorrt" not in told, each
+        assert "trtllm" not in told, each
+
+
+def test_vllm_needs_neither_mpi_nor_a_toolkit() -> None:
+    assert {each.level for each in judged(ON_VLLM)} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "level"),
+    [
+        ({"engine__installation__version": "0.32.0"}, "ok"),
+        ({"engine__installation__version": "7.0.0"}, "warning"),
+        ({"engine__installation__version": "odd"}, "miss"),
+        ({"engine__installation__version": None, "engine__packages": None}, "warning"),
+        ({"wanted__engine_version": "0.32.0"}, "miss"),
+    ],
+)
+def test_releases_of_vllm_are_judged_by_its_own(changes: dict[str, Any], level: str) -> None:
+    found = next(each for each in judged(spoiled(ON_VLLM, **changes)) if each.id == "engine.version")
+    assert found.level == level, found
+
+
+def test_ways_to_get_vllm() -> None:
+    facts = spoiled(ON_VLLM, engine__installation=None, engine__packages=None)
+    said = commands(next(each for each in judged(facts) if each.id == "engine.serve"))
+    assert "vllm/vllm-openai:v0.24.0" in said
+    assert "vllm==0.24.0" in said
+
+
+def test_on_processors_no_gpu_is_missed() -> None:
+    facts = spoiled(ON_VLLM, wanted__gpu="cpu", wanted__capability=None, gpus=no_gpus())
+    assert {each.level for each in judged(facts)} == {"ok"}
 
 
 @given(chosen=st.lists(st.sampled_from(CASES), max_size=4))

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from advisor.app.checking import EnvReport
 from advisor.cli.app import app
+from advisor.engines.installed import PROGRAMS
 from tests.end_to_end.command import advisor
 from tests.standin.fake_gpus import FakeGpus, build_nvml
 from tests.standin.fake_install import SYSTEM_PATH, fake_install, script
@@ -64,6 +65,19 @@ def asked(tmp_path: Path, env: dict[str, str], *argv: str) -> tuple[int, dict[st
     assert (done.returncode == 0) is report.launchable
     found: dict[str, Any] = json.loads(done.stdout)
     return done.returncode, found, {each.id: each.level for each in report.findings if each.level != "ok"}
+
+
+def test_vllm_is_looked_for_where_it_is_meant(tmp_path: Path, bare: dict[str, str], library: Path) -> None:
+    gpus = FakeGpus.build(tmp_path / "gpus", n_gpus=1)
+    (gpus.home / "cuda").write_text(CUDA_13)
+    installed = fake_install(tmp_path / "v", "0.24.0", {"torch": "2.11.0"}, PROGRAMS["vllm"])
+    env = {**bare, **installed, **gpus.env(library)}
+    code, found, levels = asked(tmp_path, env, "--engine", "vllm")
+    assert (code, misses(levels)) == (0, set())
+    assert found["facts"]["engine"]["installation"]["version"] == "0.24.0"
+    assert "vllm can be launched here" in advisor("check-env", "--engine", "vllm", cwd=tmp_path, **env).stdout
+    code, _, levels = asked(tmp_path, env)
+    assert (code, misses(levels)) == (4, {"engine.serve"}), "without a word it is about TensorRT-LLM"
 
 
 def misses(levels: dict[str, str]) -> set[str]:

@@ -13,6 +13,10 @@ from advisor.store.hub import is_gated
 
 LEAST_SHARE_FREE, SPARE_SHARE_FREE = 0.9, 1.1  # of an estimated download: below it cannot fit, above it will
 SHOWN = 3  # names of files that are listed one by one
+SUPPORTED_MODELS = {
+    "trtllm": "https://nvidia.github.io/TensorRT-LLM/models/supported-models.html",
+    "vllm": "https://docs.vllm.ai/en/stable/models/supported_models/",
+}
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
@@ -145,17 +149,15 @@ def _made_of(facts: Facts, found: Checkpoint) -> Iterator[Finding]:
         yield warning(
             "checkpoint.architecture",
             f"The architecture {found.architecture or '(none in config.json)'} is not among those that advisor knows.",
-            "TensorRT-LLM may refuse it ('Unknown architecture'), and predictions for it are guesses.",
-            Way(
-                what="Look for it in the release's list: https://nvidia.github.io/TensorRT-LLM/models/supported-models.html"
-            ),
+            f"{facts.wanted.title} may refuse it, and predictions for it are guesses.",
+            Way(what=f"Look for it in the release's list: {SUPPORTED_MODELS[facts.wanted.engine]}"),
         )
     declared = found.declared_quantization or "none, so bf16"
     if found.quantization is None:
         yield warning(
             "checkpoint.quantization",
             f"The checkpoint's quantization, {declared}, is none that advisor knows.",
-            "Its memory and speed cannot be predicted; TensorRT-LLM may say 'Unsupported quantization_config'.",
+            f"Its memory and speed cannot be predicted; {facts.wanted.title} may refuse it.",
             Way(what="Take a checkpoint in bf16, FP8, NVFP4 or MXFP4."),
         )
     elif wanted is not None and wanted != found.quantization:

@@ -1,4 +1,4 @@
-"""TensorRT-LLM: is it here, which release, on what does it run, and how to get it."""
+"""The engine: is it here, which release, on what does it run, and how to get it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from advisor.app.checks import ways
-from advisor.app.checks.facts import Facts
+from advisor.app.checks.facts import Facts, Wanted
 from advisor.app.checks.finding import Finding, Way, miss, note, ok, warning
 from advisor.domain.errors import BadInput
-from advisor.engines.installed import COMMAND
-from advisor.engines.trtllm.dialects import dialect
-from advisor.engines.trtllm.packages import Packages
+from advisor.engines.spoken import NEWEST, spoken
 from advisor.host.mpi import FAMILIES
 from advisor.host.runtimes import ContainerRuntime
 
@@ -37,13 +35,17 @@ def findings(facts: Facts) -> Iterator[Finding]:
     else:
         yield _serve(facts)
         yield from _installed(facts) if facts.engine.installation else _could_be_started(facts)
-    yield from _cuda(facts)
-    yield from _launcher(facts)
+    if not facts.on_cpu:
+        yield from _cuda(facts)
+    if facts.wanted.engine == "trtllm":
+        yield from _launcher(facts)
 
 
 def _installed(facts: Facts) -> Iterator[Finding]:
-    yield _version(facts.engine.version, facts.wanted.engine_version)
-    yield _packages(facts.engine.packages)
+    yield _version(facts.wanted, facts.engine.version)
+    yield _packages(facts)
+    if facts.wanted.engine != "trtllm":
+        return
     yield _mpi(facts)
     if facts.engine.cuda_home is None:
         yield note(
@@ -56,86 +58,103 @@ def _installed(facts: Facts) -> Iterator[Finding]:
 
 def _could_be_started(facts: Facts) -> Iterator[Finding]:
     """What the release container would be started with; inside a container that is the host's business."""
-    if facts.engine.runtimes or facts.host.container is None:
-        yield from _runtimes(facts.engine.runtimes, note, "TensorRT-LLM's release container is started with it.")
+    if not facts.on_cpu and (facts.engine.runtimes or facts.host.container is None):
+        why = f"{facts.wanted.title}'s release container is started with it."
+        yield from _runtimes(facts.engine.runtimes, note, why)
 
 
 def _serve(facts: Facts) -> Finding:
-    engine = facts.engine
+    engine, command = facts.engine, facts.wanted.program.command
     if engine.installation is not None:
         where = "the environment of advisor" if engine.same_environment else "an environment of its own, which is fine"
         return ok("engine.serve", f"{engine.installation.command}, in {where}.")
     if engine.beside_advisor is not None:
         return miss(
             "engine.serve",
-            f"{COMMAND} is installed but not on the PATH.",
+            f"{command} is installed but not on the PATH.",
             "advisor starts it by its name.",
             Way(what="Put it there:", commands=(f"export PATH={Path(engine.beside_advisor).parent}:$PATH",)),
         )
     return miss(
         "engine.serve",
-        f"{COMMAND} is not on the PATH.",
-        "TensorRT-LLM is not installed here, or its environment is not active: advisor can only simulate "
+        f"{command} is not on the PATH.",
+        f"{facts.wanted.title} is not installed here, or its environment is not active: advisor can only simulate "
         "(--engine twin).",
         *_ways_to_get_it(facts),
     )
 
 
 def _ways_to_get_it(facts: Facts) -> Iterator[Way]:
-    release, runtimes = facts.wanted.release, facts.engine.runtimes
+    engine, release, runtimes = facts.wanted.engine, facts.wanted.release, facts.engine.runtimes
+    if facts.on_cpu:
+        yield Way(
+            what="Install vLLM's build for processors, as "
+            "https://docs.vllm.ai/en/stable/getting_started/installation/cpu/ shows, and put it on the PATH."
+        )
+        return
     runtime = next((each.name for each in (_usable(runtimes), *runtimes) if each is not None), "docker")
     folder = facts.wanted.model if facts.weights.is_folder else None
-    yield ways.release_container(release, runtime, facts.weights.hub.cache, folder)
+    yield ways.release_container(engine, release, runtime, facts.weights.hub.cache, folder)
     if runtimes and facts.host.container is None:
-        yield ways.container_from_here(release)
+        yield ways.container_from_here(engine, release)
+    if engine == "vllm":
+        yield ways.vllm_wheel(release)
+        return
     if facts.engine.has_srun:
         yield ways.slurm_container(release, facts.n_gpus)
     yield ways.wheel(release, facts.python, facts.capabilities)
     yield ways.source_build(release, facts.capabilities)
 
 
-def _version(found: str | None, asked: str | None) -> Finding:
+def _version(wanted: Wanted, found: str | None) -> Finding:
     """Whether advisor speaks the release, and whether it is the one that was asked for."""
-    id_ = "engine.version"
+    id_, asked, title = "engine.version", wanted.engine_version, wanted.title
     if found is None and asked is not None:
-        return ok(id_, f"TensorRT-LLM {asked}, as said.")
+        return ok(id_, f"{title} {asked}, as said.")
     if found is None:
         why = "Its flags and keys are spelled by release. A build from source may have no version of its own."
-        way = Way(what="Name it:", commands=("advisor check-env --engine-version 1.2.0",))
-        return warning(id_, "The release of TensorRT-LLM is not told.", why, way)
+        way = Way(what="Name it:", commands=(f"advisor check-env --engine-version {NEWEST[wanted.engine]}",))
+        return warning(id_, f"The release of {title} is not told.", why, way)
     try:
-        spoken = dialect(found)
+        known = spoken(wanted.engine, found)
     except BadInput as error:
         return miss(
-            id_, f"advisor does not know TensorRT-LLM {found}.", str(error), Way(what="Install 1.0.0 or later.")
+            id_,
+            f"advisor does not know {title} {found}.",
+            str(error),
+            Way(what=f"Install another release, such as {NEWEST[wanted.engine]}."),
         )
-    if asked is not None and dialect(asked).release != spoken.release:
+    if asked is not None and (named := spoken(wanted.engine, asked)).release != known.release:
         return miss(
             id_,
-            f"TensorRT-LLM {found} is here, but --engine-version {asked} was asked for.",
-            f"They spell their options differently ({spoken.release} and {dialect(asked).release}).",
+            f"{title} {found} is here, but --engine-version {asked} was asked for.",
+            f"They spell their options differently ({known.release} and {named.release}).",
             Way(what="Leave --engine-version out, or install that release."),
         )
-    if spoken.warning is not None:
-        what = f"TensorRT-LLM {found}: advisor speaks the nearest release that it knows, {spoken.release}."
-        way = Way(what=f"Hold what advisor writes against `{COMMAND} serve --help` there, or take a known release.")
-        return warning(id_, what, spoken.warning, way)
-    return ok(id_, f"TensorRT-LLM {found}, a release that advisor knows.")
+    if known.warning is not None:
+        what = f"{title} {found}: advisor speaks the nearest release that it knows, {known.release}."
+        way = Way(what=f"Hold what advisor writes against `{_help(wanted)}` there, or take a known release.")
+        return warning(id_, what, known.warning, way)
+    return ok(id_, f"{title} {found}, a release that advisor knows.")
 
 
-def _packages(packages: Packages | None) -> Finding:
-    id_ = "engine.packages"
+def _help(wanted: Wanted) -> str:
+    return f"{wanted.program.command} serve --help"
+
+
+def _packages(facts: Facts) -> Finding:
+    id_, wanted, packages = "engine.packages", facts.wanted, facts.engine.packages
     if packages is None:
-        why = f"Its Python does not start or has no metadata, so {COMMAND} will hardly start either."
-        return warning(id_, "The environment of TensorRT-LLM cannot be asked.", why, Way(what=f"Try: {COMMAND} --help"))
-    absent = [name for name in ("torch", "mpi4py") if name not in packages.versions]
+        why = f"Its Python does not start or has no metadata, so {wanted.program.command} will hardly start either."
+        way = Way(what=f"Try: {_help(wanted)}")
+        return warning(id_, f"The environment of {wanted.title} cannot be asked.", why, way)
+    needed = ("torch", "mpi4py") if wanted.engine == "trtllm" else ("torch",)
+    absent = [name for name in needed if name not in packages.versions]
     there = ", ".join(f"{name} {version}" for name, version in packages.versions.items() if "-" not in name)
     if absent:
-        why = "TensorRT-LLM imports them when it starts: the installation is not complete."
-        command = "pip3 install --force-reinstall tensorrt_llm"
-        return warning(
-            id_, f"{' and '.join(absent)} missing beside TensorRT-LLM.", why, Way(what="Again:", commands=(command,))
-        )
+        why = f"{wanted.title} imports them when it starts: the installation is not complete."
+        way = Way(what="Again:", commands=(f"pip3 install --force-reinstall {wanted.program.package}",))
+        return warning(id_, f"{' and '.join(absent)} missing beside {wanted.title}.", why, way)
     return ok(id_, f"Python {packages.python}, {there}.")
 
 
@@ -152,8 +171,9 @@ def _cuda(facts: Facts) -> Iterator[Finding]:
     """The newest CUDA that the driver runs, against the one that PyTorch or the release is built for."""
     newest, needed = facts.gpus.reading.cuda_version, facts.engine.cuda_needed
     is_here = needed is not None
-    built = "PyTorch here is" if is_here else f"TensorRT-LLM {facts.wanted.release} is"
-    needed = needed or ways.cuda_of_release(facts.wanted.release)
+    built = "PyTorch here is" if is_here else f"{facts.wanted.title} {facts.wanted.release} is"
+    if facts.wanted.engine == "trtllm":
+        needed = needed or ways.cuda_of_release(facts.wanted.release)
     if newest is None or needed is None:
         return
     here, there = _numbers(newest), _numbers(needed)
@@ -172,7 +192,7 @@ def _cuda(facts: Facts) -> Iterator[Finding]:
             "CUDA does not start on a driver of an older major version.",
             Way(
                 what=f"Update the NVIDIA driver to {ways.OLDEST_DRIVER.get(str(there[0]), 'a newer one')} or later, or "
-                "take an older release of TensorRT-LLM."
+                f"take an older release of {facts.wanted.title}."
             ),
             Way(
                 what="Or, on data-center GPUs, install NVIDIA's forward compatibility and put it first:",
@@ -217,7 +237,7 @@ def _launcher(facts: Facts) -> Iterator[Finding]:
 def _image(facts: Facts, image: str) -> Iterator[Finding]:
     """The image, and the runtime that a launch takes: the first that is on the PATH."""
     taken = facts.engine.runtimes[:1]
-    yield _version(ways.release_of_image(image), facts.wanted.engine_version)
+    yield _version(facts.wanted, ways.release_of_image(image))
     yield from _runtimes(taken, miss, "A container image is launched with it.")
     usable = _usable(taken)
     if usable is not None and usable.has_image:

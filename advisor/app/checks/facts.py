@@ -6,12 +6,14 @@ from pydantic import Field
 
 from advisor.domain.deployment import Deployment, Quantization
 from advisor.domain.strict import StrictModel
-from advisor.engines.installed import Installation
-from advisor.engines.trtllm.packages import Packages
+from advisor.engines.installed import PROGRAMS, Installation, Program
+from advisor.engines.packages import Packages
+from advisor.engines.spoken import NEWEST, spoken
 from advisor.host.gpus import Gpu, GpuReading
 from advisor.host.machine import Host, Space
 from advisor.host.mpi import Mpi
 from advisor.host.runtimes import ContainerRuntime
+from advisor.store.catalog import CPU
 from advisor.store.checkpoints import Checkpoint
 from advisor.store.hub import HubAccess
 
@@ -19,6 +21,7 @@ from advisor.store.hub import HubAccess
 class Wanted(StrictModel):
     """What is to be launched, as far as it was said."""
 
+    engine: str = Field(default="trtllm", description="As said, else the study's")
     model: str | None = None
     quantization: Quantization | None = Field(default=None, description="As said, else the study's")
     gpu: str | None = Field(default=None, description="GPU system: as said, else the study's")
@@ -30,12 +33,22 @@ class Wanted(StrictModel):
     release: str = Field(description="The one that commands are written for: said, installed, or the usual one")
     container_image: str | None = None
 
+    @property
+    def program(self) -> Program:
+        """What it is started with."""
+        return PROGRAMS[self.engine]
+
+    @property
+    def title(self) -> str:
+        """The engine's name for people."""
+        return spoken(self.engine, NEWEST[self.engine]).title
+
 
 class Engine(StrictModel):
-    """TensorRT-LLM and what it runs on."""
+    """The engine and what it runs on."""
 
     installation: Installation | None = None
-    beside_advisor: str | None = Field(default=None, description="A trtllm-serve next to advisor's own interpreter")
+    beside_advisor: str | None = Field(default=None, description="Its command next to advisor's own interpreter")
     same_environment: bool = Field(default=False, description="It runs in the environment that advisor runs in")
     packages: Packages | None = None
     cuda_needed: str | None = Field(default=None, description="CUDA that its PyTorch was built for")
@@ -46,9 +59,10 @@ class Engine(StrictModel):
 
     @property
     def version(self) -> str | None:
-        """Of the installed TensorRT-LLM; None where its metadata do not tell."""
+        """Of the installed engine; None where its metadata do not tell."""
         told = self.installation.version if self.installation else None
-        return told or (self.packages.versions.get("tensorrt_llm") if self.packages else None)
+        by_name = self.packages.versions if self.packages else {}
+        return told or next((by_name[each.package] for each in PROGRAMS.values() if each.package in by_name), None)
 
 
 class Gpus(StrictModel):
@@ -114,6 +128,11 @@ class Facts(StrictModel):
     def n_gpus(self) -> int:
         """GPUs that a launch would take: as said, else all that it would see."""
         return self.wanted.gpus or max(1, len(self.gpus.visible))
+
+    @property
+    def on_cpu(self) -> bool:
+        """True where the server takes no GPU."""
+        return self.wanted.gpu == CPU
 
     @property
     def capabilities(self) -> frozenset[tuple[int, int]]:

@@ -18,6 +18,9 @@ _GENERATIONS = {(8, 0): "A100", (8, 9): "L40S, L4", (9, 0): "H100, H200", (10, 0
 def findings(facts: Facts) -> Iterator[Finding]:
     """Everything about the GPUs."""
     reading, seen = facts.gpus.reading, facts.gpus.visible
+    if facts.on_cpu:
+        yield ok("gpu.driver", "None is needed: the server runs on this machine's processors.")
+        return
     if reading.missing is not None:
         yield miss("gpu.driver", "No GPU can be used.", reading.missing, *_no_gpu(facts))
         return

@@ -1,7 +1,8 @@
-"""How to get TensorRT-LLM, with the commands of NVIDIA's own guides for the release and the GPU at hand.
+"""How to get an engine, with the commands of its own guides for the release and the GPU at hand.
 
 Sources, repository NVIDIA/TensorRT-LLM: docs/source/installation/{installation-guide,linux,build-from-source-linux}.md,
-docs/source/blogs/Best_perf_practice_on_DeepSeek-R1_in_TensorRT-LLM.md, examples/llm-api/llm_mgmn_trtllm_serve.sh.
+docs/source/blogs/Best_perf_practice_on_DeepSeek-R1_in_TensorRT-LLM.md, examples/llm-api/llm_mgmn_trtllm_serve.sh;
+vllm-project/vllm: docs/getting_started/{quickstart,installation/gpu.cuda.inc}.md, docs/deployment/docker.md.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Collection
 
 from advisor.app.checks.finding import Way
 from advisor.domain.errors import BadInput
-from advisor.engines.images import TRTLLM_IMAGE, published
+from advisor.engines.images import published, usual_image
 from advisor.engines.versions import version_key
 
 REPOSITORY = "https://github.com/NVIDIA/TensorRT-LLM.git"
@@ -20,6 +21,8 @@ PIP_GUIDE = "https://nvidia.github.io/TensorRT-LLM/installation/linux.html"
 WHEEL_PYTHONS = ("3.10", "3.12")
 GUIDE_ULIMITS = "--ulimit memlock=-1 --ulimit stack=67108864"
 FIRST_BLACKWELL = (10, 0)
+_WHOSE = {"trtllm": "NVIDIA's", "vllm": "vLLM's"}
+_ENTERED = {"trtllm": "", "vllm": "--entrypoint bash "}  # vLLM's image serves at once unless told otherwise
 # From which release on the wheels are built for which CUDA.
 CUDA_OF_RELEASES = (("0.20.0", "12.8"), ("1.2.0", "13.0"))
 OLDEST_DRIVER = {"12": "525", "13": "580"}  # by the major version of CUDA
@@ -27,7 +30,7 @@ OLDEST_DRIVER = {"12": "525", "13": "580"}  # by the major version of CUDA
 
 def release_of_image(image: str) -> str | None:
     """The release that an image's tag names, as NVIDIA's own do; None for other tags."""
-    tag = re.search(r":(\d[\w.]*)$", image)
+    tag = re.search(r":v?(\d[\w.]*)$", image)
     return tag[1] if tag else None
 
 
@@ -46,36 +49,36 @@ def architectures(capabilities: Collection[tuple[int, int]]) -> str | None:
     return ";".join(f"{major}{minor}-real" for major, minor in sorted(set(capabilities))) or None
 
 
-def release_container(release: str, runtime: str, cache: str, folder: str | None) -> Way:
-    """NVIDIA's release container, with this folder, the model cache and a checkpoint folder in it."""
-    tag = published(release) or "x.y.z"
+def release_container(engine: str, release: str, runtime: str, cache: str, folder: str | None) -> Way:
+    """The engine's release container, with this folder, the model cache and a checkpoint folder in it."""
     devices = "--device nvidia.com/gpu=all" if runtime == "podman" else "--gpus all"
     hint = "" if published(release) else "; put a published release for x.y.z"
     home = cache.removesuffix("/hub")  # where the token lies too
     inside = "/root/.cache/huggingface" if home != cache else "/root/.cache/huggingface/hub"
     checkpoint = f" -v {shlex.quote(f'{folder}:{folder}:ro')}" if folder else ""
     return Way(
-        what=f"Start NVIDIA's release container, and run advisor in it (pip install . in advisor's checkout){hint}:",
+        what=f"Start {_WHOSE[engine]} release container, and run advisor in it (pip install . in advisor's checkout)"
+        f"{hint}:",
         commands=(
             f"{runtime} run --rm -it --ipc host {devices} {GUIDE_ULIMITS} -p 8000:8000 \\\n"
             f"  -v $PWD:$PWD -w $PWD -v {shlex.quote(f'{home}:{inside}')}{checkpoint} \\\n"
-            f"  {TRTLLM_IMAGE}:{tag}",
+            f"  {_ENTERED[engine]}{usual_image(engine, release)}",
         ),
     )
 
 
-def container_from_here(release: str) -> Way:
+def container_from_here(engine: str, release: str) -> Way:
     """The same container, started by advisor for every launch."""
-    image = f"{TRTLLM_IMAGE}:{published(release) or 'x.y.z'}"
+    asked = "" if engine == "trtllm" else f" --engine {engine}"
     return Way(
         what="Or leave advisor where it is and let it start the container for every launch:",
-        commands=(f"advisor check-env --container-image {image}",),
+        commands=(f"advisor check-env{asked} --container-image {usual_image(engine, release)}",),
     )
 
 
 def slurm_container(release: str, gpus: int) -> Way:
     """The same container as job steps, for clusters with pyxis."""
-    image = f"{TRTLLM_IMAGE}:{published(release) or 'x.y.z'}".replace("nvcr.io/", "nvcr.io#", 1)
+    image = usual_image("trtllm", release).replace("nvcr.io/", "nvcr.io#", 1)
     return Way(
         what="On a Slurm cluster with pyxis, let advisor start job steps:",
         commands=(
@@ -100,6 +103,18 @@ def wheel(release: str, python: str, capabilities: Collection[tuple[int, int]]) 
         commands=(
             "sudo apt-get -y install libopenmpi-dev",
             f"pip3 install --upgrade pip setuptools && pip3 install tensorrt_llm{f'=={number}' if number else ''}",
+        ),
+    )
+
+
+def vllm_wheel(release: str) -> Way:
+    """vLLM's wheel with the PyTorch that suits the driver."""
+    number = published(release)
+    return Way(
+        what="Install vLLM into an environment of its own, and put it on the PATH:",
+        commands=(
+            "pip3 install uv && uv venv --python 3.12 --seed vllm && source vllm/bin/activate",
+            f"uv pip install vllm{f'=={number}' if number else ''} --torch-backend=auto",
         ),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from advisor.engines.trtllm.packages import Packages, cuda_needed, read_packages
+from advisor.engines.packages import Packages, cuda_needed, read_packages
 from tests.standin.fake_install import PACKAGES, VERSION, fake_install, script
 
 PATIENCE_S = 60.0
@@ -16,7 +16,7 @@ PATIENCE_S = 60.0
 
 def test_what_an_interpreter_has(tmp_path: Path) -> None:
     env = fake_install(tmp_path)
-    found = read_packages(str(tmp_path / "bin" / "python3"), env, PATIENCE_S)
+    found = read_packages(str(tmp_path / "bin" / "python3"), "tensorrt_llm", env, PATIENCE_S)
     assert found is not None
     assert found.versions == {
         "tensorrt_llm": VERSION,
@@ -30,7 +30,7 @@ def test_what_an_interpreter_has(tmp_path: Path) -> None:
 )
 def test_an_interpreter_that_says_nothing_of_use(tmp_path: Path, text: str) -> None:
     python = script(tmp_path / "python3", text)
-    assert read_packages(str(python), os.environ, PATIENCE_S) is None
+    assert read_packages(str(python), "tensorrt_llm", os.environ, PATIENCE_S) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The packages around an installed TensorRT-LLM, by their metadata: nothing of them is imported."""
+"""The packages around an installed engine, by their metadata: nothing of them is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import Field
 from advisor.domain.strict import StrictModel
 from advisor.host.bounded import answer_of
 
-ASKED = ("tensorrt_llm", "torch", "mpi4py", "transformers", "huggingface_hub")
+ASKED = ("torch", "mpi4py", "transformers", "huggingface_hub")
 # The runtime of CUDA that PyTorch brings: the wheels of CUDA 12 have a suffix, those of CUDA 13 have none.
 CUDA_RUNTIMES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12")
 CUDA_VERSION_FILE = "usr/local/cuda/version.json"
@@ -38,9 +38,9 @@ class Packages(StrictModel):
     versions: dict[str, str] = Field(description="Of the packages asked about, those that are there")
 
 
-def read_packages(interpreter: str, env: Mapping[str, str], timeout_s: float) -> Packages | None:
-    """Ask an interpreter; None where it does not start, or says nothing of use."""
-    said = answer_of([interpreter, "-c", _ASK, *ASKED, *CUDA_RUNTIMES], env, timeout_s)
+def read_packages(interpreter: str, package: str, env: Mapping[str, str], timeout_s: float) -> Packages | None:
+    """Ask an interpreter for an engine's package and those around it; None where it does not start, or says nothing."""
+    said = answer_of([interpreter, "-c", _ASK, package, *ASKED, *CUDA_RUNTIMES], env, timeout_s)
     try:
         told = json.loads(said.output)
         return Packages(python=told["python"], prefix=told["prefix"], versions=told["versions"])
