@@ -10,7 +10,6 @@ from advisor.app.exporting import Closest, Export, Found, export, read_found
 from advisor.app.manifest import RESULT_NAME
 from advisor.domain.errors import BadInput
 from advisor.domain.strict import changed
-from advisor.engines.trtllm.dialects import dialect
 from advisor.search.shapes import FAR_OCTAVES, Shape, octaves
 
 TRIALS = "trials"  # a folder of evidence: no result lies below it
@@ -43,17 +42,12 @@ def export_closest(folder: Path, asked: Shape, engine_version: str | None = None
     warnings = [*exported.warnings]
     if far > FAR_OCTAVES:
         warnings.append(f"{found.workload_name} is {far:.1f} octaves away from what was asked: tune that shape.")
-    served_tokens, longest_tokens = _max_seq_len(exported), asked.isl + asked.osl
+    served_tokens, longest_tokens = exported.max_seq_len or 0, asked.isl + asked.osl
     if longest_tokens > served_tokens:
         warnings.append(
             f"Its max_seq_len of {served_tokens:,} is too short for requests of {longest_tokens:,} tokens: raise it."
         )
     return changed(exported, closest=closest, warnings=tuple(warnings))
-
-
-def _max_seq_len(exported: Export) -> int:
-    flag = dialect(exported.engine_version).flags["max_seq_len"]
-    return int(exported.command_line[exported.command_line.index(flag) + 1])
 
 
 def nearest_shape(places: Sequence[tuple[Path, Found]], asked: Shape) -> tuple[Path, Found]:
@@ -72,7 +66,7 @@ def tuned_shapes(folder: Path) -> list[tuple[Path, Found]]:
     if not folder.is_dir():
         raise BadInput(f"There is no folder {folder}: give the folder of results that `advisor tune` wrote.")
     found = [(place, read_found(place)) for place in sorted(_result_folders(folder))]
-    tuned = [(place, each) for place, each in found if each.best is not None and each.deployment.engine == "trtllm"]
+    tuned = [(place, each) for place, each in found if each.best is not None]
     if not tuned:
         raise BadInput(f"No tuned shape lies below {folder}: run `advisor tune` first, or give another folder.")
     return tuned
@@ -87,4 +81,5 @@ def _result_folders(folder: Path) -> Iterator[Path]:
 
 def _deployment_text(found: Found) -> str:
     fixed = found.deployment
-    return f"{fixed.model} {fixed.quantization} on {fixed.gpus} x {fixed.gpu}"
+    on = f"{fixed.model} {fixed.quantization} on {fixed.gpus} x {fixed.gpu}"
+    return on if fixed.engine == "trtllm" else f"{on}, {fixed.engine}"

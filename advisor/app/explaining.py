@@ -23,9 +23,7 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import StrictModel, changed
 from advisor.engines.dialect import EngineDialect
 from advisor.engines.explained import FileKey, FileReading, Finding
-from advisor.engines.spoken import spoken_by
-from advisor.engines.trtllm.options import every_option
-from advisor.engines.vllm.releases import releases
+from advisor.engines.spoken import engine_of, spoken_by
 from advisor.memory.law import MemoryBudget
 from advisor.search.curated import CuratedConfig, differences, nearest
 from advisor.store import catalog
@@ -118,16 +116,6 @@ def explain(path: Path, question: Question, results: Path | None = None) -> Expl
         published=tuple(case.published()),
         estimates=case.predicted.estimates,
     )
-
-
-def engine_of(document: Mapping[str, Any]) -> str | None:
-    """The engine whose keys a file has more of; None where it says nothing."""
-    plain = [key.replace("_", "-").removeprefix("no-") for key in document]
-    row = releases()[-1]
-    vllm = {*row.keys.values(), *(name.replace("_", "-") for name in row.options)}
-    trtllm = {option.replace("_", "-") for option in every_option()}
-    n_vllm, n_trtllm = (sum(key in known for key in plain) for known in (vllm, trtllm))
-    return None if n_vllm == n_trtllm else "vllm" if n_vllm > n_trtllm else "trtllm"
 
 
 def _worked_in(question: Question, document: Mapping[str, Any]) -> Question:

@@ -1,4 +1,4 @@
-"""`advisor export`: a YAML, or the winner of a finished study, as another TensorRT-LLM release wants it."""
+"""`advisor export`: a YAML of TensorRT-LLM, or the winner of a finished study, as another release wants it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,18 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import ModelT, StrictModel, changed, parse
 from advisor.domain.units import MIB_BYTES
 from advisor.domain.workload import Workload
-from advisor.engines.trtllm.command import to_argv, to_yaml
+from advisor.engines.dialect import EngineDialect
+from advisor.engines.spoken import engine_of, spoken, spoken_by
 from advisor.engines.trtllm.dialects import Dialect, dialect, dialects
 from advisor.engines.trtllm.documents import flatten
-from advisor.engines.trtllm.environment import asked_environment
 from advisor.engines.trtllm.identify import Identity, identify, remarks, written_for
 from advisor.engines.trtllm.migrate import Change, migrate
 from advisor.engines.trtllm.precedence import switched
-from advisor.engines.trtllm.rules import adjustments, validate
 from advisor.engines.trtllm.upstream import UpstreamJudge, UpstreamVerdict
 from advisor.engines.trtllm.yaml_text import yaml_text
 from advisor.engines.words import as_mapping, flag_words
 from advisor.search.shapes import Shape
 from advisor.store.yaml_files import load_yaml, read_text
-
-CONFIG_NAME = "extra-llm-api-config.yml"
 
 
 class Closest(StrictModel):
@@ -61,6 +58,7 @@ class Export(StrictModel):
     yaml: str = Field(description="The new YAML as text, with comments")
     flags: tuple[str, ...] = Field(description="Words that the command line needs besides the YAML")
     command_line: tuple[str, ...] = Field(description="All of it where the deployment is known, else empty")
+    max_seq_len: int | None = Field(default=None, description="That it serves, tokens; null for a file")
     environment: dict[str, str] = Field(
         default_factory=dict, description="Variables without which the result is another one"
     )
@@ -100,19 +98,25 @@ class _Summary(StrictModel):
 
 
 def export(path: Path, engine_version: str, from_version: str | None = None) -> Export:
-    """Spell a YAML file, or the winner in a results folder, for a TensorRT-LLM release.
+    """Spell a YAML file of TensorRT-LLM, or the winner in a results folder, for a release of its engine.
 
     Raises:
         BadInput: no such file, not plain YAML, a release that is too old, or a winner that it cannot express.
     """
-    spoken = dialect(engine_version)
     if path.is_dir() or path.name == RESULT_NAME:
         if from_version is not None:
             raise BadInput("--from-version is for YAML files; a result says itself which release it was found for.")
-        exported = _result(path if path.is_dir() else path.parent, engine_version, spoken)
+        folder = path if path.is_dir() else path.parent
+        result = read_found(folder)
+        exported = _result(folder, result, spoken(result.deployment.engine, engine_version), engine_version)
+        if result.deployment.engine != "trtllm":
+            return exported
+        row = dialect(engine_version)
+        exported = changed(exported, notes=(*exported.notes, *remarks(row, flatten(exported.document))))
     else:
-        exported = _file(path, engine_version, spoken, from_version)
-    return changed(exported, upstream=_judged(exported, spoken))
+        row = dialect(engine_version)
+        exported = _file(path, engine_version, row, from_version)
+    return changed(exported, upstream=_judged(exported, row))
 
 
 def shell_line(environment: Mapping[str, str], argv: Sequence[str]) -> str:
@@ -122,7 +126,13 @@ def shell_line(environment: Mapping[str, str], argv: Sequence[str]) -> str:
 
 
 def _file(path: Path, engine_version: str, spoken: Dialect, from_version: str | None) -> Export:
-    leaves = flatten(load_yaml(read_text(path), str(path)))
+    document = load_yaml(read_text(path), str(path))
+    if engine_of(document) == "vllm":
+        raise BadInput(
+            f"{path} is a configuration file of vLLM; only those of TensorRT-LLM are moved between releases. Give the "
+            f"folder with its result.json, or see what its keys do: advisor explain {path}"
+        )
+    leaves = flatten(document)
     identity = identify(leaves)
     old = dialect(from_version) if from_version is not None else written_for(identity, spoken)
     migration = migrate(leaves, old, spoken)
@@ -182,53 +192,51 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _result(folder: Path, engine_version: str, spoken: Dialect) -> Export:
+def _result(folder: Path, result: Found, known: EngineDialect, engine_version: str) -> Export:
     """The winner of one workload, for another release.
 
     Raises:
         BadInput: no winner, or one that the release cannot express.
     """
-    result = read_found(folder)
     if result.best is None:
         raise BadInput(f"{folder / RESULT_NAME}: this study found no configuration that serves {result.workload_name}.")
-    if result.deployment.engine != "trtllm":
-        raise BadInput(f"{folder / RESULT_NAME}: a {result.deployment.engine} configuration is no TensorRT-LLM one.")
     summary = folder.parent / "summary.json"
     workloads = {result.workload}
     if summary.exists():
         workloads |= {each.workload for each in read_json(_Summary, summary).results}
-    old, config = dialect(result.deployment.engine_version), result.best.serving_config
+    old, config = spoken_by(result.deployment), result.best.serving_config
     deployment = changed(result.deployment, engine_version=engine_version)
+    known.check_deployment(deployment)
     max_seq_len = deployment.seq_len(workloads)
-    found = validate(spoken, deployment, config, [result.workload], max_seq_len)
+    found = known.violations(deployment, config, [result.workload], max_seq_len)
     errors = [each.message for each in found if each.severity == "error"]
     if errors:
-        raise BadInput(f"The winner of {folder} cannot be served by {spoken.release}. {' '.join(errors)}")
-    entries = to_yaml(spoken, deployment, config, max_seq_len)
-    argv = to_argv(spoken, deployment, config, max_seq_len, host="127.0.0.1", port=8000, config_path=CONFIG_NAME)
-    notes = [each.message for each in found] + list(adjustments(spoken, deployment, config))
-    if not spoken.size_limits_in_yaml:
-        notes.append(f"{spoken.release} takes the size limits from the command line only: use the one that is given.")
-    if spoken.release != old.release:
+        raise BadInput(f"The winner of {folder} cannot be served by {known.release}. {' '.join(errors)}")
+    entries = known.entries(deployment, config, max_seq_len)
+    argv = known.argv(
+        deployment, config, max_seq_len, host="127.0.0.1", port=8000, config_path=Path(known.config_name).name
+    )
+    notes = [each.message for each in found] + list(known.adjustments(deployment, config))
+    notes += known.notes(config, max_seq_len)
+    if known.release != old.release:
         notes.append(
-            f"Found for TensorRT-LLM {old.release}: measure it again on {engine_version} before you rely on it."
+            f"Found for {known.title} {old.release}: measure it again on {engine_version} before you rely on it."
         )
-    environment = asked_environment(spoken, config)
+    environment = known.environment(deployment, config)
     head = [
         f"Tuned by advisor: {result.label}.",
         *(["No GPU was used: measure it before you rely on it."] if result.source != "measured" else []),
-        f"Study {result.study}, workload {result.workload_name}, model {deployment.model}, found for TensorRT-LLM "
+        f"Study {result.study}, workload {result.workload_name}, model {deployment.model}, found for {known.title} "
         f"{result.engine_version}, spelled for {engine_version}.",
         f"Serve with: {shell_line(environment, argv)}",
     ]
     document = as_mapping(entries)
-    notes += remarks(spoken, flatten(document))
     return Export(
         source=str(folder),
         engine_version=engine_version,
-        release=spoken.release,
+        release=known.release,
         from_release=old.release,
-        warnings=tuple(each for each in (spoken.warning, _edited(folder)) if each),
+        warnings=tuple(each for each in (known.warning, _edited(folder)) if each),
         identity=None,
         changes=(),
         notes=tuple(notes),
@@ -236,6 +244,7 @@ def _result(folder: Path, engine_version: str, spoken: Dialect) -> Export:
         yaml=yaml_text(document, {".".join(entry.path): entry.note for entry in entries if entry.note}, head),
         flags=argv[2:],
         command_line=argv,
+        max_seq_len=max_seq_len,
         environment=environment,
         upstream=None,
     )

@@ -1,4 +1,4 @@
-"""`advisor export`: a YAML or a finished study's winner, for another TensorRT-LLM release."""
+"""`advisor export`: a YAML or a finished study's winner, for another release of its engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def export(
     ] = None,
     engine_version: Annotated[
         str | None,
-        typer.Option(help="TensorRT-LLM release to write for, such as 1.2.0. [default with --closest: the result's]"),
+        typer.Option(help="Release of the engine to write for, such as 1.2.0. [default with --closest: the result's]"),
     ] = None,
     from_version: Annotated[
         str | None, typer.Option(help="Release that the YAML was written for. [default: told by its keys]")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from advisor.domain.deployment import Deployment
 from advisor.domain.strict import unknown_name
 from advisor.engines.dialect import EngineDialect
+from advisor.engines.trtllm.options import every_option
 from advisor.engines.trtllm.spoken import trtllm_dialect
 from advisor.engines.vllm.releases import releases
 from advisor.engines.vllm.spoken import vllm_dialect
@@ -38,3 +40,13 @@ def spoken_by(deployment: Deployment) -> EngineDialect:
         BadInput: as `spoken`.
     """
     return spoken(deployment.engine, deployment.engine_version)
+
+
+def engine_of(document: Mapping[str, Any]) -> str | None:
+    """The engine whose keys a file has more of; None where it says nothing."""
+    plain = [str(key).replace("_", "-").removeprefix("no-") for key in document]
+    row = releases()[-1]
+    vllm = {*row.keys.values(), *(name.replace("_", "-") for name in row.options)}
+    trtllm = {option.replace("_", "-") for option in every_option()}
+    n_vllm, n_trtllm = (sum(key in known for key in plain) for known in (vllm, trtllm))
+    return None if n_vllm == n_trtllm else "vllm" if n_vllm > n_trtllm else "trtllm"

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from advisor.app.explaining import Explanation, engine_of
+from advisor.app.explaining import Explanation
 from advisor.cli.app import app
 from advisor.engines.explained import meanings
+from advisor.engines.spoken import engine_of
 from advisor.engines.trtllm.dialects import dialects
 from advisor.engines.trtllm.options import every_option
 from advisor.engines.trtllm.spellings import ways_to_say

@@ -10,12 +10,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from advisor.app.exporting import CONFIG_NAME
 from advisor.cli.app import app
 from advisor.domain.serving_config import FOUR_SETTINGS
 from advisor.domain.strict import changed
 from advisor.engines.trtllm.dialects import dialect
 from advisor.engines.trtllm.read_config import config_from_yaml
+from advisor.engines.vllm.read_config import config_from_yaml as config_of_vllm
+from advisor.engines.vllm.releases import Release, releases
+from advisor.store import catalog
 from tests.engines.trtllm.builders import EVERY_RELEASE, GUIDE, MAVERICK
 from tests.engines.trtllm.test_upstream import install
 
@@ -178,10 +180,37 @@ def test_winner_is_the_same_configuration_in_every_release(release: str, tmp_pat
     assert {name: getattr(read, name) for name in FOUR_SETTINGS} == {n: getattr(GUIDE, n) for n in FOUR_SETTINGS}
     assert read.options == {}
     assert argv[argv.index("--max_seq_len") + 1] == "9216", "the longest request of the whole study"
-    assert argv[argv.index("--extra_llm_api_options") + 1] == CONFIG_NAME
+    assert argv[argv.index("--extra_llm_api_options") + 1] == "extra-llm-api-config.yml"
     assert "simulated by the twin" in found["yaml"]
     assert yaml.safe_load(found["yaml"]) == found["document"]
     assert any("measure it again" in note for note in found["notes"]) == (release != "1.2.0")
+
+
+ON_VLLM = {"engine": "vllm", "engine_version": "0.24.0", "attention_dp": False, "ep": 1, "moe_backend": None}
+
+
+@pytest.mark.parametrize("row", releases(), ids=lambda row: row.release)
+def test_a_winner_on_vllm_is_the_same_configuration_in_every_release_of_vllm(row: Release, tmp_path: Path) -> None:
+    place = write_result(tmp_path, **ON_VLLM)
+    found = document(str(place), "--engine-version", row.release)
+    deployment = changed(MAVERICK, **ON_VLLM)
+    read = config_of_vllm(found["document"], row, deployment, catalog.gpu_facts(deployment.gpu)).config
+    assert {name: getattr(read, name) for name in FOUR_SETTINGS} == {n: getattr(GUIDE, n) for n in FOUR_SETTINGS}
+    assert found["document"]["max-model-len"] == found["max_seq_len"] == 9216
+    assert found["command_line"][:2] == ["vllm", "serve"]
+    assert yaml.safe_load(found["yaml"]) == found["document"]
+    assert any("measure it again" in note for note in found["notes"]) == (row.release != "0.24.0")
+    closest = document("--closest", "4000/1000", str(tmp_path))
+    assert closest["command_line"] == found["command_line"]
+
+
+def test_a_file_of_vllm_is_not_taken_for_one_of_tensorrt_llm(tmp_path: Path) -> None:
+    path = tmp_path / "vllm-config.yaml"
+    path.write_text("max-num-seqs: 64\ngpu-memory-utilization: 0.9\n")
+    code, out, err = run(str(path), "--engine-version", "1.2.0")
+    assert (code, out) == (2, "")
+    assert "is a configuration file of vLLM" in err
+    assert "advisor explain" in err
 
 
 def test_winner_that_the_release_cannot_express_is_refused_with_the_way_out(tmp_path: Path) -> None:
