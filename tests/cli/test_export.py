@@ -186,7 +186,14 @@ def test_winner_is_the_same_configuration_in_every_release(release: str, tmp_pat
     assert any("measure it again" in note for note in found["notes"]) == (release != "1.2.0")
 
 
-ON_VLLM = {"engine": "vllm", "engine_version": "0.24.0", "attention_dp": False, "ep": 1, "moe_backend": None}
+ON_VLLM: dict[str, Any] = {
+    "engine": "vllm",
+    "engine_version": "0.24.0",
+    "attention_dp": False,
+    "ep": 1,
+    "moe_backend": None,
+    "chunked_prefill": True,
+}
 
 
 @pytest.mark.parametrize("row", releases(), ids=lambda row: row.release)
