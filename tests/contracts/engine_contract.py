@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from numpy.typing import NDArray
 
@@ -32,6 +33,7 @@ from advisor.domain.ports import (
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
+from advisor.metrics.definitions import GAP_POINTS
 
 START_PHASES = ("configure", "download", "launch", "connect", "load", "build", "kv_estimate", "kv_allocate", "warm_up")
 
@@ -247,8 +249,12 @@ class EngineContract(ABC):
         assert outcome.limited_by is not None
         assert metrics.output_tok_per_s_per_gpu == pytest.approx(metrics.output_tok_per_s / self.deployment.gpus)
         assert metrics.ttft_ms.p50 <= metrics.ttft_ms.p95 <= metrics.ttft_ms.p99
-        samples = book.samples[self.workload.name]
+        samples = dict(book.samples[self.workload.name])
+        gaps_ms = samples.pop("itl_ms")
         assert {len(values) for values in samples.values()} == {metrics.n_requests}
+        assert gaps_ms.shape == (GAP_POINTS,)
+        assert metrics.itl_ms is not None
+        assert float(np.percentile(gaps_ms, 50)) == pytest.approx(metrics.itl_ms.p50, rel=0.05)
         assert (samples["sent_ms"] <= samples["first_token_ms"]).all()
         assert (samples["first_token_ms"] <= samples["done_ms"]).all()
         assert (samples["n_output"] == self.workload.osl).all()
