@@ -16,6 +16,11 @@ def read_trials(folder: Path) -> list[TrialRecord]:
     return [TrialRecord.model_validate_json(path.read_text()) for path in sorted(folder.glob("trials/*/outcome.json"))]
 
 
+def whole(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Those whose every benchmark came to its end: none was stopped early, and no server died."""
+    return [trial for trial in trials if all(each.metrics is not None for each in trial.workloads)]
+
+
 def settings(trial: TrialRecord) -> list[str]:
     """Trial, batch, tokens, graphs, fraction and stream interval."""
     config = trial.config

@@ -36,7 +36,7 @@ from advisor.store.run_card import CARD, RunCard, read_card
 from advisor.twin.constants import NOMINAL, TwinConstants
 from advisor.twin.predict import TablesFor, Twin
 from advisor.twin.step_tables import StepTables
-from tools.study_records import CALIBRATION_TRIALS, read_trials, settings, table
+from tools.study_records import CALIBRATION_TRIALS, read_trials, settings, table, whole
 
 Array = NDArray[np.float64]
 ERRORS = ("tok/s", "TTFT", "TPOT")
@@ -152,9 +152,9 @@ def unseen(folder: Path, trials: Sequence[TrialRecord], compared: Sequence[Varia
 
 
 def not_known(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Launches of configurations that are none of the first ones'."""
+    """Whole launches of configurations that are none of the first ones'."""
     known = {trial.config for trial in trials[:CALIBRATION_TRIALS]}
-    return [trial for trial in trials[CALIBRATION_TRIALS:] if trial.config not in known]
+    return [trial for trial in whole(trials[CALIBRATION_TRIALS:]) if trial.config not in known]
 
 
 @dataclass(frozen=True)
@@ -284,10 +284,10 @@ def tables(folder: Path, trials: Sequence[TrialRecord]) -> Iterator[str]:
     """All of them; nothing is calibrated where no other configuration came after the first launches."""
     enough = bool(not_known(trials))
     compared = calibrated_too(folder) if enough else nominal(folder)
-    yield agreement(folder, trials, compared)
+    yield agreement(folder, whole(trials), compared)
     if enough:
         yield unseen(folder, trials, compared[2:])
-    yield kernels(folder, trials)
+    yield kernels(folder, whole(trials))
     if read_by_hand(folder):
         yield by_hand(folder)
     yield clocks(folder)
