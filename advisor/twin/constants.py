@@ -14,6 +14,7 @@ import numpy as np
 
 from advisor.domain.outcome import Phase
 from advisor.memory.constants import CACHED_ERROR, MEMORY_ERROR, MemoryConstants
+from advisor.twin.http_process import HttpCosts
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,14 @@ class TwinConstants(MemoryConstants):
     host_per_seq_ms: float = 0.008
     # Assumed: detokenizing and queueing one streamed chunk; paid once every stream_interval tokens of a request.
     stream_per_chunk_ms: float = 0.004
-    # Assumed, of vLLM's HTTP process (`twin/http_process.py`): it sends about 12,000 chunks/s at stream_interval 1, and
-    # takes 0.2 s to pass on the first of 256 requests of 1,024 tokens that come together.
-    http_per_chunk_ms: float = 0.05
-    http_per_token_ms: float = 0.03
-    http_per_request_ms: float = 0.8
+    # Fitted, of vLLM's HTTP process (`twin/http_process.py`), on 70 benchmarks of vLLM 0.24.0 with Llama-3.1-8B on an
+    # H100 and H200s (docs/decisions/http-process.md): the tokens of a step cost it a fixed time, each of them little.
+    http_per_chunk_ms: float = 0.025
+    http_per_token_ms: float = 0.015
+    http_per_request_ms: float = 0.5
+    http_per_step_ms: float = 21.0
+    # Assumed: half of that at 16 streams. Two show none of it (TPOT 6.5 ms, measured), 64 nearly all.
+    http_step_half_at: float = 16.0
     # Assumed: CPU launch time of one layer in a step that is not replayed from a CUDA graph (0.2 fits best, weakly).
     eager_ms_per_layer: float = 0.2
     # Assumed: HTTP, tokenizer, detokenizer and one overlapped step.
@@ -58,9 +62,14 @@ class TwinConstants(MemoryConstants):
         """Host time of a step for each running request; streaming is part of it unless a process of its own does it."""
         return self.host_per_seq_ms + (0.0 if own_http_process else self.stream_per_chunk_ms / stream_interval)
 
-    def http_per_token(self, stream_interval: int) -> float:
-        """ms that the HTTP process has to work for one token."""
-        return self.http_per_token_ms + self.http_per_chunk_ms / stream_interval
+    def http_costs(self, stream_interval: int) -> HttpCosts:
+        """What the HTTP process has to do."""
+        return HttpCosts(
+            request_ms=self.http_per_request_ms,
+            token_ms=self.http_per_token_ms + self.http_per_chunk_ms / stream_interval,
+            step_ms=self.http_per_step_ms,
+            half_at=self.http_step_half_at,
+        )
 
 
 NOMINAL = TwinConstants()
@@ -85,6 +94,8 @@ KNOWN_ERROR: dict[str, float] = {
     "http_per_token_ms": 0.30,
     "http_per_request_ms": 0.50,
     **CACHED_ERROR,
+    "http_per_step_ms": 0.15,
+    "http_step_half_at": 0.5,
 }
 
 ABSOLUTE_ERROR = frozenset({"decode_tilt"})

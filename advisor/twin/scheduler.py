@@ -126,7 +126,7 @@ class _Run:
         self.host_per_seq = c.host_per_running_ms(s.stream_interval, s.own_http_process)
         self.http: HttpProcess | None = None
         if s.own_http_process:
-            self.http = HttpProcess(c.http_per_request_ms, c.http_per_token(s.stream_interval))
+            self.http = HttpProcess(c.http_costs(s.stream_interval))
         self.eager_floor = times.eager_floor_ms
 
         self.t = 0.0

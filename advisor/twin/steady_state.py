@@ -175,26 +175,39 @@ class _Model:
         host = c.host_base_ms + c.host_per_running_ms(self.s.stream_interval, self.s.own_http_process) * running
         return np.asarray(np.maximum(gpu_ms, host) if self.s.overlap else gpu_ms + host)
 
-    def behind_ms(self, g: _Generation) -> Array:
-        """What the HTTP process has left to send after a generation, and what taking in the next one takes it."""
-        if not self.s.own_http_process:
-            return np.zeros_like(g.running)
-        c, served = self.times.constants, self.s.n_ranks * g.running
-        late_ms = (g.steps - g.mixed) * (c.http_per_token(self.s.stream_interval) * served - g.decode_ms)
-        return np.asarray(np.maximum(0.0, late_ms) + c.http_per_request_ms * served)
+    def through_http(self, g: _Generation, concurrency: int) -> tuple[Array, NDArray[np.bool_]]:
+        """Of an engine whose HTTP is a process beside it: ms of a generation, and where its requests stay together.
+
+        When the first answers end, what is left to send keeps the next requests from the engine, unless that is less
+        than a step, or others queue there meanwhile. Then they all wait for the last answer, whose steps are decodes.
+        Where requests spread, the slower of both processes sets the pace.
+        """
+        costs, n = self.times.constants.http_costs(self.s.stream_interval), self.s.n_ranks
+        work_ms, last = costs.of_step(n * g.running), np.minimum(g.mixed, self.load.osl)
+        left_ms = (g.steps - g.mixed) * (work_ms - g.decode_ms)
+        queue_ms = np.maximum(0.0, concurrency / (n * g.running) - 1.0) * g.wall_ms
+        together = left_ms > np.maximum(g.mixed_ms, queue_ms)
+        decodes_ms = (g.steps - g.mixed) * g.decode_ms + last * self.decode_ms(g.running / 2)
+        sending_ms = (g.steps - g.mixed) * work_ms + last * costs.of_step(n * g.running / 2)
+        waves_ms = g.mixed * g.mixed_ms + np.maximum(decodes_ms, sending_ms) + costs.request_ms * n * g.running
+        return np.where(together, waves_ms, np.maximum(g.wall_ms, g.steps * work_ms)), together
 
     def closed_loop(self, running: Array, concurrency: int) -> SteadyState:
         g, osl, s = self.generation(running), self.load.osl, self.s
         tpot = g.wall_ms / g.steps
         n_requests = self.load.n_requests
         waves = max(1.0, n_requests / concurrency)
-        bursts = waves if s.own_http_process else 1.0  # such a process keeps the requests of a wave together
         generations = np.maximum(n_requests / (s.n_ranks * g.running), 1.0)
         # The last generation's first requests end while its last ones still decode: one more ramp of M steps.
         ramp = np.where(g.mixed < osl, g.mixed * self.decode_ms(g.running / 2), osl * self.decode_ms(g.running / 2))
-        duration = generations * (g.wall_ms + self.behind_ms(g)) + ramp + self.times.constants.ttft_fixed_ms
+        together = np.zeros(g.running.shape, bool)
+        generation_ms = g.wall_ms
+        if s.own_http_process:
+            generation_ms, together = self.through_http(g, concurrency)
+        bursts = np.where(together, waves, 1.0)
+        duration = generations * generation_ms + np.where(together, 0.0, ramp) + self.times.constants.ttft_fixed_ms
         first_burst = np.minimum(concurrency / (s.n_ranks * g.running), 1.0) * g.mixed * g.mixed_ms / 2
-        waiting = np.maximum(0.0, concurrency - s.n_ranks * g.running) / (s.n_ranks * g.running) * g.wall_ms
+        waiting = np.maximum(0.0, concurrency - s.n_ranks * g.running) / (s.n_ranks * g.running) * generation_ms
         # The burst at the start is waited out once, the queue for a slot on every request but those of the first fill.
         ttft = g.mixed_ms + first_burst * bursts / waves + waiting * (1.0 - 0.5 / waves)
         return self.result(1e3 * n_requests * osl / duration, ttft, tpot, g.running)

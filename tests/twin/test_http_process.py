@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.domain.workload import Workload
-from advisor.twin.http_process import HttpProcess
+from advisor.twin.http_process import HttpCosts, HttpProcess
 from advisor.twin.predict import limited_by
 from advisor.twin.scheduler import SchedulerSettings, simulate
 from advisor.twin.simulation import Simulation
@@ -31,13 +31,19 @@ def played(
     request_ms: float = 0.0,
     token_ms: float = 0.0,
     chunk_ms: float = 0.0,
+    step_ms: float = 0.0,
     n: int = 24,
     concurrency: int = 8,
     osl: int = 16,
     jump: bool = True,
 ) -> Simulation:
     constants = replace(
-        QUIET, http_per_request_ms=request_ms, http_per_token_ms=token_ms, http_per_chunk_ms=chunk_ms, host_base_ms=0.0
+        QUIET,
+        http_per_request_ms=request_ms,
+        http_per_token_ms=token_ms,
+        http_per_chunk_ms=chunk_ms,
+        http_per_step_ms=step_ms,
+        host_base_ms=0.0,
     )
     times = make_times(constants, decode_ms=4.0, per_token_ms=0.01)
     return simulate(times, beside, np.full(n, 500), np.full(n, osl), concurrency=concurrency, jump=jump)
@@ -49,7 +55,7 @@ def played(
 def test_many_equal_steps_at_once_are_as_one_by_one(
     owed_ms: list[float], step_ms: float, n_steps: int, n_tokens: int
 ) -> None:
-    at_once, singly = HttpProcess(1.0, 0.1), HttpProcess(1.0, 0.1)
+    at_once, singly = (HttpProcess(HttpCosts(1.0, 0.1, step_ms=2.0, half_at=5.0)) for _ in range(2))
     for each in (at_once, singly):
         for k, sent_ms in enumerate(owed_ms):
             each.take_in(k, sent_ms)
@@ -60,7 +66,7 @@ def test_many_equal_steps_at_once_are_as_one_by_one(
 
 
 def test_requests_are_passed_on_together_when_nothing_else_is_left_to_do() -> None:
-    process = HttpProcess(request_ms=2.0, token_ms=0.5)
+    process = HttpProcess(HttpCosts(request_ms=2.0, token_ms=0.5))
     process.take_in(0, 10.0)
     process.send(4, begin_ms=8.0, step_ms=3.0)
     process.take_in(1, 11.0)
@@ -69,6 +75,40 @@ def test_requests_are_passed_on_together_when_nothing_else_is_left_to_do() -> No
     assert process.has_requests
     assert process.passed_on(16.0) == [0, 1]
     assert not process.has_requests
+
+
+def test_a_step_that_leaves_it_time_ends_with_every_request_passed_on_though_its_tokens_are_still_to_be_sent() -> None:
+    process = HttpProcess(HttpCosts(request_ms=2.0, token_ms=0.5))
+    process.send(4, begin_ms=0.0, step_ms=5.0)
+    process.take_in(0, 6.0)
+    assert process.clock_ms == 5.0 + 4 * 0.5 + 2.0
+    process.send(4, begin_ms=5.0, step_ms=3.9)  # ends before that
+    assert process.passed_on(8.9) == []
+    process.send(4, begin_ms=8.9, step_ms=2.2)  # ends when that is done
+    assert process.passed_on(11.1) == [0]
+    assert process.clock_ms > 11.1
+    assert not process.has_requests
+    assert process.passed_on(1e9) == []
+
+
+@given(st.integers(1, 5000), st.floats(0.0, 1.0), st.floats(0.0, 50.0), st.floats(0.5, 100.0))
+def test_the_tokens_of_a_step_cost_more_the_more_they_are_and_a_step_no_more_than_its_own(
+    n_tokens: int, token_ms: float, step_ms: float, half_at: float
+) -> None:
+    costs = HttpCosts(1.0, token_ms, step_ms, half_at)
+    assert costs.of_step(n_tokens) <= costs.of_step(n_tokens + 1) * (1 + 1e-12)
+    assert n_tokens * token_ms <= costs.of_step(n_tokens) <= n_tokens * token_ms + step_ms
+    assert costs.of_step(0) == 0
+    assert HttpCosts(1.0, 0.0, step_ms, n_tokens).of_step(n_tokens) == pytest.approx(step_ms / 2)
+
+
+def test_long_steps_leave_it_time_and_requests_spread_over_them(make_times: MakeTimes) -> None:
+    """Prompts of 500 tokens in steps of 100: as many steps of prefill as answers have tokens, so prompts never rest."""
+    small = replace(BESIDE, max_num_tokens=128, chunked_prefill=True)
+    quick, slow = (played(make_times, small, step_ms=ms, n=64, osl=40) for ms in (0.5, 40.0))
+    later = slice(32, 56)  # after the ramps
+    waits = [run.first_token_ms[later] - run.arrival_ms[later] for run in (quick, slow)]
+    assert np.median(waits[0]) < 0.5 * np.median(waits[1])
 
 
 def test_a_process_that_costs_nothing_changes_nothing(make_times: MakeTimes) -> None:
