@@ -18,7 +18,6 @@ from advisor.memory.profiled import residuals
 from advisor.store import catalog
 from advisor.store.run_card import RunCard, read_card
 from advisor.twin.constants import TwinConstants
-from advisor.twin.predict import memory_report
 from tools import twin_figures
 from tools.study_records import read_trials, settings, table
 
@@ -55,11 +54,14 @@ def memory(card: RunCard, trials: Sequence[TrialRecord], constants: TwinConstant
         Forecaster(card.deployment, card.workloads, constants=constants),
     )
     rows = []
-    for trial in trials:
-        seen, said = trial.memory_measured_gib, memory_report(before.budget(trial.config))
+    for place, trial in enumerate(trials):
+        said, learnt = (each.memory_of_launch(trial.config, trials[:place]) for each in (before, after))
+        seen = trial.memory_measured_gib
         assert seen is not None
+        assert said is not None
+        assert learnt is not None
         errors = residuals(said, seen)
-        used = seen.used - said.used, seen.used - memory_report(after.budget(trial.config)).used
+        used = seen.used - said.used, seen.used - learnt.used
         values = (*(errors[name] for name in COMPONENTS), *used)
         rows.append([settings(trial)[0], *(f"{value:+.2f}" for value in values)])
     return table(["trial", *(name.replace("_", " ") for name in COMPONENTS), "used", "calibrated"], rows)

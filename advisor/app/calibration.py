@@ -22,7 +22,7 @@ from advisor.domain.objective import Objective, Slo
 from advisor.domain.ports import EngineRef
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload, parse_workload
-from advisor.memory.frontier import Frontier, Observation, fit, observations
+from advisor.memory.frontier import Frontier, Law, Observation, fit, observations
 from advisor.search.kinship import distance
 from advisor.store import catalog
 from advisor.store.run_card import RunCard
@@ -136,4 +136,18 @@ def launches_of(twin_world: int) -> tuple[Source, str]:
 
 def said_of(record: TrialRecord, forecaster: Forecaster) -> list[Observation]:
     """What one trial says of the law that the forecaster knows."""
-    return observations(record, forecaster.law(record.config), forecaster.twin.constants)
+    constants = forecaster.twin.constants
+    return observations(record, _law_of(record, forecaster, constants), constants)
+
+
+def _law_of(record: TrialRecord, forecaster: Forecaster, constants: TwinConstants) -> Law:
+    """The law of a start that compiled its graph, or of one that found it: whichever is nearer to what it profiled.
+
+    A run does not tell: a machine, or a cache, that it goes on with may be a fresh one.
+    """
+    compiling, said = forecaster.law(record.config), record.profiled_gib
+    if record.source == "simulated" or said is None or said.activations is None:
+        return compiling
+    seen_gib = said.activations
+    laws = (compiling, forecaster.law(record.config, compiled=True))
+    return min(laws, key=lambda law: abs(float(law(constants).profiled_gib) - seen_gib))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from advisor.app.defaults import Defaults
 from advisor.domain.answers import DEFAULT_MOST_DRIFT
 from advisor.domain.deadlines import Deadlines
 from advisor.domain.deployment import Deployment, GpuFacts, ModelFacts
+from advisor.domain.measurement import MemoryReport
 from advisor.domain.objective import Objective, Slo
 from advisor.domain.ports import EngineIdentity, EngineRef
 from advisor.domain.prediction import Prediction
@@ -28,6 +29,8 @@ from advisor.search.surrogate import Belief
 ENGINE_DEFAULT = "default"
 """The baseline that is the engine's own configuration."""
 Predict = Callable[[ServingConfig, Workload], Prediction | None]
+MemoryOfLaunch = Callable[[ServingConfig, Sequence[TrialRecord]], MemoryReport | None]
+"""What is predicted of a launch's memory after the trials before it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class StudyContext:
     sampler: str
     seed: int
     predict: Predict
+    memory_of_launch: MemoryOfLaunch
     references: dict[str, float]
     prior: PriorSource
     belief: Belief

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,13 @@ from advisor.app.setup import Resolved
 from advisor.app.stand_in import StandIn, stand_in_here
 from advisor.domain.deployment import KV_BLOCK_TOKENS, Deployment
 from advisor.domain.errors import NothingFeasible
+from advisor.domain.measurement import MemoryReport
 from advisor.domain.objective import COST, Objective, Slo
 from advisor.domain.prediction import Prediction
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import changed
 from advisor.domain.study import SearchSpace
+from advisor.domain.trial import TrialRecord
 from advisor.domain.units import round_up
 from advisor.domain.workload import Workload
 from advisor.engines.spoken import spoken_by
@@ -32,10 +35,11 @@ from advisor.search.space import all_configs
 from advisor.store import catalog
 from advisor.twin.constants import NOMINAL, TwinConstants
 from advisor.twin.graphs import LadderRule, captured_sizes
-from advisor.twin.predict import TablesFor, Twin, memory_load
+from advisor.twin.predict import TablesFor, Twin, memory_load, memory_report
 from advisor.twin.ranking import Alike, Ranking, grouped, rank
 
 KV_FRACTION = "kv_cache_free_gpu_memory_fraction"
+OUTSIDE_GRAPH = frozenset({"stream_interval"})  # options that no compiled graph depends on
 BROKEN_LIMIT = 20.0  # log units, beyond what any objective spans
 
 
@@ -78,6 +82,30 @@ class Forecaster:
         """What may be called a prediction: nothing that a stand-in guesses."""
         return self.predict(config, workload) if self.stand_in is None else None
 
+    def memory_of_launch(self, config: ServingConfig, earlier: Sequence[TrialRecord]) -> MemoryReport | None:
+        """What may be called a prediction of a launch's memory under the first workload, after others of its run.
+
+        They may have compiled its graph: that is safe to go by for this one launch, and for nothing that is chosen.
+        """
+        prediction = self.shown(config, self.workloads[0])
+        if prediction is None or not self.dialect.memory.compiling_gib or not self._has_compiled(config, earlier):
+            return None if prediction is None else prediction.memory_gib
+        return memory_report(self.law(config, compiled=True)(self.twin.constants))
+
+    def _has_compiled(self, config: ServingConfig, earlier: Sequence[TrialRecord]) -> bool:
+        """Whether a real server of these has profiled the same graph: by tokens of a step, captured sizes, options."""
+        profiled = [
+            record.config
+            for record in earlier
+            if record.source == "measured" and record.profiled_gib and record.profiled_gib.activations is not None
+        ]
+        return self._graph_of(config) in map(self._graph_of, profiled)
+
+    def _graph_of(self, config: ServingConfig) -> tuple[object, ...]:
+        deployed = self.deployment.with_options(config.options)
+        options = sorted((name, str(value)) for name, value in config.options.items() if name not in OUTSIDE_GRAPH)
+        return config.max_num_tokens, self.twin.graph_sizes(deployed, config), tuple(options)
+
     def _predict(self, config: ServingConfig, workload: Workload) -> Prediction:
         return self.twin.predict(self.deployment, config, workload, slo=self.slo)
 
@@ -85,10 +113,15 @@ class Forecaster:
         """The memory law under the heaviest load of the study."""
         return self.law(config)(self.twin.constants)
 
-    def law(self, config: ServingConfig) -> Law:
-        """The memory law of a configuration as a function of its constants, under the heaviest load of the study."""
+    def law(self, config: ServingConfig, *, compiled: bool = False) -> Law:
+        """The memory law of a configuration as a function of its constants, under the heaviest load of the study.
+
+        Args:
+            config: Of the launch.
+            compiled: Whether its graph is in the engine's compile cache.
+        """
         deployed = self.deployment.with_options(config.options)
-        return self._law(deployed, self.twin.memory_settings(deployed, config))
+        return self._law(deployed, replace(self.twin.memory_settings(deployed, config), compiled=compiled))
 
     def slopes(self, configs: Sequence[ServingConfig]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Predicted memory margins in GiB at every moment (n, m), and how the law's constants move them (n, m, D)."""

@@ -112,8 +112,7 @@ class TrialMaker:
         return len(last) == MAX_INFRASTRUCTURE_IN_A_ROW and all(record.infrastructure for record in last)
 
     def _memory_gib(self, config: ServingConfig) -> MemoryReport | None:
-        prediction = self.context.predict(config, self.context.workloads[0])
-        return None if prediction is None else prediction.memory_gib
+        return self.context.memory_of_launch(config, self.ledger.records())
 
     def _commit(self, record: TrialRecord) -> None:
         self.ledger.commit(record)

@@ -325,6 +325,7 @@ def open_session(question: Question, how: How) -> Session:
         sampler=how.sampler,
         seed=how.seed,
         predict=forecaster.shown,
+        memory_of_launch=forecaster.memory_of_launch,
         references=forecaster.references(baselines, launched, resolved.objective, resolved.space),
         prior=prior,
         belief=belief_of(forecaster),
@@ -364,7 +365,14 @@ def _foreseen_by(forecaster: Forecaster, context: StudyContext) -> tuple[StudyCo
     """A study as a forecaster sees it."""
     prior = TwinPrior(forecaster, context.space, context.objective, context.slo)
     references = forecaster.references(context.baselines, context.launched_baselines, context.objective, context.space)
-    return dataclasses.replace(context, predict=forecaster.shown, references=references, prior=prior), prior
+    foreseen = dataclasses.replace(
+        context,
+        predict=forecaster.shown,
+        memory_of_launch=forecaster.memory_of_launch,
+        references=references,
+        prior=prior,
+    )
+    return foreseen, prior
 
 
 def _run_folder(how: How, context: StudyContext) -> Path:

@@ -39,6 +39,8 @@ class MemoryConstants:
     capture_fragmentation_share: float = 0.5
     # Measured: the block allocator keeps this share of the KV pool (without it the same 72 points err by 1.39 %).
     kv_block_reserve: float = 0.015
+    # Multiplier on what compiling the graph takes, as `EngineMemory` has it.
+    compiling_factor: float = 1.0
     # Multipliers on what PyTorch keeps cached under load, as `EngineMemory` has it.
     cached_activations_factor: float = 1.0
     cached_logits_factor: float = 1.0
@@ -49,36 +51,47 @@ class EngineMemory:
     """Where an engine's memory differs from the tables', which are about TensorRT-LLM; None = as the tables say.
 
     `seen_gib` is what it sees of one GPU, by system key, where that was read; of others it sees `capacity_share`.
+    Of the activations the share `activations_kept` are buffers that stay. Beside them sampling takes
+    `sampled_logits_copies` of a full batch's logits in float32, and compiling the graph, in a start that does,
+    `compiling_gib`. `fragmentation_base_factor` is on the base of what a server cannot give back.
     The last two say what PyTorch's allocator keeps under load beyond what the server needs, as a share of the
-    activation peak and as copies of a full batch's logits in float32; 0 where nobody measured it.
+    activation peak and as copies of those logits; 0 where nobody measured it.
     """
 
     fraction: MemoryFraction = "of_free"
     capacity_share: float = 1.0
     seen_gib: Mapping[str, float] = field(default_factory=dict)
     runtime_gib: float | None = None
-    activations_floor_gib: float | None = None
     activations_factor: float = 1.0
+    activations_kept: float = 0.0
+    sampled_logits_copies: float = 0.0
+    compiling_gib: float = 0.0
+    fragmentation_base_factor: float = 1.0
     cached_per_activation: float = 0.0
     cached_logits_copies: float = 0.0
 
 
 TRTLLM_MEMORY = EngineMemory()
-# Measured: vLLM 0.24.0 on one H100 with Llama-3.1-8B, seven start logs (2,048 to 65,536 tokens a step). What torch
-# sees of a GPU each of them told. What profiling found beside the weights, 1.24 / 1.34 / 7.06 GiB at 2,048 / 8,192 /
-# 65,536 tokens, is 0.5 + max(0.74, 1.19 x the tables' activations) within 0.04 GiB.
-# The cache is fitted to 20 launches under load on an H100 and H200s (least squares: 0.46 and 1.01, within 0.28 GiB;
-# either GPU alone 0.43 and 1.13, 0.47 and 0.95): steps of other sizes find no block that fits, and warm-up samples a
-# full batch, logits in the model's type beside a float32 copy, of which later steps use part again.
+# Measured: vLLM 0.24.0 with Llama-3.1-8B, 53 starts on H100s and H200s (1,024 to 16,384 tokens a step, batches of 128
+# to 1,024), and one of 65,536 tokens. What torch sees of a GPU each of them told. What profiling found beside the
+# weights is 0.27 + 0.15 A + max(0.85 A, 1.5 copies of a full batch's logits, 0.93 where the graph is compiled) within
+# 0.04 GiB, A being 1.24 x the tables' activations: 1.23 GiB at 1,024 tokens where the graph was compiled, 0.37 where it
+# was loaded. Under load all 36 that differ took the same whether their graph was compiled or loaded: so what compiling
+# takes is given back. They took 2.25 x the base of fragmentation (0.79 GiB, 0.44 of it beyond what is assumed
+# elsewhere), and 1.7 copies of logits less what a step needs of them, within 0.42 GiB (0.16 rms; least squares: 2.24
+# and 1.72; the H100s alone 2.33 and 1.68, the H200s 2.25 and 1.68). Beside these a share of the activations adds
+# nothing (0.02): steps find no block of the sampler's that fits.
 VLLM_MEMORY = EngineMemory(
     fraction="of_total",
     capacity_share=0.9898,  # as of the H100; of the H200 0.9915
     seen_gib={"h100_sxm": 79.179, "h200_sxm": 139.801},
-    runtime_gib=0.5,
-    activations_floor_gib=0.74,
-    activations_factor=1.19,
-    cached_per_activation=0.45,
-    cached_logits_copies=1.0,
+    runtime_gib=0.27,
+    activations_factor=1.24,
+    activations_kept=0.15,
+    sampled_logits_copies=1.5,
+    compiling_gib=0.93,
+    fragmentation_base_factor=2.25,
+    cached_logits_copies=1.7,
 )
 
 
@@ -94,6 +107,7 @@ MEMORY_ERROR: dict[str, float] = {
     "fragmentation_base_gib": 0.40,
     "fragmentation_per_activation": 0.40,
     "kv_block_reserve": 0.30,
+    "compiling_factor": 0.20,  # assumed: one model's
 }
 
 CACHED_ERROR: dict[str, float] = {"cached_activations_factor": 0.40, "cached_logits_factor": 0.40}

@@ -227,8 +227,8 @@ def shifted(law: Law, constants: MemoryConstants) -> Shifted:
 
 
 def margins(law: Law, constants: MemoryConstants, moments: Sequence[Quantity] = MOMENTS) -> tuple[Array, Array]:
-    """Margins (..., m) of what `law` describes at some moments, and J (..., m, D)."""
-    around = shifted(law, constants)
+    """Margins (..., m) of what `law` describes at some moments of any of its starts, and J (..., m, D)."""
+    around = shifted(lambda each: law(each).of_any_start, constants)
     found = [around.margin(moment) for moment in moments]
     return np.stack([margin for margin, _ in found], axis=-1), np.stack([J for _, J in found], axis=-2)
 
@@ -252,12 +252,13 @@ def _cached(record: TrialRecord, budget: MemoryBudget) -> list[Observation]:
     """What a launch kept cached under load, a reading of its own constants alone; nothing where all that is free was.
 
     A driver counts it with all that is not named: it is what that is above the law's fragmentation, where vLLM's log
-    counts the runtime among the activations.
+    counts the runtime among the activations, and what compiling took and gave back.
     """
     report, cacheable = record.memory_measured_gib, budget.cacheable_gib
     if not record.served or report is None or not cacheable.any() or budget.cached_gib < cacheable.sum():
         return []
-    seen_gib = report.other - float(budget.fragmentation_gib) if report.cached is None else report.cached
+    unnamed_gib = report.other + float(budget.compiling_gib - budget.fragmentation_gib)
+    seen_gib = unnamed_gib if report.cached is None else report.cached
     row = np.zeros(N_FEATURES)
     row[len(MEMORY_ERROR) : -1] = cacheable * np.sinh(list(CACHED_ERROR.values()))
     return [Observation(row, float(cacheable.sum()), seen_gib, "exact", CACHED_GIB)]

@@ -10,9 +10,11 @@ Start-up of TensorRT-LLM's PyTorch backend, as the law follows it (symbols in Gi
    only for what profiling never saw: pool growth of the second capture, allocator fragmentation, and
 6. under load, logits and sampling buffers of a full batch.
 vLLM's fraction is of the whole GPU, and it profiles once, before any graph is captured:
-3. profiling forward: W + R + C + A, logits of a full batch included.   4. pool = f x M - (W + R + C + A).
-5. graphs are captured beside the pool, while A is free again.   6. under load A comes back: graphs and fragmentation
-   must fit into (1 - f) x M. A pool that is given in bytes ignores f. Full graphs end at `max_batch_size`.
+3. profiling: W + R + C + P, where P is A, logits of a full batch included, or more if this start compiles its graph
+   (`step_peaks`).   4. pool = f x M - (W + R + C + P).
+5. graphs are captured beside the pool, while P is free again.   6. under load A comes back, what compiling took never:
+   graphs and fragmentation must fit into (1 - f) x M + P - A. The next start finds the graph compiled: P is A then.
+   A pool that is given in bytes ignores f. Full graphs end at `max_batch_size`.
 What a driver counts as used is more than what must fit: PyTorch's allocator keeps blocks that nobody needs any more,
 `cached`, and gives them back before it fails. So it is in no margin, only in the reading that is expected.
 Sources: TensorRT-LLM `_torch/pyexecutor/{_util,resource_manager,py_executor_creator}.py` for the order and the budget,
@@ -58,19 +60,25 @@ class MemoryTerms:
     vocab_size: int = 0
     kv_overpromise: float = 1.0
     fraction: MemoryFraction = "of_free"
+    activations_kept: float = 0.0
+    sampled_logits_copies: float = 0.0
+    compiling_gib: float = 0.0
+    fragmentation_base_factor: float = 1.0
     cached_per_activation: float = 0.0
     cached_logits_copies: float = 0.0
 
     def under(self, engine: EngineMemory, gpu: str) -> MemoryTerms:
         """These terms of the tables as an engine has them on a GPU, by its system key."""
-        floor_gib = self.activations_floor_gib if engine.activations_floor_gib is None else engine.activations_floor_gib
         return replace(
             self,
             fraction=engine.fraction,
             capacity_gib=engine.seen_gib.get(gpu, self.capacity_gib * engine.capacity_share),
             runtime_gib=self.runtime_gib if engine.runtime_gib is None else engine.runtime_gib,
-            activations_floor_gib=floor_gib,
             activations_gib_per_token=self.activations_gib_per_token * engine.activations_factor,
+            activations_kept=engine.activations_kept,
+            sampled_logits_copies=engine.sampled_logits_copies,
+            compiling_gib=engine.compiling_gib,
+            fragmentation_base_factor=engine.fragmentation_base_factor,
             cached_per_activation=engine.cached_per_activation,
             cached_logits_copies=engine.cached_logits_copies,
         )
@@ -90,6 +98,8 @@ class MemorySettings:
     tokens_per_block: int = 32
     kv_pool_gib: ArrayLike | None = None
     """Size of the pool where it is given outright, whatever the fraction."""
+    compiled: bool = False
+    """Whether the engine finds its graph compiled; one that it has to compile takes more, which is the safe guess."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,7 @@ STAGES = (
     Stage("serve", "logits and sampling buffers"),
 )
 """In the order they are reached; names are those of TensorRT-LLM's own report (which has none for the last)."""
+_BESIDE_POOL = (0.0, 0.0, 0.0, 0.0, 1.0, 1.0)  # the stages that find the KV pool made
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +148,8 @@ class MemoryBudget:
     kv_tokens: NDArray[np.int64]
     tried_gib: Array
     free_gib: Array
+    profiling_gib: Array
+    """What profiling sees at its peak in place of the activations: those, or more where it compiles the graph."""
     cacheable_gib: Array
     """What the allocator would keep beyond need, by cause: activations and logits, on a leading axis."""
     pool_is_given: bool = False
@@ -152,7 +165,22 @@ class MemoryBudget:
     def profiled_gib(self) -> Array:
         """What the engine's log calls activations: vLLM's counts whatever profiling saw beside the weights."""
         beside = self.runtime_gib + self.comm_gib if self.fraction == "of_total" else 0.0
-        return np.asarray(self.activations_gib + beside)
+        return np.asarray(self.profiling_gib + beside)
+
+    @property
+    def compiling_gib(self) -> Array:
+        """What compiling takes beyond the activations while profiling, and gives back."""
+        return np.asarray(self.profiling_gib - self.activations_gib)
+
+    @property
+    def of_any_start(self) -> MemoryBudget:
+        """With the margins of whichever start is tightest: this one, or the next one, which finds the graph compiled.
+
+        What compiling took and gave back is free beside the pool of this start. That one gives it to its own pool.
+        """
+        if self.pool_is_given:
+            return self
+        return replace(self, free_gib=self.free_gib - np.multiply.outer(_BESIDE_POOL, self.compiling_gib))
 
     @property
     def cached_gib(self) -> Array:
@@ -191,15 +219,22 @@ def memory_budget(
     zero = 0.0 * (f + np.asarray(settings.max_batch_size) + settings.max_num_tokens + settings.n_graphs)
     of_total = terms.fraction == "of_total"
     graphs_in_runtime_gib = 0.0 if of_total else c.graphs_in_runtime_gib
-    activations = activations_gib(terms, settings.max_num_tokens, c) + zero
+    logits_row_gib = gib(LOGIT_BYTES * terms.vocab_size)
+    rows = np.asarray(settings.max_batch_size, np.float64)
+    # Warm-up samples a full batch however few requests come.
+    full_batch_logits_gib = logits_row_gib * np.minimum(rows, settings.max_num_tokens) + zero
+    peaks = step_peaks(terms, settings, full_batch_logits_gib, c)
+    activations = peaks.needed + zero
     held = _Held(
         capacity=terms.capacity_gib + zero,
         weights=terms.weights_gib * c.weights_factor + zero,
         runtime=np.maximum(0.0, terms.runtime_gib - graphs_in_runtime_gib) * c.runtime_factor + zero,
         comm=terms.comm_gib + zero,
         activations=activations,
+        profiling=peaks.profiled + zero,
         graphs=graphs_gib(settings.n_graphs, np.minimum(settings.largest_graph, settings.max_batch_size), c) + zero,
-        fragments=c.fragmentation_base_gib + c.fragmentation_per_activation * activations,
+        fragments=c.fragmentation_base_gib * terms.fragmentation_base_factor
+        + c.fragmentation_per_activation * activations,
     )
     budget = _budget_of_total(held, f) if of_total else f * held.free
     pool = np.maximum(0.0, budget if of_total else _pool_of_free(held, f, terms.kv_overpromise))
@@ -210,10 +245,6 @@ def memory_budget(
     reserve = 0.0 if of_total else c.kv_block_reserve
     kv_tokens = kv_pool_tokens(pool * (1.0 - reserve), terms.kv_bytes_per_token, settings.tokens_per_block)
 
-    logits_row_gib = gib(LOGIT_BYTES * terms.vocab_size)
-    rows = np.asarray(settings.max_batch_size, np.float64)
-    # Warm-up samples a full batch however few requests come.
-    full_batch_logits_gib = logits_row_gib * np.minimum(rows, settings.max_num_tokens) + zero
     if load is not None:
         rows = np.minimum(rows, np.minimum(load.requests, np.maximum(1, kv_tokens // np.asarray(load.request_tokens))))
     logits = (0.0 if of_total else c.logits_copies) * logits_row_gib * rows + zero
@@ -223,7 +254,7 @@ def memory_budget(
     tried = [
         held.weights,
         zero if of_total else held.graphs,
-        activations,
+        held.profiling,
         first_block,
         held.graphs + regrown + c.capture_fragmentation_share * held.fragments,
         under_load,
@@ -253,10 +284,12 @@ def memory_budget(
         kv_tokens=kv_tokens,
         tried_gib=np.stack(tried),
         free_gib=np.stack(free_at),
+        profiling_gib=held.profiling,
         cacheable_gib=np.stack(
             [
-                c.cached_activations_factor * terms.cached_per_activation * activations / c.activations_factor,
-                c.cached_logits_factor * terms.cached_logits_copies * full_batch_logits_gib,
+                c.cached_activations_factor * terms.cached_per_activation * peaks.forward / c.activations_factor + zero,
+                c.cached_logits_factor
+                * np.maximum(0.0, terms.cached_logits_copies * full_batch_logits_gib - peaks.logits),
             ]
         ),
         pool_is_given=settings.kv_pool_gib is not None,
@@ -272,6 +305,7 @@ class _Held(NamedTuple):
     runtime: Array
     comm: Array
     activations: Array
+    profiling: Array
     graphs: Array
     fragments: Array
 
@@ -290,7 +324,7 @@ def _pool_of_free(held: _Held, fraction: Array, overpromise: float) -> Array:
 
 
 def _budget_of_total(held: _Held, fraction: Array) -> Array:
-    return fraction * held.capacity - held.resident - held.activations
+    return fraction * held.capacity - held.resident - held.profiling
 
 
 def _temporary_pool(held: _Held, fraction: Array, kv_bytes_per_token: float, max_num_tokens: ArrayLike) -> Array:
@@ -303,6 +337,34 @@ def activations_gib(terms: MemoryTerms, max_num_tokens: ArrayLike, constants: Me
     """Activation peak of a forward pass over `max_num_tokens` tokens."""
     linear = terms.activations_gib_per_token * np.asarray(max_num_tokens, np.float64)
     return np.asarray(constants.activations_factor * np.maximum(terms.activations_floor_gib, linear))
+
+
+class StepPeaks(NamedTuple):
+    """GiB of one step at its most; `logits` is what sampling needs beyond the `forward` pass."""
+
+    forward: Array
+    logits: Array
+    profiled: Array
+
+    @property
+    def needed(self) -> Array:
+        """Of a server, once its graph is compiled."""
+        return np.asarray(self.forward + self.logits)
+
+
+def step_peaks(
+    terms: MemoryTerms, settings: MemorySettings, full_batch_logits_gib: Array, constants: MemoryConstants
+) -> StepPeaks:
+    """Buffers of a step stay; beside them the forward pass, sampling and compiling the graph take turns.
+
+    So only the largest of the three counts. Compiling is part of a start alone, and of one that has graphs.
+    """
+    forward = activations_gib(terms, settings.max_num_tokens, constants)
+    kept = terms.activations_kept * forward
+    logits = np.maximum(0.0, terms.sampled_logits_copies * full_batch_logits_gib - (forward - kept))
+    compiles = (np.asarray(settings.n_graphs) > 0) & (not settings.compiled)
+    compiling = np.where(compiles, kept + constants.compiling_factor * terms.compiling_gib, 0.0)
+    return StepPeaks(forward, logits, np.maximum(forward + logits, compiling))
 
 
 def graphs_gib(n_graphs: ArrayLike, largest_graph: ArrayLike, constants: MemoryConstants) -> Array:
@@ -351,15 +413,15 @@ def kv_overpromise(*, kv_heads: int, head_dim: int, tp: int) -> float:
 def p_fits(
     terms: MemoryTerms, settings: MemorySettings, constants: MemoryConstants, load: MemoryLoad | None = None
 ) -> Array:
-    """Probability that no stage runs out, given the known error of every constant.
+    """Probability that no stage of any start runs out, given the known error of every constant.
 
     Constants are shifted by one standard deviation, one at a time; the headroom's changes add up in squares, and the
     headroom is taken as normal around its nominal value.
     """
-    nominal = memory_budget(terms, settings, constants, load).headroom_gib
+    nominal = memory_budget(terms, settings, constants, load).of_any_start.headroom_gib
     variance = np.zeros_like(nominal)
     values = {field.name: getattr(constants, field.name) for field in fields(MemoryConstants)}
     for name, sigma in MEMORY_ERROR.items():
         shifted = MemoryConstants(**{**values, name: values[name] * math.exp(sigma)})
-        variance += (memory_budget(terms, settings, shifted, load).headroom_gib - nominal) ** 2
+        variance += (memory_budget(terms, settings, shifted, load).of_any_start.headroom_gib - nominal) ** 2
     return normal_cdf(nominal / np.sqrt(np.maximum(variance, 1e-12)))

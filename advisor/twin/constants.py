@@ -88,7 +88,7 @@ KNOWN_ERROR: dict[str, float] = {
     "stream_per_chunk_ms": 0.30,
     "eager_ms_per_layer": 0.20,
     "ttft_fixed_ms": 0.25,
-    **MEMORY_ERROR,
+    **{name: sigma for name, sigma in MEMORY_ERROR.items() if name != "compiling_factor"},
     # Last, so that the worlds drawn before these were known stay as they are.
     "http_per_chunk_ms": 0.30,
     "http_per_token_ms": 0.30,
@@ -96,6 +96,7 @@ KNOWN_ERROR: dict[str, float] = {
     **CACHED_ERROR,
     "http_per_step_ms": 0.15,
     "http_step_half_at": 0.5,
+    "compiling_factor": MEMORY_ERROR["compiling_factor"],
 }
 
 ABSOLUTE_ERROR = frozenset({"decode_tilt"})

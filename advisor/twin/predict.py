@@ -315,13 +315,15 @@ def memory_report(budget: MemoryBudget) -> MemoryReport:
     `other` is what that margin leaves for: runtime, communicators, sampling buffers, fragmentation, graph pool growth.
     Components are those of the engine's own log. `cached` is None of an engine whose cache nobody has measured.
     """
+    profiled = float(budget.profiled_gib)
     named = budget.weights_gib + budget.profiled_gib + budget.graphs_gib + budget.kv_pool_gib
+    unnamed = float(budget.capacity_gib - budget.margin_gib[SERVE] - named)
     return MemoryReport(
         weights=float(budget.weights_gib),
-        activations=float(budget.profiled_gib),
+        activations=profiled + min(0.0, unnamed),  # compiling may have taken more than the load then needs
         cuda_graphs=float(budget.graphs_gib),
         kv_pool=float(budget.kv_pool_gib),
-        other=float(budget.capacity_gib - budget.margin_gib[SERVE] - named),
+        other=max(0.0, unnamed),
         cached=float(budget.cached_gib) if budget.cacheable_gib.any() else None,
         capacity=float(budget.capacity_gib),
     )
@@ -331,10 +333,11 @@ def in_use_gib(budget: MemoryBudget, phase: Phase) -> float:
     """GiB of one GPU in use at the end of a phase of the start, or under load: what a driver would tell."""
     fixed = budget.runtime_gib + budget.comm_gib
     resident, working = fixed + budget.weights_gib, budget.activations_gib + budget.graphs_gib
+    profiling = budget.profiling_gib + budget.graphs_gib
     held = {
         "launch": fixed,
         "load": resident,
-        "kv_estimate": resident + working,
+        "kv_estimate": resident + profiling,
         "kv_allocate": resident + budget.kv_pool_gib,
         "warm_up": resident + budget.kv_pool_gib + working,
         "serve": budget.capacity_gib - budget.margin_gib[SERVE] + budget.cached_gib,

@@ -436,8 +436,10 @@ def _groups(configs: Sequence[ServingConfig]) -> list[list[int]]:
 def _stacked(each: Sequence[MemorySettings]) -> MemorySettings:
     """Settings of n configurations as one of arrays (n,)."""
     names = ("max_batch_size", "max_num_tokens", "kv_fraction", "n_graphs", "largest_graph")
-    arrays = {name: np.array([getattr(settings, name) for settings in each]) for name in names}
-    return MemorySettings(**arrays, tokens_per_block=each[0].tokens_per_block)
+    batch, tokens, fraction, n_graphs, largest = (
+        np.array([getattr(settings, name) for settings in each]) for name in names
+    )
+    return MemorySettings(batch, tokens, fraction, n_graphs, largest, tokens_per_block=each[0].tokens_per_block)
 
 
 def _means(ttft_ms: Number, tpot_ms: Number, osl: float, stream_interval: int) -> dict[str, Number]:

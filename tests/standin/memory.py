@@ -161,6 +161,8 @@ class Sizes:
     temporary_kv: float
     graphs: float
     activations: float
+    profiling: float
+    """In place of the activations while profiling: more where the graph is compiled."""
     regrown: float
     captured_fragments: float
     """Of the second capture, like `regrown`."""
@@ -190,6 +192,7 @@ class Law:
             temporary_kv=gib(terms.kv_bytes_per_token) * settings.max_num_tokens,
             graphs=graphs,
             activations=float(budget.activations_gib),
+            profiling=float(budget.profiling_gib),
             regrown=regrown,
             captured_fragments=constants.capture_fragmentation_share * fragments,
             fragments=fragments,

@@ -132,9 +132,9 @@ class VllmStartup:
         self._take("weights", z.weights, "load")
         log.engine(f"Model loading took {z.weights:.2f} GiB and 2.496813 seconds")
         self.pause("kv_estimate", 1.0)
-        self._take("activations", z.activations, "profile")
+        self._take("activations", z.profiling, "profile")
         usable = rank.free_gib + rank.mine_gib
-        available = s.kv_fraction * usable - z.runtime - z.weights - z.activations
+        available = s.kv_fraction * usable - z.runtime - z.weights - z.profiling
         log.engine(f"Available KV cache memory: {available:.2f} GiB")
         rank.drop("activations")
         self.pause("kv_allocate", 1.0)
