@@ -7,8 +7,9 @@ fresh random texts of ISL tokens, so that the server's prefix cache helps nobody
 and mean TPOT, round by round, as the geometric mean of referee over ours with its 95 % interval.
 Exits 0 when all three intervals lie within 2 %, else 1.
 
-Beside them stand TTFT and TPOT as the server counted them for the same run (`/metrics`). The last lines set each client
-against that: there the drift of a busy machine is common to both, and only what the client adds is left.
+Beside them stands what the server counted for the same run (`/metrics`): TTFT, TPOT, and the tok/s that requests of its
+mean end-to-end latency make with so many in flight. Each client is set against that, and so one against the other:
+there the drift of a machine from run to run cancels, and only what a client adds is left. It changes no exit code.
 
 `--explain` lets three more take part: our client as studies use it, with prompts as token ids (`ours-ids`); the
 referee as it is without `--temperature 0`, where the server samples (`referee-sampled`); and the referee with the
@@ -50,7 +51,12 @@ from advisor.metrics.definitions import compute
 
 TOLERANCE = 0.02
 FIGURES = ("tok/s", "TTFT ms", "TPOT ms")
-COUNTED = {"TTFT ms": "time_to_first_token_seconds", "TPOT ms": "request_time_per_output_token_seconds"}
+E2E = "E2E ms"
+COUNTED = {
+    "TTFT ms": "time_to_first_token_seconds",
+    "TPOT ms": "request_time_per_output_token_seconds",
+    E2E: "e2e_request_latency_seconds",
+}
 NO_PRIOR = NoisePrior(sd=0, dof=0)
 LONGEST_PROMPT, LONGEST_REQUEST = 1024, 2048  # tokens; the referee leaves out longer ones of such a file
 CUTS = 10  # text cut between tokens may be tokenised otherwise; then it is cut again
@@ -70,7 +76,7 @@ class Result:
     server: Mapping[str, float]
 
     def beside_server(self, figure: str) -> float:
-        """What the client says of a latency, over what the server does."""
+        """What the client says of a figure, over what the server does."""
         return self.client[FIGURES.index(figure)] / self.server[figure]
 
 
@@ -149,6 +155,12 @@ def means_ms(before: Counts, after: Counts) -> dict[str, float]:
         more_s, more = total_s - before[figure][0], n - before[figure][1]
         found[figure] = more_s / more * 1e3 if more else math.nan
     return found
+
+
+def server_figures(latencies_ms: Mapping[str, float], workload: Workload) -> dict[str, float]:
+    """FIGURES as the server has them: of every request in flight it makes OSL tokens in its mean end-to-end latency."""
+    tok_per_s = 1e3 * (workload.concurrency or 1) * workload.osl / latencies_ms[E2E]
+    return {"tok/s": tok_per_s, **{name: ms for name, ms in latencies_ms.items() if name != E2E}}
 
 
 @dataclass(frozen=True)
@@ -262,7 +274,7 @@ def run_once(name: str, bench: Bench, rng: random.Random) -> Result:
         except DoesNotCount as error:
             print(f"not counted: {error}", file=sys.stderr, flush=True)
             continue
-        return Result(figures, means_ms(before, bench.server.counts()))
+        return Result(figures, server_figures(means_ms(before, bench.server.counts()), bench.workload))
     sys.exit(f"{name}: {ATTEMPTS} runs in a row did not count")
 
 
@@ -306,15 +318,25 @@ def summary(found: Mapping[str, Sequence[Result]]) -> Iterator[str]:
         if above in found:
             yield f"{above} over {below}"
             yield from (shown(*each) for each in ratios(found[above], found[below]).items())
-    for name, runs in found.items():
+    beside = {name: beside_server(runs) for name, runs in found.items()}
+    for name, figures in beside.items():
         yield f"{name} over what the server counted"
-        for figure in COUNTED:
-            values = [run.beside_server(figure) for run in runs]
-            yield (
-                f"  {figure:<8} not counted"
-                if math.isnan(sum(values))
-                else shown(figure, ratio(values, [1.0] * len(values)))
-            )
+        yield from (_shown_if_counted(figure, values, [1.0] * len(values)) for figure, values in figures.items())
+    yield f"{REFEREE} over {OURS}, each over what the server counted"
+    for figure, values in beside[REFEREE].items():
+        yield _shown_if_counted(figure, values, beside[OURS][figure], judged=True)
+
+
+def beside_server(runs: Sequence[Result]) -> dict[str, list[float]]:
+    """Of each of FIGURES, run by run."""
+    return {figure: [run.beside_server(figure) for run in runs] for figure in FIGURES}
+
+
+def _shown_if_counted(figure: str, above: Sequence[float], below: Sequence[float], judged: bool = False) -> str:
+    if math.isnan(sum((*above, *below))):
+        return f"  {figure:<8} not counted"
+    interval = ratio(above, below)
+    return shown(figure, interval, verdict(interval) if judged else "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -334,7 +356,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = list(CONTESTANTS) if options.explain else [OURS, REFEREE]
     sends = f"{workload.requests()} requests of {workload.isl} + {workload.osl} tokens a run"
     print(f"{server.name}: {sends}, {workload.concurrency} in flight")
-    columns = (*FIGURES, *(f"server {figure}" for figure in COUNTED))
+    columns = (*FIGURES, *(f"server {figure}" for figure in FIGURES))
     print(f"{'round':<6}{'':<16}{''.join(f'{column:>16}' for column in columns)}")
     found: dict[str, list[Result]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory(prefix="advisor-") as folder:

@@ -18,7 +18,19 @@ from hypothesis import strategies as st
 
 from advisor.domain.workload import Workload
 from advisor.metrics.confidence import Interval
-from tools.referee_check import OURS, REFEREE, Result, Server, main, means_ms, ratios, referee_argv, summary, verdict
+from tools.referee_check import (
+    OURS,
+    REFEREE,
+    Result,
+    Server,
+    main,
+    means_ms,
+    ratios,
+    referee_argv,
+    server_figures,
+    summary,
+    verdict,
+)
 
 BEGIN = 0  # the special token before every text
 PAGE = """# HELP vllm:time_to_first_token_seconds Histogram of time to first token in seconds.
@@ -88,7 +100,7 @@ def test_prompts_have_the_length_that_the_server_counts_and_differ(server: Serve
 
 
 def test_latencies_are_added_up_over_the_engines_of_a_server(server: Server) -> None:
-    assert server.counts() == {"TTFT ms": (2.0, 16.0), "TPOT ms": (0.0, 0.0)}
+    assert server.counts() == {"TTFT ms": (2.0, 16.0), "TPOT ms": (0.0, 0.0), "E2E ms": (0.0, 0.0)}
 
 
 def test_the_servers_mean_is_of_what_it_counted_between_two_readings() -> None:
@@ -98,6 +110,7 @@ def test_the_servers_mean_is_of_what_it_counted_between_two_readings() -> None:
     assert math.isnan(means["TPOT ms"])
 
 
+PAIR = Workload(isl=1, osl=10, concurrency=2, n_requests=2)
 positive = st.floats(0.1, 1e4)
 figures = st.tuples(positive, positive, positive)
 
@@ -116,12 +129,19 @@ def test_a_constant_factor_is_the_ratio_whatever_the_rounds_are(
 
 def test_each_client_is_set_against_the_server_of_its_own_run() -> None:
     """A server that slows down by half between two runs says nothing about either client."""
-    slow, fast = {"TTFT ms": 30.0, "TPOT ms": math.nan}, {"TTFT ms": 20.0, "TPOT ms": math.nan}
-    runs = [Result((1.0, 33.0, 5.0), slow), Result((1.0, 22.0, 5.0), fast)]
-    lines = list(summary({OURS: runs, REFEREE: runs}))
-    assert lines[-3:] == [
+    slow, fast = (server_figures({"TTFT ms": ms, "TPOT ms": math.nan, "E2E ms": 100 * ms}, PAIR) for ms in (30.0, 20.0))
+    assert (slow["tok/s"], fast["tok/s"]) == pytest.approx((20 / 3, 10.0))  # two in flight, ten tokens in 3 s or in 2 s
+    ours = [Result((20 / 3, 33.0, 5.0), slow), Result((10.0, 22.0, 5.0), fast)]
+    referee = [Result((9.9, 23.0, 5.0), fast), Result((6.6, 34.5, 5.0), slow)]
+    lines = list(summary({OURS: ours, REFEREE: referee}))
+    assert lines[-8:] == [
         "referee over what the server counted",
-        "  TTFT ms  1.100  1.100 to 1.100",
+        "  tok/s    0.990  0.990 to 0.990",
+        "  TTFT ms  1.150  1.150 to 1.150",
+        "  TPOT ms  not counted",
+        "referee over ours, each over what the server counted",
+        "  tok/s    0.990  0.990 to 0.990  within 2%",
+        "  TTFT ms  1.045  1.045 to 1.045  beyond 2%",
         "  TPOT ms  not counted",
     ]
 
