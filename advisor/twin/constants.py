@@ -53,6 +53,9 @@ class TwinConstants(MemoryConstants):
     http_per_step_ms: float = 21.0
     # Assumed: half of that at 16 streams. Two show none of it (TPOT 6.5 ms, measured), 64 nearly all.
     http_step_half_at: float = 16.0
+    # Fitted on the same, of vLLM: what a step with prompts takes beside its kernels, since no graph replays it. Steps
+    # of 1,024 and 2,048 tokens show it; TensorRT-LLM's lies within the host's time.
+    prompt_step_ms: float = 3.0
     # Assumed: CPU launch time of one layer in a step that is not replayed from a CUDA graph (0.2 fits best, weakly).
     eager_ms_per_layer: float = 0.2
     # Assumed: HTTP, tokenizer, detokenizer and one overlapped step.
@@ -61,6 +64,10 @@ class TwinConstants(MemoryConstants):
     def host_per_running_ms(self, stream_interval: int, own_http_process: bool) -> float:
         """Host time of a step for each running request; streaming is part of it unless a process of its own does it."""
         return self.host_per_seq_ms + (0.0 if own_http_process else self.stream_per_chunk_ms / stream_interval)
+
+    def beside_kernels_ms(self, own_http_process: bool) -> float:
+        """What a step with prompts takes beside its kernels; of vLLM, which has an HTTP process of its own."""
+        return self.prompt_step_ms if own_http_process else 0.0
 
     def http_costs(self, stream_interval: int) -> HttpCosts:
         """What the HTTP process has to do."""
@@ -97,6 +104,7 @@ KNOWN_ERROR: dict[str, float] = {
     "http_per_step_ms": 0.15,
     "http_step_half_at": 0.5,
     "compiling_factor": MEMORY_ERROR["compiling_factor"],
+    "prompt_step_ms": 0.30,
 }
 
 ABSOLUTE_ERROR = frozenset({"decode_tilt"})

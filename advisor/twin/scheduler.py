@@ -124,6 +124,7 @@ class _Run:
         self.decode, self.floor = times.replayed_ms(most, s.graph_sizes, s.graph_padding)
         self.host_base = c.host_base_ms
         self.host_per_seq = c.host_per_running_ms(s.stream_interval, s.own_http_process)
+        self.beside_kernels = c.beside_kernels_ms(s.own_http_process)
         self.http: HttpProcess | None = None
         if s.own_http_process:
             self.http = HttpProcess(c.http_costs(s.stream_interval))
@@ -251,7 +252,7 @@ class _Run:
             b = self.running[0]
         gpu = slowest + self.moe[(taken + self.n_running + n_ranks - 1) // n_ranks]
         ms, host = max(gpu, self.eager_floor), self.host_base + self.host_per_seq * b
-        wall = max(ms, host) if self.s.overlap else ms + host
+        wall = self.beside_kernels + (max(ms, host) if self.s.overlap else ms + host)
         self.t = t0 + wall
         self.step += 1
         self.host_ms += wall - gpu

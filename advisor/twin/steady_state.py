@@ -145,7 +145,9 @@ class _Model:
         # A prompt cut into n chunks has its attention cut likewise; the sum over chunks is about that of the whole.
         attention = c.attention_factor * c.prefill_factor * slowest * float(t.prefill_attention_ms(isl, 0))
         gpu = dense + moe + logits + attention + self.decode_attention(running)
-        return self.wall(np.maximum(gpu, self.times.eager_floor_ms), running)
+        return c.beside_kernels_ms(self.s.own_http_process) + self.wall(
+            np.maximum(gpu, self.times.eager_floor_ms), running
+        )
 
     def decode_ms(self, running: Array) -> Array:
         rows = np.ceil(running)

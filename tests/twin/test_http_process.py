@@ -32,6 +32,7 @@ def played(
     token_ms: float = 0.0,
     chunk_ms: float = 0.0,
     step_ms: float = 0.0,
+    prompt_ms: float = 0.0,
     n: int = 24,
     concurrency: int = 8,
     osl: int = 16,
@@ -43,6 +44,7 @@ def played(
         http_per_token_ms=token_ms,
         http_per_chunk_ms=chunk_ms,
         http_per_step_ms=step_ms,
+        prompt_step_ms=prompt_ms,
         host_base_ms=0.0,
     )
     times = make_times(constants, decode_ms=4.0, per_token_ms=0.01)
@@ -109,6 +111,16 @@ def test_long_steps_leave_it_time_and_requests_spread_over_them(make_times: Make
     later = slice(32, 56)  # after the ramps
     waits = [run.first_token_ms[later] - run.arrival_ms[later] for run in (quick, slow)]
     assert np.median(waits[0]) < 0.5 * np.median(waits[1])
+
+
+def test_every_step_with_prompts_takes_so_much_longer_and_no_other(make_times: MakeTimes) -> None:
+    """Eight prompts of 500 tokens in steps of 2,048 beside the decodes: two steps with prompts, whatever decodes."""
+    plain, longer = (played(make_times, n=8, osl=40, prompt_ms=ms) for ms in (0.0, 7.0))
+    assert longer.n_steps == plain.n_steps
+    assert float(longer.duration_ms - plain.duration_ms) == pytest.approx(2 * 7.0)
+    np.testing.assert_allclose(longer.done_ms - longer.first_token_ms.max(), plain.done_ms - plain.first_token_ms.max())
+    within = played(make_times, WITHIN, n=8, osl=40, prompt_ms=7.0)
+    assert within.duration_ms == played(make_times, WITHIN, n=8, osl=40).duration_ms
 
 
 def test_a_process_that_costs_nothing_changes_nothing(make_times: MakeTimes) -> None:
