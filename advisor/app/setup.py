@@ -77,6 +77,21 @@ class Resolved(StrictModel):
     max_answer_drift: float
     here: bool = False
 
+    @property
+    def title(self) -> str:
+        """The study's own, with what it is asked of where that is not what the title is about."""
+        about, asked = self.study.deployment, self.deployment
+        differs = [
+            said
+            for said, same in (
+                (f"{asked.gpus} x {asked.gpu}", (about.gpus, about.gpu) == (asked.gpus, asked.gpu)),
+                (asked.quantization, about.quantization == asked.quantization),
+                (asked.engine, about.engine == asked.engine),
+            )
+            if not same
+        ]
+        return f"{self.study.title}: asked of {', '.join(differs)}" if differs else self.study.title
+
 
 def resolve(question: Question, *, here: bool = False) -> Resolved:
     """The study that the question means.

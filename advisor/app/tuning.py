@@ -308,7 +308,7 @@ def open_session(question: Question, how: How) -> Session:
     prior = TwinPrior(forecaster, resolved.space, resolved.objective, resolved.slo)
     context = StudyContext(
         name=resolved.study.name,
-        title=resolved.study.title,
+        title=resolved.title,
         deployment=resolved.deployment,
         facts=forecaster.facts,
         gpu=forecaster.gpu,

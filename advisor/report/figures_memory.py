@@ -208,6 +208,19 @@ def worth_figure(chart: Chart) -> dict[str, Any]:
         for column, title, colour, axis, shown in panels
     ]
     axes = layout(chart, "output tok/s per GPU", "", barmode="group", height=150 + 62 * len(rows))
-    sides = {"xaxis": {**axes["xaxis"], "domain": [0, 0.46]}, "yaxis": {"autorange": "reversed", "automargin": True}}
-    other = {"xaxis2": {"title": {"text": "GiB of one GPU"}, "domain": [0.54, 1], "anchor": "y"}}
-    return {"data": data, "layout": {**axes, **sides, **other}}
+    speed, gib = (
+        [row[column] for column, _, _, axis, _ in panels if axis == side for row in rows] for side in ("", "2")
+    )
+    sides = {
+        "xaxis": {**axes["xaxis"], "domain": [0, 0.46], "range": _with_room(speed)},
+        "yaxis": {"autorange": "reversed", "automargin": True},
+    }
+    other = {"title": {"text": "GiB of one GPU"}, "domain": [0.54, 1], "anchor": "y", "range": _with_room(gib)}
+    return {"data": data, "layout": {**axes, **sides, "xaxis2": other}}
+
+
+def _with_room(values: Sequence[float]) -> list[float]:
+    """A range from 0 to both ends of the bars, with room for the text beside a short one."""
+    low, high = min(0.0, *values), max(0.0, *values)
+    room = 0.2 * (high - low or 1.0)
+    return [low - room * (low < 0), high + room * (high > 0 or low == 0)]

@@ -142,7 +142,7 @@ def predicted_table(result: Result) -> Table:
         )
     settings = [SHORT_NAMES[name] for name in FOUR_SETTINGS]
     heads = ["baseline", *settings, "tok/s per GPU", "TTFT p99, ms", "TPOT, ms", "free, GiB", "fits", "what it is"]
-    caption = "PREDICTED by the twin with its nominal constants, launched or not."
+    caption = "PREDICTED by the twin, launched or not."
     return Table(caption, heads, rows, words=frozenset((9, 10)))
 
 

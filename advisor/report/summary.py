@@ -337,4 +337,4 @@ def baseline_text(baseline: BaselineEntry) -> str:
     """One sentence on how the baseline fared."""
     if baseline.is_substitute:
         return f"The {baseline.name} configuration does not run here: {baseline.outcome}."
-    return f"Baseline {baseline.name}: {baseline.why}"
+    return f"Baseline {baseline.name}: {baseline.why}."

@@ -97,6 +97,15 @@ def test_a_study_of_one_engine_can_be_run_on_another_with_that_engines_space_and
     assert "stream_interval" in {dimension.name for dimension in back.space.active}, "both spaces have it"
 
 
+def test_a_title_says_what_a_study_is_asked_of_where_that_is_not_what_it_is_about() -> None:
+    name = "llama3.1-8b-h100-vllm"
+    own = catalog.study(name).title
+    assert resolve(Question(study=name)).title == own
+    assert resolve(Question(study=name, gpu="h200_sxm")).title == f"{own}: asked of 1 x h200_sxm"
+    moved = resolve(Question(study=name, gpu="b200_sxm", quant="fp8", engine="trtllm"))
+    assert moved.title == f"{own}: asked of 1 x b200_sxm, fp8, trtllm"
+
+
 def test_the_engine_picks_among_shipped_studies_of_one_model() -> None:
     asked = Question(model="meta-llama/Llama-3.1-8B-Instruct", gpu="h100_sxm")
     assert resolve(asked).study.name == "llama3.1-8b-h100"

@@ -220,6 +220,17 @@ def test_a_figure_shows_no_number_that_its_chart_does_not_hold(report: ReportDat
                     assert isinstance(value, str) or value is None or value == 0 or value in known, (name, value)
 
 
+def test_bars_leave_room_for_the_text_beside_them(report: ReportData) -> None:
+    for name in (name for name in report.figures if name.startswith("worth-")):
+        (variant,) = report.figures[name].variants.values()
+        for axis in ("x", "x2"):
+            low, high = variant["layout"][f"{axis[0]}axis{axis[1:]}"]["range"]
+            ends = [end for trace in variant["data"] if trace["xaxis"] == axis for end in (0.0, *trace["x"])]
+            room = 0.1 * (high - low)
+            assert low <= min(ends) - room * (min(ends) < 0)
+            assert max(ends) + room * (max(ends) > 0) <= high
+
+
 def test_what_the_charts_show_is_in_the_csv_and_the_records(study_folder: Path, report: ReportData) -> None:
     with (study_folder / "trials.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
