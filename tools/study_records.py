@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from advisor.domain.trial import TrialRecord
+from advisor.domain.workload import Workload
 
 CALIBRATION_TRIALS = 3
 """The first launches of a study, which the twin may be calibrated on before the others are foretold."""
@@ -16,9 +17,13 @@ def read_trials(folder: Path) -> list[TrialRecord]:
     return [TrialRecord.model_validate_json(path.read_text()) for path in sorted(folder.glob("trials/*/outcome.json"))]
 
 
-def whole(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Those whose every benchmark came to its end: none was stopped early, and no server died."""
-    return [trial for trial in trials if all(each.metrics is not None for each in trial.workloads)]
+def benchmarked(trials: Sequence[TrialRecord], *workloads: Workload) -> list[TrialRecord]:
+    """Those whose benchmarks of all these workloads came to their end: none was stopped early, and no server died."""
+    return [
+        trial
+        for trial in trials
+        if all((outcome := trial.workload(each.name)) and outcome.metrics is not None for each in workloads)
+    ]
 
 
 def settings(trial: TrialRecord) -> list[str]:

@@ -36,7 +36,7 @@ from advisor.store.run_card import CARD, RunCard, read_card
 from advisor.twin.constants import NOMINAL, TwinConstants
 from advisor.twin.predict import TablesFor, Twin
 from advisor.twin.step_tables import StepTables
-from tools.study_records import CALIBRATION_TRIALS, read_trials, settings, table, whole
+from tools.study_records import CALIBRATION_TRIALS, benchmarked, read_trials, settings, table
 
 Array = NDArray[np.float64]
 ERRORS = ("tok/s", "TTFT", "TPOT")
@@ -114,8 +114,9 @@ def agreement(folder: Path, trials: Sequence[TrialRecord], compared: Sequence[Va
     """Every launch: measured figures, and the errors of each variant in percent; their median sizes at the end."""
     card, rows = read_card(folder), []
     for workload in card.workloads:
-        found = np.array([[errors(each.twin, card, trial, workload) for each in compared] for trial in trials])
-        for trial, of_trial in zip(trials, found, strict=True):
+        complete = benchmarked(trials, workload)
+        found = np.array([[errors(each.twin, card, trial, workload) for each in compared] for trial in complete])
+        for trial, of_trial in zip(complete, found, strict=True):
             outcome = trial.workload(workload.name)
             assert outcome is not None
             assert outcome.metrics is not None
@@ -145,16 +146,16 @@ def unseen(folder: Path, trials: Sequence[TrialRecord], compared: Sequence[Varia
     rows = [
         settings(trial)
         + [f"{errors(each.twin, card, trial, one)[0]:+.1%}" for one in card.workloads for each in compared]
-        for trial in not_known(trials)
+        for trial in benchmarked(not_known(trials), *card.workloads)
     ]
     header = ["trial", "batch", "tokens", "graphs", "fraction", "stream"]
     return table(header + [word for each in card.workloads for word in (each.name, "calibrated")], rows)
 
 
 def not_known(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Whole launches of configurations that are none of the first ones'."""
+    """Launches of configurations that are none of the first ones'."""
     known = {trial.config for trial in trials[:CALIBRATION_TRIALS]}
-    return [trial for trial in whole(trials[CALIBRATION_TRIALS:]) if trial.config not in known]
+    return [trial for trial in trials[CALIBRATION_TRIALS:] if trial.config not in known]
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def kernels(folder: Path, trials: Sequence[TrialRecord]) -> str:
     card, rows = read_card(folder), []
     both = nominal(folder)
     for workload in card.workloads:
-        for trial in trials:
+        for trial in benchmarked(trials, workload):
             seen = measured_waves(folder, trial, workload)
             said = [kernel_wave(each.twin, card.deployment, trial.config, workload) for each in both]
             steps = sorted(wave.step_ms for wave in seen)
@@ -285,10 +286,10 @@ def tables(folder: Path, trials: Sequence[TrialRecord]) -> Iterator[str]:
     """All of them; nothing is calibrated where no other configuration came after the first launches."""
     enough = bool(not_known(trials))
     compared = calibrated_too(folder) if enough else nominal(folder)
-    yield agreement(folder, whole(trials), compared)
+    yield agreement(folder, trials, compared)
     if enough:
         yield unseen(folder, trials, compared[2:])
-    yield kernels(folder, whole(trials))
+    yield kernels(folder, trials)
     if read_by_hand(folder):
         yield by_hand(folder)
     yield clocks(folder)

@@ -177,18 +177,21 @@ class _Model:
         host = c.host_base_ms + c.host_per_running_ms(self.s.stream_interval, self.s.own_http_process) * running
         return np.asarray(np.maximum(gpu_ms, host) if self.s.overlap else gpu_ms + host)
 
-    def through_http(self, g: _Generation, concurrency: int) -> tuple[Array, NDArray[np.bool_]]:
+    def through_http(self, g: _Generation, queued: Array) -> tuple[Array, NDArray[np.bool_]]:
         """Of an engine whose HTTP is a process beside it: ms of a generation, and where its requests stay together.
 
         When the first answers end, what is left to send keeps the next requests from the engine, unless that is less
         than a step, or others queue there meanwhile. Then they all wait for the last answer, whose steps are decodes.
         Where requests spread, the slower of both processes sets the pace.
+
+        Args:
+            g: The generation.
+            queued: Requests that wait for a place, in generations.
         """
         costs, n = self.times.constants.http_costs(self.s.stream_interval), self.s.n_ranks
         work_ms, last = costs.of_step(n * g.running), np.minimum(g.mixed, self.load.osl)
         left_ms = (g.steps - g.mixed) * (work_ms - g.decode_ms)
-        queue_ms = np.maximum(0.0, concurrency / (n * g.running) - 1.0) * g.wall_ms
-        together = left_ms > np.maximum(g.mixed_ms, queue_ms)
+        together = left_ms > np.maximum(g.mixed_ms, queued * g.wall_ms)
         decodes_ms = (g.steps - g.mixed) * g.decode_ms + last * self.decode_ms(g.running / 2)
         sending_ms = (g.steps - g.mixed) * work_ms + last * costs.of_step(n * g.running / 2)
         waves_ms = g.mixed * g.mixed_ms + np.maximum(decodes_ms, sending_ms) + costs.request_ms * n * g.running
@@ -202,16 +205,16 @@ class _Model:
         generations = np.maximum(n_requests / (s.n_ranks * g.running), 1.0)
         # The last generation's first requests end while its last ones still decode: one more ramp of M steps.
         ramp = np.where(g.mixed < osl, g.mixed * self.decode_ms(g.running / 2), osl * self.decode_ms(g.running / 2))
+        queued = np.maximum(0.0, concurrency - s.n_ranks * g.running) / (s.n_ranks * g.running)
         together = np.zeros(g.running.shape, bool)
         generation_ms = g.wall_ms
         if s.own_http_process:
-            generation_ms, together = self.through_http(g, concurrency)
+            generation_ms, together = self.through_http(g, queued)
         bursts = np.where(together, waves, 1.0)
         duration = generations * generation_ms + np.where(together, 0.0, ramp) + self.times.constants.ttft_fixed_ms
         first_burst = np.minimum(concurrency / (s.n_ranks * g.running), 1.0) * g.mixed * g.mixed_ms / 2
-        waiting = np.maximum(0.0, concurrency - s.n_ranks * g.running) / (s.n_ranks * g.running) * generation_ms
         # The burst at the start is waited out once, the queue for a slot on every request but those of the first fill.
-        ttft = g.mixed_ms + first_burst * bursts / waves + waiting * (1.0 - 0.5 / waves)
+        ttft = g.mixed_ms + first_burst * bursts / waves + queued * generation_ms * (1.0 - 0.5 / waves)
         return self.result(1e3 * n_requests * osl / duration, ttft, tpot, g.running)
 
     def open_loop(self, rate_per_s: float) -> SteadyState:

@@ -12,7 +12,7 @@ from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
 from advisor.store import catalog
 from advisor.store.run_card import RunCard, read_card
-from tools.study_records import read_trials
+from tools.study_records import benchmarked, read_trials
 from tools.twin_figures import (
     Variant,
     errors,
@@ -75,15 +75,10 @@ def test_uncalibrated_median_errors(gpu: str, place: int, n: int, tok_per_s: flo
     for study in STUDIES[gpu]:
         run, twin = read_card(study), nominal(study)[1].twin
         for workload in run.workloads[place : place + 1]:
-            benchmarked = [trial for trial in read_trials(study) if has_metrics(trial, workload)]
-            found += [np.abs(errors(twin, run, trial, workload)) for trial in benchmarked]
+            trials = benchmarked(read_trials(study), workload)
+            found += [np.abs(errors(twin, run, trial, workload)) for trial in trials]
     assert len(found) == n
     assert (np.median(found, axis=0) <= [tok_per_s, ttft, tpot]).all()
-
-
-def has_metrics(trial: TrialRecord, workload: Workload) -> bool:
-    outcome = trial.workload(workload.name)
-    return outcome is not None and outcome.metrics is not None
 
 
 @pytest.mark.parametrize("study", [H100, ONE_LEASE / "study"])
