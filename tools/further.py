@@ -90,7 +90,7 @@ def measure(session: Session, configs: Sequence[ServingConfig], run: Path, until
         prediction = context.predict(config, context.workloads[0])
         request = TrialRequest(
             number=number,
-            role="baseline" if number == 0 else "search",
+            role="baseline" if config == context.baseline.config else "search",
             origin="list drawn beforehand",
             engine=context.engine,
             spec=spec,
