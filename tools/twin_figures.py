@@ -200,8 +200,8 @@ def measured_waves(folder: Path, trial: TrialRecord, workload: Workload) -> list
 
 def kernel_wave(twin: Twin, deployment: Deployment, config: ServingConfig, workload: Workload) -> Wave:
     """The first wave as the kernel times alone have it: nothing passes an HTTP process."""
-    costs = ("http_per_chunk_ms", "http_per_token_ms", "http_per_request_ms", "http_per_step_ms", "prompt_step_ms")
-    alone = replace(twin.constants, **dict.fromkeys(costs, 0.0))
+    http = ("http_per_chunk_ms", "http_per_token_ms", "http_per_request_ms", "http_per_step_ms")
+    alone = replace(twin.constants, **dict.fromkeys((*http, "prompt_step_ms", "vllm_eager_ms_per_layer"), 0.0))
     run = replace(twin, constants=alone).simulate(deployment, config, workload, n_requests=workload.concurrency or 1)
     return next(waves(run.arrival_ms, run.first_token_ms, run.done_ms, workload))
 

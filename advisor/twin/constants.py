@@ -45,25 +45,34 @@ class TwinConstants(MemoryConstants):
     host_per_seq_ms: float = 0.008
     # Assumed: detokenizing and queueing one streamed chunk; paid once every stream_interval tokens of a request.
     stream_per_chunk_ms: float = 0.004
-    # Fitted, of vLLM's HTTP process (`twin/http_process.py`), on 70 benchmarks of vLLM 0.24.0 with Llama-3.1-8B on an
-    # H100 and H200s (docs/decisions/http-process.md): the tokens of a step cost it a fixed time, each of them little.
-    http_per_chunk_ms: float = 0.025
-    http_per_token_ms: float = 0.015
-    http_per_request_ms: float = 0.5
-    http_per_step_ms: float = 21.0
+    # Fitted, of vLLM's HTTP process (`twin/http_process.py`), on 87 benchmarks of vLLM 0.24.0 with Llama-3.1-8B on
+    # H100s and H200s (docs/decisions/http-process.md): the tokens of a step cost it a fixed time, each of them little.
+    http_per_chunk_ms: float = 0.05
+    http_per_token_ms: float = 0.02
+    http_per_request_ms: float = 0.35
+    http_per_step_ms: float = 20.0
     # Assumed: half of that at 16 streams. Two show none of it (TPOT 6.5 ms, measured), 64 nearly all.
     http_step_half_at: float = 16.0
+    # Fitted on the same: times of such a step that a request needs to get to the engine while streams run.
+    http_request_turns: float = 18.0
     # Fitted on the same, of vLLM: what a step with prompts takes beside its kernels, since no graph replays it. Steps
     # of 1,024 and 2,048 tokens show it; TensorRT-LLM's lies within the host's time.
-    prompt_step_ms: float = 3.0
+    prompt_step_ms: float = 4.0
     # Assumed: CPU launch time of one layer in a step that is not replayed from a CUDA graph (0.2 fits best, weakly).
     eager_ms_per_layer: float = 0.2
+    # Fitted on the 87 benchmarks of vLLM, and seen: where no graph holds the batch a decode step takes three times as
+    # long (docs/decisions/http-process.md).
+    vllm_eager_ms_per_layer: float = 0.85
     # Assumed: HTTP, tokenizer, detokenizer and one overlapped step.
     ttft_fixed_ms: float = 20.0
 
     def host_per_running_ms(self, stream_interval: int, own_http_process: bool) -> float:
         """Host time of a step for each running request; streaming is part of it unless a process of its own does it."""
         return self.host_per_seq_ms + (0.0 if own_http_process else self.stream_per_chunk_ms / stream_interval)
+
+    def eager_layer_ms(self, own_http_process: bool) -> float:
+        """Least time of one layer in a step that no graph replays; vLLM launches it from Python."""
+        return self.vllm_eager_ms_per_layer if own_http_process else self.eager_ms_per_layer
 
     def beside_kernels_ms(self, own_http_process: bool) -> float:
         """What a step with prompts takes beside its kernels; of vLLM, which has an HTTP process of its own."""
@@ -76,6 +85,7 @@ class TwinConstants(MemoryConstants):
             token_ms=self.http_per_token_ms + self.http_per_chunk_ms / stream_interval,
             step_ms=self.http_per_step_ms,
             half_at=self.http_step_half_at,
+            request_turns=self.http_request_turns,
         )
 
 
@@ -105,6 +115,8 @@ KNOWN_ERROR: dict[str, float] = {
     "http_step_half_at": 0.5,
     "compiling_factor": MEMORY_ERROR["compiling_factor"],
     "prompt_step_ms": 0.30,
+    "vllm_eager_ms_per_layer": 0.20,
+    "http_request_turns": 0.30,
 }
 
 ABSOLUTE_ERROR = frozenset({"decode_tilt"})

@@ -69,7 +69,8 @@ class Twin:
                 f"The twin has no data for pipeline parallelism (pp {deployment.pp}); use --pp 1, or tune by "
                 "measurement alone where the GPUs are: advisor tune --engine trtllm."
             )
-        return step_times(self.tables_for(deployment), self.facts.layers, self.constants)
+        own_http_process = deployment.engine in OWN_HTTP_PROCESS
+        return step_times(self.tables_for(deployment), self.facts.layers, self.constants, own_http_process)
 
     def memory_terms(self, deployment: Deployment) -> MemoryTerms:
         """What the deployment needs of one GPU before any setting is chosen."""

@@ -5,7 +5,8 @@ One iteration: issue arrivals, admit, pick context work, one forward step, one t
   OSL are free and a slot of `max_batch_size` is; nothing is ever evicted.
 - Tokens: running decodes take one of `max_num_tokens` each, first; context work fills the rest in order: whole
   prompts, or with chunked prefill pieces rounded down to whole KV blocks.
-- Decode-only steps replay a CUDA graph padded up to the next captured size; other steps are launched eagerly.
+- Decode-only steps replay a CUDA graph padded up to the next captured size; other steps are launched eagerly, but for
+  those with prompts that a graph of vLLM is large enough for.
 - Overlap scheduler: a step takes max(GPU, host), without it GPU + host.
 - Attention DP: one queue, KV pool and budget per rank, requests to the least loaded rank; all ranks wait for the
   slowest rank's dense and attention part, experts see the mean tokens of all ranks.
@@ -14,6 +15,7 @@ While nothing but the KV lengths changes, runs of steps are summed in closed for
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,6 +131,7 @@ class _Run:
         if s.own_http_process:
             self.http = HttpProcess(c.http_costs(s.stream_interval))
         self.eager_floor = times.eager_floor_ms
+        self.graphs_hold_tokens = max(s.graph_sizes, default=0) if s.own_http_process else 0  # with prompts
 
         self.t = 0.0
         self.step = self.iterations = self.finished = self.issued = 0
@@ -159,7 +162,7 @@ class _Run:
             if self.queue:
                 self.admit()
             if not self.n_running and not self.n_context:
-                self.t = self.seen_ms if self.http and self.http.has_requests else self.planned[self.issued]
+                self.t = self.next_request_ms
                 continue
             self.iterations += 1
             if not (self.n_context and self.may_prefill() and self.mixed_step()):
@@ -203,6 +206,12 @@ class _Run:
     def seen_ms(self) -> float:
         """When clients see what the engine has done by now."""
         return self.t if self.http is None else max(self.t, self.http.clock_ms)
+
+    @property
+    def next_request_ms(self) -> float:
+        """When an idle engine gets its next one."""
+        on_its_way = math.inf if self.http is None else self.http.next_ms
+        return on_its_way if on_its_way < math.inf else self.planned[self.issued]
 
     def admit(self) -> None:
         s, queue, load = self.s, self.queue, self.load
@@ -250,8 +259,10 @@ class _Run:
                 slowest = max(slowest, pace)
         else:
             b = self.running[0]
-        gpu = slowest + self.moe[(taken + self.n_running + n_ranks - 1) // n_ranks]
-        ms, host = max(gpu, self.eager_floor), self.host_base + self.host_per_seq * b
+        rank_tokens = (taken + self.n_running + n_ranks - 1) // n_ranks
+        gpu = slowest + self.moe[rank_tokens]
+        ms = gpu if rank_tokens <= self.graphs_hold_tokens else max(gpu, self.eager_floor)
+        host = self.host_base + self.host_per_seq * b
         wall = self.beside_kernels + (max(ms, host) if self.s.overlap else ms + host)
         self.t = t0 + wall
         self.step += 1
@@ -335,8 +346,8 @@ class _Run:
         steps = self.due[0] - self.step
         # Attention grows on the way: fall short of an arrival, then look again.
         wall = 1.02 * max(gpu_ms, least) + extra
-        if self.http is not None and self.http.has_requests:
-            steps = min(steps, max(1, int((self.http.clock_ms - self.t) / wall)))
+        if self.http is not None and self.http.next_ms < math.inf:
+            steps = min(steps, max(1, int((self.http.next_ms - self.t) / wall)))
         if self.issued < self.n and self.open_loop and self.issued < self.finished + self.limit:
             steps = min(steps, max(1, int((self.planned[self.issued] - self.t) / wall)))
         if self.n_context and self.s.adp_balance_timeout_iters:

@@ -23,6 +23,8 @@ from advisor.twin.step_times import StepTimes
 
 Array = NDArray[np.float64]
 
+TOGETHER = 2.6  # fitted to the scheduler: how lateness keeps the requests of a closed loop together
+
 
 @dataclass(frozen=True)
 class SteadySettings:
@@ -145,9 +147,9 @@ class _Model:
         # A prompt cut into n chunks has its attention cut likewise; the sum over chunks is about that of the whole.
         attention = c.attention_factor * c.prefill_factor * slowest * float(t.prefill_attention_ms(isl, 0))
         gpu = dense + moe + logits + attention + self.decode_attention(running)
-        return c.beside_kernels_ms(self.s.own_http_process) + self.wall(
-            np.maximum(gpu, self.times.eager_floor_ms), running
-        )
+        held = prompts * isl + running <= self.graph_max if self.s.own_http_process else False
+        least = np.where(held, 0.0, self.times.eager_floor_ms)
+        return c.beside_kernels_ms(self.s.own_http_process) + self.wall(np.maximum(gpu, least), running)
 
     def decode_ms(self, running: Array) -> Array:
         rows = np.ceil(running)
@@ -177,25 +179,25 @@ class _Model:
         host = c.host_base_ms + c.host_per_running_ms(self.s.stream_interval, self.s.own_http_process) * running
         return np.asarray(np.maximum(gpu_ms, host) if self.s.overlap else gpu_ms + host)
 
-    def through_http(self, g: _Generation, queued: Array) -> tuple[Array, NDArray[np.bool_]]:
-        """Of an engine whose HTTP is a process beside it: ms of a generation, and where its requests stay together.
+    def through_http(self, g: _Generation, queued: Array) -> tuple[Array, Array]:
+        """Of an engine whose HTTP is a process beside it: ms of a generation, and how far its requests stay together.
 
-        When the first answers end, what is left to send keeps the next requests from the engine, unless that is less
-        than a step, or others queue there meanwhile. Then they all wait for the last answer, whose steps are decodes.
-        Where requests spread, the slower of both processes sets the pace.
+        A generation lasts as long as the slower of both processes needs for it. On its way from a client to the engine
+        a request leaves its place empty, and decode steps wait for answers that are sent late, as far as no other
+        request queues for the place. Those that come back meanwhile are served together.
 
         Args:
             g: The generation.
             queued: Requests that wait for a place, in generations.
         """
-        costs, n = self.times.constants.http_costs(self.s.stream_interval), self.s.n_ranks
-        work_ms, last = costs.of_step(n * g.running), np.minimum(g.mixed, self.load.osl)
-        left_ms = (g.steps - g.mixed) * (work_ms - g.decode_ms)
-        together = left_ms > np.maximum(g.mixed_ms, queued * g.wall_ms)
-        decodes_ms = (g.steps - g.mixed) * g.decode_ms + last * self.decode_ms(g.running / 2)
-        sending_ms = (g.steps - g.mixed) * work_ms + last * costs.of_step(n * g.running / 2)
-        waves_ms = g.mixed * g.mixed_ms + np.maximum(decodes_ms, sending_ms) + costs.request_ms * n * g.running
-        return np.where(together, waves_ms, np.maximum(g.wall_ms, g.steps * work_ms)), together
+        costs, n = self.times.constants.http_costs(self.s.stream_interval), self.s.n_ranks * g.running
+        work_ms, way_ms, decodes = costs.of_step(n), costs.request_turns * costs.turn_ms(n), g.steps - g.mixed
+        late_ms = decodes * np.maximum(0.0, work_ms - g.decode_ms)
+        missed = np.clip(1.0 - queued * g.wall_ms / np.maximum(way_ms + late_ms, 1e-9), 0.0, 1.0)
+        lateness = (way_ms + late_ms) / (g.mixed * np.maximum(g.decode_ms, work_ms))
+        generation_ms = np.maximum(g.wall_ms, g.steps * work_ms)
+        alone_ms = np.maximum(g.wall_ms + late_ms, generation_ms) + way_ms / 2
+        return generation_ms + missed * (alone_ms - generation_ms), -missed * np.expm1(-TOGETHER * lateness)
 
     def closed_loop(self, running: Array, concurrency: int) -> SteadyState:
         g, osl, s = self.generation(running), self.load.osl, self.s
@@ -206,12 +208,12 @@ class _Model:
         # The last generation's first requests end while its last ones still decode: one more ramp of M steps.
         ramp = np.where(g.mixed < osl, g.mixed * self.decode_ms(g.running / 2), osl * self.decode_ms(g.running / 2))
         queued = np.maximum(0.0, concurrency - s.n_ranks * g.running) / (s.n_ranks * g.running)
-        together = np.zeros(g.running.shape, bool)
+        together = np.zeros(g.running.shape)
         generation_ms = g.wall_ms
         if s.own_http_process:
             generation_ms, together = self.through_http(g, queued)
-        bursts = np.where(together, waves, 1.0)
-        duration = generations * generation_ms + np.where(together, 0.0, ramp) + self.times.constants.ttft_fixed_ms
+        bursts = 1.0 + together * (waves - 1.0)
+        duration = generations * generation_ms + (1.0 - together) * ramp + self.times.constants.ttft_fixed_ms
         first_burst = np.minimum(concurrency / (s.n_ranks * g.running), 1.0) * g.mixed * g.mixed_ms / 2
         # The burst at the start is waited out once, the queue for a slot on every request but those of the first fill.
         ttft = g.mixed_ms + first_burst * bursts / waves + queued * generation_ms * (1.0 - 0.5 / waves)

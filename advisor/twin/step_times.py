@@ -22,9 +22,11 @@ NVFP4_SWITCH_TOKENS = 128  # of all ranks; the kernel tables change kernels here
 
 
 @lru_cache(maxsize=64)
-def step_times(tables: StepTables, n_layers: int, constants: TwinConstants = NOMINAL) -> StepTimes:
-    """The one `StepTimes` of these tables and constants; tables count as equal when they are the same object."""
-    return StepTimes(tables, n_layers, constants)
+def step_times(
+    tables: StepTables, n_layers: int, constants: TwinConstants = NOMINAL, own_http_process: bool = False
+) -> StepTimes:
+    """The one `StepTimes` of these; tables count as equal when they are the same object."""
+    return StepTimes(tables, n_layers, constants, own_http_process)
 
 
 class StepTimes:
@@ -36,10 +38,12 @@ class StepTimes:
         eager_floor_ms: Least time of a step that is not replayed from a CUDA graph.
     """
 
-    def __init__(self, tables: StepTables, n_layers: int, constants: TwinConstants = NOMINAL) -> None:
+    def __init__(
+        self, tables: StepTables, n_layers: int, constants: TwinConstants = NOMINAL, own_http_process: bool = False
+    ) -> None:
         self.tables = tables
         self.constants = constants
-        self.eager_floor_ms = constants.eager_ms_per_layer * n_layers
+        self.eager_floor_ms = constants.eager_layer_ms(own_http_process) * n_layers
         self.kv_lens: list[float] = tables.kv_lens.tolist()
         self._prefill_attention: dict[int, float] = {}
         self._context: tuple[list[float], list[float], list[float]] = ([], [], [])

@@ -44,7 +44,7 @@ SPEED_NOISE, MEMORY_NOISE_GIB = 0.02, 0.1
 CONSTANTS_OFF = 0.30
 TILT_OFF = 0.075
 """The tilt is nominally 0: as much as makes decode times 30 % wrong over a 32-fold range of batches."""
-VLLM_ALONE = ("http_", "cached_", "compiling_", "prompt_")
+VLLM_ALONE = ("http_", "cached_", "compiling_", "prompt_", "vllm_")
 """How the names of constants begin that only a vLLM has."""
 FIELD, FIELD_WAVES, FIELD_SHARPNESS = 0.20, 20, 1.0
 """Standard deviation of the log, random features, and their wave numbers: a length scale of one whole ladder."""

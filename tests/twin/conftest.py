@@ -68,8 +68,10 @@ def linear_tables(
 def make_times() -> MakeTimes:
     """Step times of `linear_tables` with the given coefficients; host and launch cost nothing unless asked for."""
 
-    def make(constants: TwinConstants = QUIET, n_layers: int = 10, **coefficients: float) -> StepTimes:
-        return StepTimes(linear_tables(**coefficients), n_layers, constants)
+    def make(
+        constants: TwinConstants = QUIET, n_layers: int = 10, own_http_process: bool = False, **coefficients: float
+    ) -> StepTimes:
+        return StepTimes(linear_tables(**coefficients), n_layers, constants, own_http_process)
 
     return make
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -67,30 +68,37 @@ def test_many_equal_steps_at_once_are_as_one_by_one(
     assert at_once.clock_ms == pytest.approx(singly.clock_ms)
 
 
-def test_requests_are_passed_on_together_when_nothing_else_is_left_to_do() -> None:
-    process = HttpProcess(HttpCosts(request_ms=2.0, token_ms=0.5))
+def test_a_request_waits_for_no_token_of_others_but_for_turns_as_long_as_a_step_takes_it() -> None:
+    process = HttpProcess(HttpCosts(request_ms=2.0, token_ms=0.5, step_ms=6.0, half_at=4.0, request_turns=5.0))
     process.take_in(0, 10.0)
-    process.send(4, begin_ms=8.0, step_ms=3.0)
-    process.take_in(1, 11.0)
-    assert process.clock_ms == 12.0 + 2.0 + 2.0
-    assert process.passed_on(15.9) == []
-    assert process.has_requests
-    assert process.passed_on(16.0) == [0, 1]
-    assert not process.has_requests
-
-
-def test_a_step_that_leaves_it_time_ends_with_every_request_passed_on_though_its_tokens_are_still_to_be_sent() -> None:
-    process = HttpProcess(HttpCosts(request_ms=2.0, token_ms=0.5))
-    process.send(4, begin_ms=0.0, step_ms=5.0)
-    process.take_in(0, 6.0)
-    assert process.clock_ms == 5.0 + 4 * 0.5 + 2.0
-    process.send(4, begin_ms=5.0, step_ms=3.9)  # ends before that
-    assert process.passed_on(8.9) == []
-    process.send(4, begin_ms=8.9, step_ms=2.2)  # ends when that is done
-    assert process.passed_on(11.1) == [0]
-    assert process.clock_ms > 11.1
-    assert not process.has_requests
+    assert process.next_ms == 12.0  # idle: no loop is turning
+    process.send(4, begin_ms=12.0, step_ms=3.0)
+    assert process.clock_ms == 15.0 + 4 * 0.5 + 3.0
+    process.take_in(1, 15.0)
+    process.take_in(2, 16.0)
+    assert process.passed_on(11.9) == []
+    assert process.passed_on(12.0) == [0]
+    assert process.next_ms == 20.0 + 2.0 + 5 * 3.0
+    process.send(4, begin_ms=15.0, step_ms=3.0)
+    assert process.passed_on(39.0) == [1, 2]
+    assert process.next_ms == math.inf
     assert process.passed_on(1e9) == []
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 50.0), st.integers(0, 40)), min_size=1, max_size=12), st.floats(0.0, 20.0))
+def test_requests_reach_the_engine_once_in_order_and_not_before_they_were_sent(
+    sent: list[tuple[float, int]], turns: float
+) -> None:
+    process, now_ms, reached = HttpProcess(HttpCosts(1.0, 0.1, 2.0, 5.0, turns)), 0.0, []
+    for k, (gap_ms, n_tokens) in enumerate(sent):
+        process.send(n_tokens, now_ms, gap_ms)
+        now_ms += gap_ms
+        process.take_in(k, now_ms)
+        reached += process.passed_on(now_ms)
+        assert k not in reached  # taking it in costs time
+    while process.next_ms < math.inf:
+        reached += process.passed_on(process.next_ms)
+    assert reached == list(range(len(sent)))
 
 
 @given(st.integers(1, 5000), st.floats(0.0, 1.0), st.floats(0.0, 50.0), st.floats(0.5, 100.0))

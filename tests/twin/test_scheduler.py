@@ -16,6 +16,7 @@ from advisor.twin.graphs import captured_sizes
 from advisor.twin.scheduler import Progress, SchedulerSettings, simulate
 from advisor.twin.simulation import Simulation
 from advisor.twin.step_times import StepTimes
+from tests.twin.conftest import QUIET
 
 MakeTimes = Callable[..., StepTimes]
 MaverickTimes = Callable[[str, bool], StepTimes]
@@ -95,6 +96,22 @@ def test_padding_costs_the_captured_size_and_no_padding_the_eager_floor(make_tim
     assert step((4, 5), False) == pytest.approx(1.0 + 0.1 * 5)
     assert step((4, 8), False) == pytest.approx(max(1.0 + 0.1 * 5, floor))
     assert step((), True) == pytest.approx(max(1.0 + 0.1 * 5, floor))
+
+
+@pytest.mark.parametrize(
+    ("own_http_process", "graph_sizes", "prompt_ms", "decode_ms"),
+    [(True, (), 5.0, 5.0), (True, (4, 16), 1.0, 1.0), (False, (), 2.0, 2.0), (False, (4, 16), 2.0, 1.0)],
+)
+def test_a_step_takes_its_launches_unless_a_graph_holds_it_and_those_of_vllm_hold_prompts_too(
+    make_times: MakeTimes, own_http_process: bool, graph_sizes: tuple[int, ...], prompt_ms: float, decode_ms: float
+) -> None:
+    http = ("http_per_request_ms", "http_per_token_ms", "http_per_chunk_ms", "http_per_step_ms", "prompt_step_ms")
+    free = replace(QUIET, **dict.fromkeys(http, 0.0), eager_ms_per_layer=0.2, vllm_eager_ms_per_layer=0.5)
+    times = make_times(free, n_layers=10, own_http_process=own_http_process, decode_ms=1.0, per_token_ms=0.1)
+    settings_ = replace(ROOMY, own_http_process=own_http_process, graph_sizes=graph_sizes)
+    run = simulate(times, settings_, [10], [9])
+    assert ttft_ms(run)[0] == pytest.approx(prompt_ms)
+    assert tpot_ms(run) == pytest.approx(decode_ms)
 
 
 def test_overlap_hides_host_time_behind_the_gpu(make_times: MakeTimes) -> None:
