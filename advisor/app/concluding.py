@@ -82,13 +82,14 @@ def result(
     everything = standings(records, workload.name, context.objective, context.slo)
     decision = context.race.decision(records, workload)
     # Whoever was picked for a high value owes it partly to noise: its own numbers are those of the confirmation.
-    unbiased = standings(
-        [record for record in records if record.role in UNBIASED], workload.name, context.objective, context.slo
+    confirmed, unbiased = (
+        standings([record for record in records if record.role in roles], workload.name, context.objective, context.slo)
+        for roles in (("confirmation",), UNBIASED)
     )
     winner = decision.standing
     reference = comparison(records)
     base = next((s for s in everything if reference is not None and s.config == reference.config), None)
-    confidence = _confidence(context, records, workload, winner, base)
+    confidence = _confidence(context, confirmed, winner, base, _same(unbiased, base))
     if winner is not None and base is not None and base.feasible and _keep_baseline(confidence, winner, base):
         status: Status = "baseline_within_noise"
     elif winner is None:
@@ -97,8 +98,7 @@ def result(
         status = "confirmed"
     else:
         status = "interrupted" if stopped_by == "cancelled" else "candidate"
-    # Winner and baseline are shown as the confirmation saw them, side by side in time.
-    shown_base = _same(_confirmed(context, records, workload), base) or base
+    shown_base = _same(unbiased, base) or base
     best = shown_base if status == "baseline_within_noise" else _same(unbiased, winner) or winner
     again = _same(everything, best)
     confidence = _with_best(confidence, decision.contest, best, again=again is not None and len(again.values) > 1)
@@ -175,22 +175,22 @@ def _same(table: Sequence[Standing], chosen: Standing | None) -> Standing | None
 
 def _confidence(
     context: StudyContext,
-    records: Sequence[TrialRecord],
-    workload: Workload,
+    confirmed: Sequence[Standing],
     chosen: Standing | None,
     base: Standing | None,
+    unbiased_base: Standing | None,
 ) -> Confidence:
-    """Winner over baseline, from the confirmation alone: its launches alternate, so that no drift is taken for a gain.
+    """Winner over baseline, from every launch that was not picked for being high.
 
-    The run that made it the winner is left out in any case: it was picked for being high.
+    Of the winner these are the confirmation's, of the baseline all. Those of the confirmation alternate, so that no
+    drift is taken for a gain; a drift since the first baseline widens the interval.
     """
     if chosen is None or base is None:
         return Confidence(kind="none")
-    confirmed = _confirmed(context, records, workload)
-    again, base_again = _same(confirmed, chosen), _same(confirmed, base)
+    again = _same(confirmed, chosen)
     if chosen.config == base.config:
         return Confidence(kind="remeasured" if len(base.values) > 1 else "single_run", n_baseline=len(base.values))
-    ours, theirs = again or chosen, base if again is None else base_again or base
+    ours, theirs = again or chosen, base if again is None else unbiased_base or base
     better, worse = (ours, theirs) if context.objective.direction == "maximize" else (theirs, ours)
     others = [each.values for each in confirmed if each.config not in (chosen.config, base.config)]
     interval = ratio_interval(better.values, worse.values, others) if again is not None else None
@@ -202,12 +202,6 @@ def _confidence(
         n_winner=len(ours.values),
         n_baseline=len(theirs.values),
     )
-
-
-def _confirmed(context: StudyContext, records: Sequence[TrialRecord], workload: Workload) -> list[Standing]:
-    """Standings of the confirmation alone."""
-    again = [record for record in records if record.role == "confirmation"]
-    return standings(again, workload.name, context.objective, context.slo)
 
 
 def _with_best(confidence: Confidence, contest: Contest | None, best: Standing | None, *, again: bool) -> Confidence:
