@@ -89,7 +89,8 @@ def result(
     winner = decision.standing
     reference = comparison(records)
     base = next((s for s in everything if reference is not None and s.config == reference.config), None)
-    confidence = _confidence(context, confirmed, winner, base, _same(unbiased, base))
+    shown_base = _same(unbiased, base) or base
+    confidence = _confidence(context, confirmed, winner, base, shown_base)
     if winner is not None and base is not None and base.feasible and _keep_baseline(confidence, winner, base):
         status: Status = "baseline_within_noise"
     elif winner is None:
@@ -98,7 +99,6 @@ def result(
         status = "confirmed"
     else:
         status = "interrupted" if stopped_by == "cancelled" else "candidate"
-    shown_base = _same(unbiased, base) or base
     best = shown_base if status == "baseline_within_noise" else _same(unbiased, winner) or winner
     again = _same(everything, best)
     confidence = _with_best(confidence, decision.contest, best, again=again is not None and len(again.values) > 1)
@@ -178,19 +178,19 @@ def _confidence(
     confirmed: Sequence[Standing],
     chosen: Standing | None,
     base: Standing | None,
-    unbiased_base: Standing | None,
+    shown_base: Standing | None,
 ) -> Confidence:
     """Winner over baseline, from every launch that was not picked for being high.
 
     Of the winner these are the confirmation's, of the baseline all. Those of the confirmation alternate, so that no
     drift is taken for a gain; a drift since the first baseline widens the interval.
     """
-    if chosen is None or base is None:
+    if chosen is None or base is None or shown_base is None:
         return Confidence(kind="none")
     again = _same(confirmed, chosen)
     if chosen.config == base.config:
         return Confidence(kind="remeasured" if len(base.values) > 1 else "single_run", n_baseline=len(base.values))
-    ours, theirs = again or chosen, base if again is None else unbiased_base or base
+    ours, theirs = (chosen, base) if again is None else (again, shown_base)
     better, worse = (ours, theirs) if context.objective.direction == "maximize" else (theirs, ours)
     others = [each.values for each in confirmed if each.config not in (chosen.config, base.config)]
     interval = ratio_interval(better.values, worse.values, others) if again is not None else None

@@ -60,8 +60,8 @@ class TwinConstants(MemoryConstants):
     prompt_step_ms: float = 4.0
     # Assumed: CPU launch time of one layer in a step that is not replayed from a CUDA graph (0.2 fits best, weakly).
     eager_ms_per_layer: float = 0.2
-    # Fitted on the 87 benchmarks of vLLM, and seen: where no graph holds the batch a decode step takes three times as
-    # long (docs/decisions/http-process.md).
+    # Fitted on the 87 benchmarks of vLLM, and seen: decode steps whose batch no graph holds take 17 to 32 ms whatever
+    # their kernels (docs/decisions/http-process.md).
     vllm_eager_ms_per_layer: float = 0.85
     # Assumed: HTTP, tokenizer, detokenizer and one overlapped step.
     ttft_fixed_ms: float = 20.0
