@@ -138,7 +138,7 @@ class Foresight:
             [
                 per_gpu,
                 [float(budget.kv_pool_gib) for budget in budgets],
-                [float(b.activations_gib + b.graphs_gib + b.logits_gib + b.fragmentation_gib) for b in budgets],
+                [float(budget.beside_pool_gib) for budget in budgets],
             ],
             axis=1,
         )

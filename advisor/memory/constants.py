@@ -44,6 +44,7 @@ class MemoryConstants:
     # Multipliers on what PyTorch keeps cached under load, as `EngineMemory` has it.
     cached_activations_factor: float = 1.0
     cached_logits_factor: float = 1.0
+    cached_attention_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,12 @@ class EngineMemory:
     `seen_gib` is what it sees of one GPU, by system key, where that was read; of others it sees `capacity_share`.
     Of the activations the share `activations_kept` are buffers that stay. Beside them sampling takes
     `sampled_logits_copies` of a full batch's logits in float32, and compiling the graph, in a start that does,
-    `compiling_gib`. `fragmentation_base_factor` is on the base of what a server cannot give back.
-    The last two say what PyTorch's allocator keeps under load beyond what the server needs, as a share of the
-    activation peak and as copies of those logits; 0 where nobody measured it.
+    `compiling_gib`; `compiled_gib` beside that stays as long as that server lives. `fragmentation_base_factor` is on
+    the base of what a server cannot give back.
+    On a GPU of `split_gpus`, which are beginnings of system keys, attention works in `attention_splits` parts where a
+    step has no more tokens than the largest graph, with partial results in float32 of each.
+    PyTorch's allocator keeps blocks under load beyond what the server needs: `cached_per_activation` of the activation
+    peak, `cached_logits_copies` of those logits, and what those partial results took; 0 where nobody measured it.
     """
 
     fraction: MemoryFraction = "of_free"
@@ -66,32 +70,39 @@ class EngineMemory:
     activations_kept: float = 0.0
     sampled_logits_copies: float = 0.0
     compiling_gib: float = 0.0
+    compiled_gib: float = 0.0
     fragmentation_base_factor: float = 1.0
     cached_per_activation: float = 0.0
     cached_logits_copies: float = 0.0
+    attention_splits: int = 0
+    split_gpus: tuple[str, ...] = ()
 
 
 TRTLLM_MEMORY = EngineMemory()
-# Measured: vLLM 0.24.0 with Llama-3.1-8B, 53 starts on H100s and H200s (1,024 to 16,384 tokens a step, batches of 128
+# Measured: vLLM 0.24.0 with Llama-3.1-8B, 95 starts on H100s and H200s (1,024 to 32,768 tokens a step, batches of 96
 # to 1,024), and one of 65,536 tokens. What torch sees of a GPU each of them told. What profiling found beside the
-# weights is 0.27 + 0.15 A + max(0.85 A, 1.5 copies of a full batch's logits, 0.93 where the graph is compiled) within
-# 0.04 GiB, A being 1.24 x the tables' activations: 1.23 GiB at 1,024 tokens where the graph was compiled, 0.37 where it
-# was loaded. Under load all 36 that differ took the same whether their graph was compiled or loaded: so what compiling
-# takes is given back. They took 2.25 x the base of fragmentation (0.79 GiB, 0.44 of it beyond what is assumed
-# elsewhere), and 1.7 copies of logits less what a step needs of them, within 0.42 GiB (0.16 rms; least squares: 2.24
-# and 1.72; the H100s alone 2.33 and 1.68, the H200s 2.25 and 1.68). Beside these a share of the activations adds
-# nothing (0.02): steps find no block of the sampler's that fits.
+# weights is 0.26 + 0.15 A + max(0.85 A, 1.5 copies of a full batch's logits, 0.885 where the graph is compiled), and
+# 0.055 more where it is, within 0.023 GiB, A being 1.225 x the tables' activations.
+# Under load the 73 launches that differ took 1.65 x the base of fragmentation (0.58 GiB, 0.23 of it beyond what is
+# assumed elsewhere), and cached 9 % of the activations, 1.7 copies of logits less what a step needs of them, and the
+# partial results of attention but for a full batch's logits, within 0.44 GiB (0.15 rms; least squares: 1.51, 0.09, 1.85
+# and 1.03 times those results; the H200s alone 1.54, 0.09, 1.80 and 1.04; the 13 on H100s cannot tell them apart).
 VLLM_MEMORY = EngineMemory(
     fraction="of_total",
     capacity_share=0.9898,  # as of the H100; of the H200 0.9915
     seen_gib={"h100_sxm": 79.179, "h200_sxm": 139.801},
-    runtime_gib=0.27,
-    activations_factor=1.24,
+    runtime_gib=0.26,
+    activations_factor=1.225,
     activations_kept=0.15,
     sampled_logits_copies=1.5,
-    compiling_gib=0.93,
-    fragmentation_base_factor=2.25,
+    compiling_gib=0.885,
+    compiled_gib=0.055,
+    fragmentation_base_factor=1.65,
+    cached_per_activation=0.09,
     cached_logits_copies=1.7,
+    # `flash_attn_max_num_splits_for_cuda_graph`, of FlashAttention 3, which is Hopper's.
+    attention_splits=32,
+    split_gpus=("h100", "h200"),
 )
 
 
@@ -110,5 +121,9 @@ MEMORY_ERROR: dict[str, float] = {
     "compiling_factor": 0.20,  # assumed: one model's
 }
 
-CACHED_ERROR: dict[str, float] = {"cached_activations_factor": 0.40, "cached_logits_factor": 0.40}
+CACHED_ERROR: dict[str, float] = {
+    "cached_activations_factor": 0.40,
+    "cached_logits_factor": 0.40,
+    "cached_attention_factor": 0.40,
+}
 """The same of what is only cached: no margin knows of it."""

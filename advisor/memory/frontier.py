@@ -257,7 +257,7 @@ def _cached(record: TrialRecord, budget: MemoryBudget) -> list[Observation]:
     report, cacheable = record.memory_measured_gib, budget.cacheable_gib
     if not record.served or report is None or not cacheable.any() or budget.cached_gib < cacheable.sum():
         return []
-    unnamed_gib = report.other + float(budget.compiling_gib - budget.fragmentation_gib)
+    unnamed_gib = report.other + float(budget.compiling_gib - budget.attention_gib - budget.fragmentation_gib)
     seen_gib = unnamed_gib if report.cached is None else report.cached
     row = np.zeros(N_FEATURES)
     row[len(MEMORY_ERROR) : -1] = cacheable * np.sinh(list(CACHED_ERROR.values()))

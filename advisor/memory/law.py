@@ -12,14 +12,16 @@ Start-up of TensorRT-LLM's PyTorch backend, as the law follows it (symbols in Gi
 vLLM's fraction is of the whole GPU, and it profiles once, before any graph is captured:
 3. profiling: W + R + C + P, where P is A, logits of a full batch included, or more if this start compiles its graph
    (`step_peaks`).   4. pool = f x M - (W + R + C + P).
-5. graphs are captured beside the pool, while P is free again.   6. under load A comes back, what compiling took never:
-   graphs and fragmentation must fit into (1 - f) x M + P - A. The next start finds the graph compiled: P is A then.
-   A pool that is given in bytes ignores f. Full graphs end at `max_batch_size`.
+5. graphs are captured beside the pool, while P is free again.   6. under load A comes back, or partial results of
+   attention that are larger and that no profiling saw; what compiling took never. Graphs and fragmentation must fit
+   into (1 - f) x M + P - A. The next start finds the graph compiled: P is A then. A pool that is given in bytes ignores
+   f. Full graphs end at `max_batch_size`.
 What a driver counts as used is more than what must fit: PyTorch's allocator keeps blocks that nobody needs any more,
 `cached`, and gives them back before it fails. So it is in no margin, only in the reading that is expected.
 Sources: TensorRT-LLM `_torch/pyexecutor/{_util,resource_manager,py_executor_creator}.py` for the order and the budget,
 AIConfigurator for W, R, C, A; vLLM `v1/worker/gpu_worker.py` (`determine_available_memory`,
-`compile_or_warm_up_model`). Every constant that nobody measured is named in `MemoryConstants`.
+`compile_or_warm_up_model`) and `v1/attention/backends/flash_attn.py` (`max_num_splits`). Every constant that nobody
+measured is named in `MemoryConstants`.
 
 Settings may be arrays of one shape: a whole grid is one call.
 """
@@ -39,13 +41,14 @@ from advisor.domain.units import GIB_BYTES, gib
 from advisor.memory.constants import MEMORY_ERROR, EngineMemory, MemoryConstants, MemoryFraction
 
 Array = NDArray[np.float64]
-LOGIT_BYTES = 4  # sampling works in float32 whatever the model's type
+FLOAT32_BYTES = 4  # sampling and attention's partial results, whatever the model's type
 
 
 @dataclass(frozen=True)
 class MemoryTerms:
     """What one deployment needs of one GPU before any setting is chosen.
 
+    `attention_split_gib_per_token` is of all parts in which attention works on a step, of one part before `under`.
     `kv_overpromise` is the true KV bytes per token over the engine's own estimate: above 1 where KV heads are
     replicated (fewer heads than ranks), because the estimate divides them without rounding up.
     """
@@ -63,9 +66,11 @@ class MemoryTerms:
     activations_kept: float = 0.0
     sampled_logits_copies: float = 0.0
     compiling_gib: float = 0.0
+    compiled_gib: float = 0.0
     fragmentation_base_factor: float = 1.0
     cached_per_activation: float = 0.0
     cached_logits_copies: float = 0.0
+    attention_split_gib_per_token: float = 0.0
 
     def under(self, engine: EngineMemory, gpu: str) -> MemoryTerms:
         """These terms of the tables as an engine has them on a GPU, by its system key."""
@@ -78,9 +83,12 @@ class MemoryTerms:
             activations_kept=engine.activations_kept,
             sampled_logits_copies=engine.sampled_logits_copies,
             compiling_gib=engine.compiling_gib,
+            compiled_gib=engine.compiled_gib,
             fragmentation_base_factor=engine.fragmentation_base_factor,
             cached_per_activation=engine.cached_per_activation,
             cached_logits_copies=engine.cached_logits_copies,
+            attention_split_gib_per_token=self.attention_split_gib_per_token
+            * (engine.attention_splits if gpu.startswith(engine.split_gpus) else 0),
         )
 
 
@@ -144,6 +152,8 @@ class MemoryBudget:
     comm_gib: Array
     logits_gib: Array
     fragmentation_gib: Array
+    attention_gib: Array
+    """What attention's partial results take beyond the activations; no profiling sees them."""
     kv_pool_gib: Array
     kv_tokens: NDArray[np.int64]
     tried_gib: Array
@@ -151,7 +161,7 @@ class MemoryBudget:
     profiling_gib: Array
     """What profiling sees at its peak in place of the activations: those, or more where it compiles the graph."""
     cacheable_gib: Array
-    """What the allocator would keep beyond need, by cause: activations and logits, on a leading axis."""
+    """What the allocator would keep beyond need, by cause: activations, logits and attention, on a leading axis."""
     pool_is_given: bool = False
     """Whether the KV pool's size was a setting, which no memory that is free or missing moves."""
     fraction: MemoryFraction = "of_free"
@@ -181,6 +191,13 @@ class MemoryBudget:
         if self.pool_is_given:
             return self
         return replace(self, free_gib=self.free_gib - np.multiply.outer(_BESIDE_POOL, self.compiling_gib))
+
+    @property
+    def beside_pool_gib(self) -> Array:
+        """What the settings take of a server under load, but for the KV pool."""
+        return np.asarray(
+            self.activations_gib + self.graphs_gib + self.logits_gib + self.attention_gib + self.fragmentation_gib
+        )
 
     @property
     def cached_gib(self) -> Array:
@@ -219,7 +236,7 @@ def memory_budget(
     zero = 0.0 * (f + np.asarray(settings.max_batch_size) + settings.max_num_tokens + settings.n_graphs)
     of_total = terms.fraction == "of_total"
     graphs_in_runtime_gib = 0.0 if of_total else c.graphs_in_runtime_gib
-    logits_row_gib = gib(LOGIT_BYTES * terms.vocab_size)
+    logits_row_gib = gib(FLOAT32_BYTES * terms.vocab_size)
     rows = np.asarray(settings.max_batch_size, np.float64)
     # Warm-up samples a full batch however few requests come.
     full_batch_logits_gib = logits_row_gib * np.minimum(rows, settings.max_num_tokens) + zero
@@ -228,7 +245,8 @@ def memory_budget(
     held = _Held(
         capacity=terms.capacity_gib + zero,
         weights=terms.weights_gib * c.weights_factor + zero,
-        runtime=np.maximum(0.0, terms.runtime_gib - graphs_in_runtime_gib) * c.runtime_factor + zero,
+        runtime=np.maximum(0.0, terms.runtime_gib - graphs_in_runtime_gib) * c.runtime_factor
+        + np.where(_compiles(settings), terms.compiled_gib, zero),
         comm=terms.comm_gib + zero,
         activations=activations,
         profiling=peaks.profiled + zero,
@@ -250,7 +268,7 @@ def memory_budget(
     logits = (0.0 if of_total else c.logits_copies) * logits_row_gib * rows + zero
     regrown = (0.0 if of_total else c.recapture_share) * held.graphs
     temporary = 0.0 if of_total else _temporary_pool(held, f, terms.kv_bytes_per_token, settings.max_num_tokens)
-    under_load = logits + regrown + held.fragments + (activations if of_total else 0.0)
+    under_load = logits + regrown + held.fragments + (activations + peaks.attention if of_total else 0.0)
     tried = [
         held.weights,
         zero if of_total else held.graphs,
@@ -280,6 +298,7 @@ def memory_budget(
         comm_gib=held.comm,
         logits_gib=logits,
         fragmentation_gib=regrown + held.fragments,
+        attention_gib=peaks.attention + zero,
         kv_pool_gib=pool,
         kv_tokens=kv_tokens,
         tried_gib=np.stack(tried),
@@ -290,6 +309,7 @@ def memory_budget(
                 c.cached_activations_factor * terms.cached_per_activation * peaks.forward / c.activations_factor + zero,
                 c.cached_logits_factor
                 * np.maximum(0.0, terms.cached_logits_copies * full_batch_logits_gib - peaks.logits),
+                c.cached_attention_factor * peaks.attention_kept + zero,
             ]
         ),
         pool_is_given=settings.kv_pool_gib is not None,
@@ -340,10 +360,14 @@ def activations_gib(terms: MemoryTerms, max_num_tokens: ArrayLike, constants: Me
 
 
 class StepPeaks(NamedTuple):
-    """GiB of one step at its most; `logits` is what sampling needs beyond the `forward` pass."""
+    """GiB of one step at its most: `logits` is what sampling needs beyond the `forward` pass, `attention` what partial
+    results need beyond both, and `attention_kept` what they leave in the allocator's cache beyond that need.
+    """
 
     forward: Array
     logits: Array
+    attention: Array
+    attention_kept: Array
     profiled: Array
 
     @property
@@ -358,13 +382,22 @@ def step_peaks(
     """Buffers of a step stay; beside them the forward pass, sampling and compiling the graph take turns.
 
     So only the largest of the three counts. Compiling is part of a start alone, and of one that has graphs.
+    Steps that a graph could hold split their attention, whether or not they replay it. Their partial results take turns
+    with the others too; but in the allocator's cache only the block of a full batch's logits is there to serve them.
     """
     forward = activations_gib(terms, settings.max_num_tokens, constants)
     kept = terms.activations_kept * forward
     logits = np.maximum(0.0, terms.sampled_logits_copies * full_batch_logits_gib - (forward - kept))
-    compiles = (np.asarray(settings.n_graphs) > 0) & (not settings.compiled)
-    compiling = np.where(compiles, kept + constants.compiling_factor * terms.compiling_gib, 0.0)
-    return StepPeaks(forward, logits, np.maximum(forward + logits, compiling))
+    rows = np.where(np.asarray(settings.n_graphs) > 0, np.minimum(settings.largest_graph, settings.max_num_tokens), 0)
+    splits = terms.attention_split_gib_per_token * rows
+    attention = np.maximum(0.0, splits - (forward - kept) - logits)
+    compiling = np.where(_compiles(settings), kept + constants.compiling_factor * terms.compiling_gib, 0.0)
+    profiled = np.maximum(forward + logits, compiling)
+    return StepPeaks(forward, logits, attention, np.maximum(0.0, splits - full_batch_logits_gib - attention), profiled)
+
+
+def _compiles(settings: MemorySettings) -> NDArray[np.bool_]:
+    return np.asarray((np.asarray(settings.n_graphs) > 0) & (not settings.compiled))
 
 
 def graphs_gib(n_graphs: ArrayLike, largest_graph: ArrayLike, constants: MemoryConstants) -> Array:
@@ -408,6 +441,11 @@ def kv_bytes_per_token(
 def kv_overpromise(*, kv_heads: int, head_dim: int, tp: int) -> float:
     """True KV bytes per token over the engine's estimate, which divides heads by `tp` without rounding up."""
     return -(-kv_heads // tp) * head_dim / max(1, head_dim * kv_heads // tp)
+
+
+def attention_split_gib(*, heads: int, head_dim: int) -> float:
+    """GiB of one token's partial results in one split of attention on one rank: output and log-sum-exp in float32."""
+    return gib(heads * (head_dim + 1) * FLOAT32_BYTES)
 
 
 def p_fits(

@@ -141,7 +141,7 @@ def _pool_gib(budget: MemoryBudget) -> Array:
 
 
 def _beside_pool_gib(budget: MemoryBudget) -> Array:
-    return np.asarray(budget.activations_gib + budget.graphs_gib + budget.logits_gib + budget.fragmentation_gib)
+    return budget.beside_pool_gib
 
 
 def _kv_tokens(budget: MemoryBudget) -> Array:

@@ -47,11 +47,15 @@ def trial_line(record: TrialRecord, context: StudyContext, board: Scoreboard) ->
     """One trial in one line, the same for terminals, logs, CI and Slurm."""
     gain = board.add(record)
     place = f"[{board.launches:>3}/{context.budget.max_launches}] #{record.number:<3}"
-    if not record.measured:
-        return f"{place} {summary(record.outcome)}: {config_text(record.config)} ({record.origin})"
     rates = [
-        f"{outcome.metrics.output_tok_per_s:,.0f} tok/s" for outcome in record.workloads if outcome.metrics is not None
+        f"{outcome.metrics.output_tok_per_s:,.0f} tok/s" if outcome.metrics is not None else "stopped"
+        for outcome in record.workloads
+        if outcome.metrics is not None or outcome.stopped_early
     ]
+    if not record.measured:
+        # What is hopeless under one workload may be the best under another.
+        found = f"{' | '.join(rates)}, " if set(rates) - {"stopped"} else ""
+        return f"{place} {found}{summary(record.outcome)}: {config_text(record.config)} ({record.origin})"
     limits = sorted({outcome.limited_by for outcome in record.workloads if outcome.limited_by})
     by = f", limited by {', '.join(limits)}" if limits else ""
     result = f"{' | '.join(rates)} {gain_text(gain)}".rstrip()

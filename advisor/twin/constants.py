@@ -110,13 +110,14 @@ KNOWN_ERROR: dict[str, float] = {
     "http_per_chunk_ms": 0.30,
     "http_per_token_ms": 0.30,
     "http_per_request_ms": 0.50,
-    **CACHED_ERROR,
+    **{name: sigma for name, sigma in CACHED_ERROR.items() if name != "cached_attention_factor"},
     "http_per_step_ms": 0.15,
     "http_step_half_at": 0.5,
     "compiling_factor": MEMORY_ERROR["compiling_factor"],
     "prompt_step_ms": 0.30,
     "vllm_eager_ms_per_layer": 0.20,
     "http_request_turns": 0.30,
+    "cached_attention_factor": CACHED_ERROR["cached_attention_factor"],
 }
 
 ABSOLUTE_ERROR = frozenset({"decode_tilt"})

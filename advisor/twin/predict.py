@@ -24,6 +24,7 @@ from advisor.memory.law import (
     MemoryLoad,
     MemorySettings,
     MemoryTerms,
+    attention_split_gib,
     kv_overpromise,
     memory_budget,
     p_fits,
@@ -76,7 +77,13 @@ class Twin:
         """What the deployment needs of one GPU before any setting is chosen."""
         facts, tables = self.facts, self.tables_for(deployment)
         promise = kv_overpromise(kv_heads=facts.num_kv_heads, head_dim=facts.head_dim, tp=tables.key.layout.tp)
-        terms = replace(tables.memory, vocab_size=facts.vocab_size, kv_overpromise=1.0 if facts.is_mla else promise)
+        split = attention_split_gib(heads=-(-facts.num_heads // tables.key.layout.tp), head_dim=facts.head_dim)
+        terms = replace(
+            tables.memory,
+            vocab_size=facts.vocab_size,
+            kv_overpromise=1.0 if facts.is_mla else promise,
+            attention_split_gib_per_token=0.0 if facts.is_mla else split,
+        )
         return terms.under(self.engine_memory, deployment.gpu)
 
     def graph_sizes(self, deployment: Deployment, config: ServingConfig) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.strict import changed
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import parse_workload
+from advisor.memory.constants import VLLM_MEMORY
 from advisor.search.space import all_configs
 
 RESOLVED = resolve(Question(study="llama4-maverick-fp8-h100", workloads=("1k1k", "4k1k_c256")))
@@ -100,7 +101,9 @@ def test_a_launch_whose_graph_was_compiled_before_is_expected_to_load_it() -> No
         again = forecaster.memory_of_launch(CONFIG, [launched(before)])
         assert again is not None
         assert again.kv_pool > first.kv_pool + 0.8
-        assert again.activations < first.activations - 0.8
+        # Under load neither has what compiling took, and the first report leaves it out where nothing took its place.
+        assert again.activations < first.activations - 0.7
+        assert again.used - again.kv_pool == pytest.approx(first.used - first.kv_pool - VLLM_MEMORY.compiled_gib)
     for other in (
         launched(changed(CONFIG, max_num_tokens=2048)),
         launched(changed(CONFIG, cuda_graph_max_batch_size=512)),

@@ -22,7 +22,7 @@ from advisor.twin.predict import memory_report
 EVIDENCE = Path(__file__).parents[2] / "studies" / "evidence"
 STUDY = EVIDENCE / "h100-vllm-0.24.0" / "study"
 ON_H200 = EVIDENCE / "h200-vllm-0.24.0"
-IN_ONE_LEASE = ON_H200 / "one-lease"
+IN_ONE_LEASE, FIFTH_LEASE = ON_H200 / "one-lease", ON_H200 / "fifth-lease"
 N_FIRST = 3
 
 
@@ -117,16 +117,25 @@ def test_three_launches_on_an_h200_foretell_the_memory_of_all_that_were_launched
         assert float(budget.kv_pool_gib) == pytest.approx(record.memory_measured_gib.kv_pool, abs=0.3)
 
 
-def test_three_launches_foretell_the_memory_of_every_later_launch_of_their_study_and_of_others() -> None:
-    """In the same lease, down to a batch of 128 and steps of 1,024 tokens, as each launch is predicted in its turn.
+@pytest.mark.parametrize(
+    ("lease", "n_later", "within_gib"),
+    [
+        (IN_ONE_LEASE, {"study": 5, "further": 17, "fresh-a": 1, "fresh-b": 1, "ours-0": 1, "ours-1": 1}, (0.1, 0.27)),
+        (FIFTH_LEASE, {"study": 5, "further": 17, "again-1": 1}, (0.36, 0.4)),
+    ],
+)
+def test_three_launches_foretell_the_memory_of_every_later_launch_of_their_study_and_of_others(
+    lease: Path, n_later: dict[str, int], within_gib: tuple[float, float]
+) -> None:
+    """In the same lease, from a batch of 96 to steps of 32,768 tokens, as each launch is predicted in its turn.
 
     Within a run it is known which graphs were compiled before: not so for the first launch of another run.
     """
-    study, first = read_card(IN_ONE_LEASE / "study"), committed(IN_ONE_LEASE / "study")[:N_FIRST]
+    study, first = read_card(lease / "study"), committed(lease / "study")[:N_FIRST]
     forecaster = Forecaster(study.deployment, study.workloads, study.slo)
     learnt = fit([each for record in first for each in said_of(record, forecaster)]).constants(NOMINAL)
     errors: dict[str, list[tuple[float, float]]] = {}
-    for folder in (path.parent for path in sorted(IN_ONE_LEASE.glob(f"*/{CARD}"))):
+    for folder in (lease / run for run in n_later):
         card, records = read_card(folder), committed(folder)
         foreseen = Forecaster(card.deployment, card.workloads, card.slo, constants=learnt)
         for place, record in enumerate(records):
@@ -137,12 +146,11 @@ def test_three_launches_foretell_the_memory_of_every_later_launch_of_their_study
             assert seen is not None
             found = abs(said.used - seen.used), abs(said.kv_pool - seen.kv_pool)
             errors.setdefault(folder.name, []).append(found)
-    n_later = {"study": 5, "further": 17, "fresh-a": 1, "fresh-b": 1, "ours-0": 1, "ours-1": 1}
     assert {run: len(each) for run, each in errors.items()} == n_later
     for run, each in errors.items():
         total_gib, pool_gib = np.max(each, axis=0)
-        assert total_gib < (0.25 if run == "study" else 0.45)
+        assert total_gib < within_gib[run != "study"]
         # Of what "ours" loads no launch of its run had compiled: predicted as compiling, its pool is 0.23 GiB larger.
-        assert pool_gib < (0.25 if run.startswith("ours") else 0.05)
+        assert pool_gib < (0.25 if run.startswith("ours") else 0.06)
     assert learnt.activations_factor == pytest.approx(1.0, abs=0.02)
     assert learnt.compiling_factor == pytest.approx(1.0, abs=0.02)

@@ -93,7 +93,8 @@ def test_compiling_takes_of_the_pool_and_nothing_under_load(settings: MemorySett
     made, found = compiling_or_loading(ON_VLLM, settings)
     assert float(made.kv_pool_gib) <= float(found.kv_pool_gib)
     assert float(made.profiled_gib) >= float(found.profiled_gib)
-    assert needed_beside_pool(made) == pytest.approx(needed_beside_pool(found))
+    stays_gib = ON_VLLM.compiled_gib if np.any(settings.n_graphs) else 0.0
+    assert needed_beside_pool(made) == pytest.approx(needed_beside_pool(found) + stays_gib)
     np.testing.assert_allclose(made.cacheable_gib, found.cacheable_gib)
 
 
@@ -204,7 +205,7 @@ def test_recorded_starts_that_compiled_their_graph_loaded_it_or_had_none() -> No
         for record, loaded in starts(run):
             budget = forecaster.law(record.config, compiled=loaded)(NOMINAL)
             assert record.profiled_gib is not None
-            assert float(budget.profiled_gib) == pytest.approx(record.profiled_gib.activations, abs=0.04)
+            assert float(budget.profiled_gib) == pytest.approx(record.profiled_gib.activations, abs=0.023)
             eager = not record.config.cuda_graph_max_batch_size
             n_eager, n_loaded, n_compiled = n_eager + eager, n_loaded + loaded, n_compiled + (not eager and not loaded)
-    assert (n_compiled, n_loaded, n_eager) == (51, 13, 4)
+    assert (n_compiled, n_loaded, n_eager) == (68, 21, 6)

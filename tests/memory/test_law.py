@@ -61,16 +61,39 @@ def settings(
 
 
 CACHING = replace(TERMS, cached_per_activation=0.5, cached_logits_copies=2.0)
+SPLITTING = replace(TERMS, attention_split_gib_per_token=1 / 512)
 
 
 def test_what_is_cached_by_hand() -> None:
     # Half of 1 GiB of activations, and 2 x 512 rows x 262,144 x 4 B = 1.
     found = memory_budget(CACHING, settings(fraction=0.8), ROUND)
-    assert found.cacheable_gib.tolist() == pytest.approx([0.5, 1.0])
+    assert found.cacheable_gib.tolist() == pytest.approx([0.5, 1.0, 0.0])
     assert float(found.cached_gib) == pytest.approx(1.5)
     # Warm-up samples a full batch, as far as a step holds it, however few requests come.
     few = memory_budget(CACHING, settings(tokens=256), ROUND, MemoryLoad(requests=1, request_tokens=10))
     assert float(few.cacheable_gib[1]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("batch", "tokens", "largest", "needed_gib", "cached_gib"),
+    [
+        (256, 8192, 512, 0.0, 0.75),  # 512 rows are 1 GiB, as the forward pass is; 256 rows of logits serve a quarter
+        (256, 8192, 1024, 1.0, 0.75),
+        (64, 256, 1024, 0.4, 0.0375),  # a step has 256 rows, 0.5 GiB, and 0.1 of activations
+        (1024, 8192, 512, 0.0, 0.0),
+        (128, 256, 1024, 0.4, 0.0),
+        (64, 8192, 0, 0.0, 0.0),
+    ],
+)
+def test_partial_results_of_attention_by_hand(
+    batch: int, tokens: int, largest: int, needed_gib: float, cached_gib: float
+) -> None:
+    asked = settings(batch, tokens, n_graphs=min(largest, 20), largest=largest)
+    split, whole = (memory_budget(replace(terms, fraction="of_total"), asked, ROUND) for terms in (SPLITTING, TERMS))
+    assert float(split.attention_gib) == pytest.approx(needed_gib)
+    assert float(whole.margin_gib[-1] - split.margin_gib[-1]) == pytest.approx(needed_gib)
+    assert float(split.cacheable_gib[2]) == pytest.approx(cached_gib)
+    np.testing.assert_array_equal(split.kv_pool_gib, whole.kv_pool_gib)
 
 
 @given(fraction=st.floats(0.5, 1.0), batch=st.integers(1, 2048), fractions_of_total=st.booleans())

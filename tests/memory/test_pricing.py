@@ -88,4 +88,4 @@ def test_prices_are_as_sure_as_they_say_and_surer_after_launches() -> None:
 
 
 def beside_pool_gib(budget: MemoryBudget) -> float:
-    return float(budget.activations_gib + budget.graphs_gib + budget.logits_gib + budget.fragmentation_gib)
+    return float(budget.beside_pool_gib)

@@ -9,10 +9,13 @@ from contextlib import contextmanager
 
 import pytest
 
+from advisor.domain.outcome import Hopeless
 from advisor.domain.ports import Asked, MemoryInUse, SettlingRate, TrialEvent
+from advisor.domain.strict import changed
 from advisor.report.console import Screen
 from advisor.report.live import LiveReporter, Running, bar, reporter_for
-from advisor.report.progress import LineReporter
+from advisor.report.progress import LineReporter, trial_line
+from advisor.report.scoreboard import Scoreboard
 from tests.report.conftest import Finished
 from tests.report.vt import Pty, terminal
 
@@ -154,6 +157,22 @@ def test_what_is_no_terminal_gets_one_line_a_trial(finished: Finished, env: dict
     assert len(lines) == len(finished.records)
     assert "\x1b[?25" not in stream.getvalue(), "nothing is drawn anew"
     assert all(line.startswith("[") and f"#{n} " in line for n, line in enumerate(lines))
+
+
+def test_what_was_measured_before_another_benchmark_was_stopped_is_shown(finished: Finished) -> None:
+    context = finished.session.context
+    whole = next(record for record in finished.records if record.measured)
+    measured = whole.workloads[0]
+    assert measured.metrics is not None
+    tok_per_s = f"{measured.metrics.output_tok_per_s:,.0f} tok/s"
+    stopped = changed(measured, workload="other", metrics=None, stopped_early=True)
+    both, none = (
+        changed(whole, outcome=Hopeless(reason="too slow"), workloads=workloads)
+        for workloads in ((measured, stopped), (stopped,))
+    )
+    said, silent = (trial_line(record, context, Scoreboard(context, (), 0.0)) for record in (both, none))
+    assert f" {tok_per_s} | stopped, hopeless: too slow: batch" in said
+    assert f"#{whole.number:<3} hopeless: too slow: batch" in silent
 
 
 def test_what_events_tell_is_kept_as_long_as_it_holds(finished: Finished) -> None:

@@ -29,7 +29,7 @@ from tools.twin_figures import (
 
 EVIDENCE = Path(__file__).parents[2] / "studies" / "evidence"
 H100, ONE_LEASE = EVIDENCE / "h100-vllm-0.24.0" / "study", EVIDENCE / "h200-vllm-0.24.0" / "one-lease"
-THREE_MACHINES = ONE_LEASE.parent / "three-machines"
+THREE_MACHINES, FIFTH_LEASE = ONE_LEASE.parent / "three-machines", ONE_LEASE.parent / "fifth-lease"
 STUDIES = {
     "h100": (H100, H100.parent / "study-2"),
     "h200": (
@@ -41,6 +41,7 @@ STUDIES = {
         THREE_MACHINES / "study",
         THREE_MACHINES / "further",
     ),
+    "h200, after the twin": tuple(FIFTH_LEASE / run for run in ("study", "further", "again-0", "again-1")),
 }
 
 
@@ -71,6 +72,8 @@ def test_the_two_variants_go_by_the_tables_they_are_named_after() -> None:
         ("h100", 1, 14, [0.032, 0.053, 0.06], [0.088, 0.212, 0.1]),
         ("h200", 0, 47, [0.033, 0.055, 0.047], [0.044, 0.135, 0.08]),
         ("h200", 1, 13, [0.071, 0.055, 0.054], [0.068, 0.074, 0.105]),
+        ("h200, after the twin", 0, 26, [0.041, 0.073, 0.059], [0.07, 0.096, 0.147]),
+        ("h200, after the twin", 1, 6, [0.092, 0.136, 0.121], [0.111, 0.118, 0.119]),
     ],
 )
 def test_uncalibrated_errors_of_throughput_ttft_and_tpot(
@@ -94,6 +97,7 @@ def test_uncalibrated_errors_of_throughput_ttft_and_tpot(
         (ONE_LEASE / "study", ONE_LEASE / "study", 6),
         (ONE_LEASE / "study", ONE_LEASE / "further", 17),
         (THREE_MACHINES / "study", THREE_MACHINES / "further", 12),
+        (FIFTH_LEASE / "study", FIFTH_LEASE / "further", 17),
     ],
 )
 def test_calibrated_on_three_launches_an_unseen_configuration_is_within_ten_percent(
