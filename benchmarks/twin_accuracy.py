@@ -20,7 +20,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from advisor.memory.law import MemorySettings, memory_budget
+from advisor.memory.law import memory_budget
+from advisor.memory.terms import MemorySettings
 from advisor.store import catalog
 from advisor.twin import roofline
 from advisor.twin.constants import NOMINAL, TwinConstants

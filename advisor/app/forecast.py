@@ -26,8 +26,9 @@ from advisor.domain.workload import Workload
 from advisor.engines.spoken import spoken_by
 from advisor.memory.frontier import MOMENTS, N_FEATURES, Frontier, Law, margins
 from advisor.memory.known import SPELLINGS
-from advisor.memory.law import STAGES, MemoryBudget, MemoryLoad, MemorySettings, memory_budget
+from advisor.memory.law import STAGES, MemoryBudget, memory_budget
 from advisor.memory.pricing import Price, Pricing
+from advisor.memory.terms import MemoryLoad, MemorySettings
 from advisor.search.baselines import Baseline
 from advisor.search.prior import OBJECTIVE
 from advisor.search.relaxation import Relaxation, Room, help_text, memory_relaxations

@@ -21,8 +21,9 @@ from advisor.domain.measurement import ProfiledMemory
 from advisor.domain.strict import StrictModel
 from advisor.memory.constants import MemoryConstants
 from advisor.memory.frontier import PRIOR, Array, Frontier, Law, Quantity, shifted
-from advisor.memory.law import MemoryBudget, MemoryLoad, MemorySettings, MemoryTerms, graphs_gib, memory_budget
+from advisor.memory.law import MemoryBudget, graphs_gib, memory_budget
 from advisor.memory.profiled import beside_torch
+from advisor.memory.terms import MemoryLoad, MemorySettings, MemoryTerms
 
 Setting = Literal["fraction", "tokens", "batch", "graphs", "seq", "tp"]
 Captured = Callable[[int, int, int], Collection[int]]

@@ -18,18 +18,9 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.units import gib, round_up
 from advisor.domain.workload import Workload
 from advisor.memory.constants import TRTLLM_MEMORY, EngineMemory
-from advisor.memory.law import (
-    STAGES,
-    MemoryBudget,
-    MemoryLoad,
-    MemorySettings,
-    MemoryTerms,
-    attention_split_gib,
-    kv_overpromise,
-    memory_budget,
-    p_fits,
-)
+from advisor.memory.law import STAGES, MemoryBudget, memory_budget, p_fits
 from advisor.memory.stages import LOAD, POOL
+from advisor.memory.terms import MemoryLoad, MemorySettings, MemoryTerms, attention_split_gib, kv_overpromise
 from advisor.metrics.definitions import compute
 from advisor.metrics.limits import limit_of
 from advisor.metrics.schedule import draw_requests

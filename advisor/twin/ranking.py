@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from advisor.domain.deployment import GRAPH_SIZES, KV_BLOCK_TOKENS, OPTION_FIELDS, Deployment
 from advisor.domain.serving_config import ServingConfig
 from advisor.domain.workload import Workload
-from advisor.memory.law import MemorySettings, memory_budget, p_fits
+from advisor.memory.law import memory_budget, p_fits
+from advisor.memory.terms import MemorySettings
 from advisor.twin.graphs import graph_rule
 from advisor.twin.predict import KV_POOL_BYTES, OWN_HTTP_PROCESS, PREDICTION_WAVES, Twin, kv_pool_gib, memory_load
 from advisor.twin.steady_state import SteadyLoad, SteadySettings, steady_state

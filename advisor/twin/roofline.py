@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from advisor.domain.deployment import ModelFacts
 from advisor.domain.units import gib
-from advisor.memory.law import MemoryTerms, kv_bytes_per_token, kv_overpromise
+from advisor.memory.terms import MemoryTerms, kv_bytes_per_token, kv_overpromise
 from advisor.twin.layout import Layout, QuantModes, TableKey
 from advisor.twin.step_tables import StepTables
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advisor.memory.law import MemoryTerms
+from advisor.memory.terms import MemoryTerms
 from advisor.twin.layout import Layout, QuantModes, TableKey
 
 Array = NDArray[np.float64]

@@ -29,7 +29,8 @@ from advisor.domain.strict import changed
 from advisor.domain.study import Dimension, SearchSpace
 from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import Workload
-from advisor.memory.law import STAGES, MemoryBudget, MemoryLoad, MemorySettings, memory_budget
+from advisor.memory.law import STAGES, MemoryBudget, memory_budget
+from advisor.memory.terms import MemoryLoad, MemorySettings
 from advisor.search.space import all_configs, completed, restrict
 from advisor.twin.constants import NOMINAL, TwinConstants
 from advisor.twin.predict import PREDICTION_WAVES, SERVE, Twin, memory_load, memory_report, unservable

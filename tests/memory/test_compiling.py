@@ -18,7 +18,8 @@ from advisor.domain.serving_config import ServingConfig
 from advisor.domain.trial import TrialRecord
 from advisor.memory.constants import TRTLLM_MEMORY, VLLM_MEMORY, MemoryConstants
 from advisor.memory.frontier import MOMENTS, fit, margins, observations
-from advisor.memory.law import MemoryBudget, MemorySettings, MemoryTerms, memory_budget, p_fits
+from advisor.memory.law import MemoryBudget, memory_budget, p_fits
+from advisor.memory.terms import MemorySettings, MemoryTerms
 from advisor.store.run_card import CARD, read_card
 from advisor.store.trial_folder import committed
 from advisor.twin.constants import NOMINAL

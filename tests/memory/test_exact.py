@@ -17,9 +17,9 @@ from advisor.memory.constants import MemoryConstants
 from advisor.memory.diagnosis import Diagnosis
 from advisor.memory.exact import exact, ready_patch
 from advisor.memory.known import Known, yaml_text
-from advisor.memory.law import MemoryTerms
 from advisor.memory.pricing import Pricing, Setting, terms_of
 from advisor.memory.remedies import MARGIN, Remedy, Symptom, remedies
+from advisor.memory.terms import MemoryTerms
 from advisor.store.yaml_files import load_yaml
 from tests.engines.trtllm.start_log import READY, Start, start_log
 

@@ -31,8 +31,9 @@ from advisor.memory.frontier import (
     observations,
     shifted,
 )
-from advisor.memory.law import STAGES, MemoryBudget, MemorySettings, MemoryTerms, memory_budget
+from advisor.memory.law import STAGES, MemoryBudget, memory_budget
 from advisor.memory.stages import UNDER_LOAD
+from advisor.memory.terms import MemorySettings, MemoryTerms
 
 Array = NDArray[np.float64]
 NOMINAL = MemoryConstants()

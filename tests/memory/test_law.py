@@ -13,19 +13,8 @@ from hypothesis import strategies as st
 
 import advisor
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants, MemoryFraction
-from advisor.memory.law import (
-    STAGES,
-    MemoryBudget,
-    MemoryLoad,
-    MemorySettings,
-    MemoryTerms,
-    available_kv_gib,
-    kv_bytes_per_token,
-    kv_overpromise,
-    kv_pool_tokens,
-    memory_budget,
-    p_fits,
-)
+from advisor.memory.law import STAGES, MemoryBudget, available_kv_gib, kv_pool_tokens, memory_budget, p_fits
+from advisor.memory.terms import MemoryLoad, MemorySettings, MemoryTerms, kv_bytes_per_token, kv_overpromise
 from advisor.twin.layout import Layout, TableKey, quant_modes, table_model
 from advisor.twin.step_tables import TableSet
 

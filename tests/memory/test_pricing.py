@@ -9,9 +9,10 @@ import pytest
 
 from advisor.memory.constants import MEMORY_ERROR, MemoryConstants
 from advisor.memory.frontier import Observation, Quantity, fit, margin_at, shifted
-from advisor.memory.law import MemoryBudget, MemoryTerms
+from advisor.memory.law import MemoryBudget
 from advisor.memory.pricing import Price, Pricing, Setting
 from advisor.memory.stages import UNDER_LOAD
+from advisor.memory.terms import MemoryTerms
 
 NOMINAL = MemoryConstants()
 TERMS = MemoryTerms(

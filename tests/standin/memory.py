@@ -13,14 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from advisor.domain.units import from_gib, gib
-from advisor.memory.law import (
-    MemoryLoad,
-    MemorySettings,
-    MemoryTerms,
-    available_kv_gib,
-    kv_pool_tokens,
-    memory_budget,
-)
+from advisor.memory.law import available_kv_gib, kv_pool_tokens, memory_budget
+from advisor.memory.terms import MemoryLoad, MemorySettings, MemoryTerms
 from advisor.twin.constants import TwinConstants
 from tests.standin.fake_gpus import FakeGpus
 from tests.standin.settings import Settings

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from advisor.domain.deployment import Deployment
 from advisor.domain.errors import BadInput
 from advisor.domain.outcome import Phase
-from advisor.memory.law import MemoryTerms
+from advisor.memory.terms import MemoryTerms
 from advisor.store import catalog
 from advisor.twin.constants import STARTUP
 from advisor.twin.predict import Twin

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from advisor.app.doctoring import diagnose_lines
 from advisor.domain.outcome import Phase
 from advisor.domain.units import from_gib, gib
-from advisor.memory.law import MemoryBudget, MemoryLoad, MemorySettings, memory_budget
+from advisor.memory.law import MemoryBudget, memory_budget
+from advisor.memory.terms import MemoryLoad, MemorySettings
 from advisor.store import catalog
 from advisor.twin.predict import Twin
 from advisor.twin.worlds import draw_world

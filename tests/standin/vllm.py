@@ -17,7 +17,7 @@ import yaml
 from advisor.domain.deployment import Deployment
 from advisor.domain.units import from_gib, gib
 from advisor.memory.constants import VLLM_MEMORY
-from advisor.memory.law import MemoryTerms
+from advisor.memory.terms import MemoryTerms
 from advisor.twin.constants import TwinConstants
 from advisor.twin.predict import Twin
 from tests.standin.api import Api

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import advisor
-from advisor.memory.law import MemoryTerms
+from advisor.memory.terms import MemoryTerms
 from advisor.twin.constants import NOMINAL, TwinConstants
 from advisor.twin.layout import Layout, QuantModes, TableKey, layout_of, quant_modes
 from advisor.twin.step_tables import StepTables, TableSet
