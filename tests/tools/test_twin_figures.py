@@ -44,6 +44,13 @@ STUDIES = {
     "h200, after the twin": tuple(FIFTH_LEASE / run for run in ("study", "further", "again-0", "again-1")),
 }
 
+SHARES_TOLD = (
+    *STUDIES["h200, after the twin"],
+    ONE_LEASE / "study",
+    THREE_MACHINES / "study",
+    H100.parent / "study-2",
+)
+
 
 @pytest.fixture(scope="module")
 def card() -> RunCard:
@@ -110,6 +117,25 @@ def test_calibrated_on_three_launches_an_unseen_configuration_is_within_ten_perc
     found = [errors(twin, run, trial, workload)[0] for trial in unseen for workload in run.workloads]
     assert len(found) == n
     assert np.abs(found).max() < 0.1
+
+
+def test_the_twins_http_process_is_as_busy_as_the_thread_was() -> None:
+    """CPU time of the thread that serves HTTP over the benchmark: no constant was fitted to it."""
+    apart = []
+    for study in SHARES_TOLD:
+        run, twin = read_card(study), nominal(study)[1].twin
+        for trial in read_trials(study):
+            for workload in run.workloads:
+                outcome = trial.workload(workload.name)
+                if outcome is not None and outcome.metrics and outcome.server and trial.config.max_batch_size >= 192:
+                    n, seed = outcome.metrics.n_requests, outcome.seed
+                    played = twin.simulate(run.deployment, trial.config, workload, n_requests=n, seed=seed)
+                    assert played.http_share is not None
+                    apart.append(played.http_share - outcome.server.http_cpu_share)
+    assert len(apart) == 47
+    assert abs(np.mean(apart)) < 0.02
+    assert np.median(np.abs(apart)) < 0.04
+    assert np.abs(apart).max() < 0.17
 
 
 def test_prompts_take_two_to_thirteen_percent_longer_than_the_kernel_times_say(
