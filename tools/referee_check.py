@@ -29,6 +29,7 @@ import os
 import random
 import re
 import shlex
+import signal
 import string
 import sys
 import tempfile
@@ -36,7 +37,8 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -386,5 +388,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def leave(number: int, frame: FrameType | None) -> NoReturn:
+    """A signal's handler: leave as an exception does, which ends what was started."""
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, leave)
     sys.exit(main())

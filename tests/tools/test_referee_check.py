@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -170,6 +175,28 @@ def test_the_referee_is_asked_for_the_same_greedy_requests(tmp_path: Path) -> No
     assert said["--ready-check-timeout-sec"] == "0"  # its first prompt sent twice would be found in the cache
     assert said["--result-filename"] == "r.json"
     assert "--temperature" not in referee_argv(server, workload, "/tokenizer", (), None, tmp_path / "r.json")
+
+
+def test_a_comparison_that_is_asked_to_end_leaves_no_referee(tmp_path: Path) -> None:
+    pid, said = tmp_path / "pid", tmp_path / "said"
+    referee = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    program = (
+        "import signal, sys\n"
+        "from advisor.load.referee import RefereeCall, run_to_file\n"
+        "from tools.referee_check import leave\n"
+        "signal.signal(signal.SIGTERM, leave)\n"
+        f"run_to_file(RefereeCall(argv=(sys.executable, '-c', {referee!r}), cwd='.', env={{}}, result_path='r.json', "
+        f"output_path={str(said)!r}, timeout_s=60.0))\n"
+    )
+    ours = subprocess.Popen([sys.executable, "-c", program])
+    until_s = time.monotonic() + 30
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < until_s:
+        time.sleep(0.05)
+    assert pid.exists()
+    ours.terminate()
+    assert ours.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 @pytest.mark.parametrize(
