@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
@@ -27,6 +28,7 @@ from advisor.report.spans import span_text
 from advisor.report.study_notes import calibrated_text, kernels_text, taught_text, unmodelled_text
 from advisor.report.summary import LIMITS
 from advisor.search.stopping import MAX_ROUNDS, confirmation_launches
+from advisor.store.checkpoints import lacks_text, share_with_text
 
 if TYPE_CHECKING:
     from advisor.app.tuning import Session
@@ -59,6 +61,9 @@ class DryRun(StrictModel):
     twin_calibration: str = Field(description="Launches that the twin's constants were fitted to")
     unmodelled: str | None = Field(
         description="What the twin does not know of the deployment, so that nothing is predicted"
+    )
+    share_with_text: float | None = Field(
+        description="Of the model's token ids, those that the tokenizer in its folder has an entry for; null: not told"
     )
 
 
@@ -166,7 +171,7 @@ def _cells(row: PlanRow, names: Sequence[str]) -> list[str]:
 
 def plan_document(session: Session) -> DryRun:
     """What a study would do."""
-    context = session.context
+    context, measured = session.context, session.context.identity.source == "measured"
     hours = session.expected_hours()
     return DryRun(
         study=context.name,
@@ -188,6 +193,7 @@ def plan_document(session: Session) -> DryRun:
         taught_by=session.taught_by,
         twin_calibration=session.twin_calibration,
         unmodelled=context.unmodelled,
+        share_with_text=share_with_text(Path(context.deployment.model)) if measured else None,
     )
 
 
@@ -220,6 +226,8 @@ def plan_text(session: Session) -> RenderableType:
     spent = "virtual, simulated in about a minute" if context.identity.source == "simulated" else "of the node"
     facts.add_row("server time", f"{time_text(document)} ({spent})")
     facts.add_row("expected", expected_text(document, context.baseline.name))
+    if mute := mute_text(document.share_with_text):
+        facts.add_row("tokenizer", mute)
     if document.taught_by:
         facts.add_row("learns from", taught_text(document.taught_by))
     if document.twin_calibration != NO_CALIBRATION:
@@ -237,6 +245,16 @@ def workload_text(workload: Workload) -> str:
     if workload.request_rate_per_s is not None:
         return f"{lengths}, {workload.request_rate_per_s:g} requests/s"
     return f"{lengths}, {workload.concurrency:,} in flight"
+
+
+def mute_text(share: float | None) -> str:
+    """What a tokenizer of another model in the folder does to a measurement; empty where it is the model's own."""
+    if share is None or not lacks_text(share):
+        return ""
+    return (
+        f"It has text for {share:.0%} of the model's token ids, so it is another model's. For output without text vLLM "
+        "decodes the whole prompt again with each token: its HTTP process is slower than with the model's own."
+    )
 
 
 def _range_text(least: int | None, most: int) -> str:

@@ -21,6 +21,7 @@ INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth")  # in the order in which TensorRT-LLM looks for them
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "*.tiktoken")
 MAX_INDEX_BYTES = 256 * MIB_BYTES
+MAX_TOKENIZER_BYTES = 64 * MIB_BYTES
 MAX_HEADER_BYTES = 256 * MIB_BYTES
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -56,6 +57,9 @@ class Checkpoint(StrictModel):
     weights_gib: float = Field(default=0.0, description="Of the weight files that are there")
     total_gib: float | None = Field(default=None, description="Of all weights, as the index says")
     has_tokenizer: bool = False
+    share_with_text: float | None = Field(
+        default=None, description="Of the model's token ids, those that tokenizer.json has an entry for; null: not told"
+    )
     engine_files: int = Field(default=0, description="Of a built TensorRT engine, which is no checkpoint")
     trouble: str | None = Field(default=None, description="Why it cannot be read")
 
@@ -85,6 +89,32 @@ def weights_gib(folder: Path) -> float:
         return gib(total_bytes or sum((folder / name).stat().st_size for name in names))
     except (BadInput, OSError):
         return 0.0
+
+
+def share_with_text(folder: Path) -> float | None:
+    """Share of a model's token ids for which its `tokenizer.json` has an entry; None where the files do not tell."""
+    try:
+        vocab_size = _json(folder / CONFIG, MIB_BYTES).get("vocab_size")
+        told = _json(folder / TOKENIZERS[0], MAX_TOKENIZER_BYTES)
+    except (BadInput, OSError):
+        return None
+    model, added = told.get("model"), told.get("added_tokens")
+    entries = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocab_size, int) or vocab_size < 1 or not isinstance(entries, dict | list):
+        return None
+    # A list is in the order of the ids; a dictionary names them.
+    ids = set(range(len(entries)) if isinstance(entries, list) else (n for n in entries.values() if isinstance(n, int)))
+    ids.update(
+        each["id"]
+        for each in (added if isinstance(added, list) else [])
+        if isinstance(each, dict) and isinstance(each.get("id"), int)
+    )
+    return sum(0 <= each < vocab_size for each in ids) / vocab_size
+
+
+def lacks_text(share: float | None) -> bool:
+    """True where a tokenizer has too few entries to be that of the model; vocabularies are padded by less."""
+    return share is not None and share < 0.95
 
 
 def declared_quantization(folder: Path) -> tuple[str | None, Quantization | None]:
@@ -118,6 +148,7 @@ def _read(folder: Path) -> Checkpoint:
         weights_gib=gib(sum((folder / name).stat().st_size for name in whole)),
         total_gib=None if total_bytes is None else gib(total_bytes),
         has_tokenizer=any(next(folder.glob(pattern), None) for pattern in TOKENIZERS),
+        share_with_text=share_with_text(folder),
         engine_files=_engine_files(folder),
     )
 

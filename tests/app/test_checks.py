@@ -113,6 +113,8 @@ CASES: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"weights__is_folder": True, "weights__checkpoint__n_weight_files": 0}, {"checkpoint.files": "miss"}),
     ({"weights__is_folder": True, "weights__checkpoint__trouble": "Not JSON."}, {"checkpoint.files": "miss"}),
     ({"weights__is_folder": True, "weights__checkpoint__has_tokenizer": False}, {"checkpoint.tokenizer": "warning"}),
+    ({"weights__is_folder": True, "weights__checkpoint__share_with_text": 0.12}, {"checkpoint.tokenizer": "warning"}),
+    ({"weights__is_folder": True, "weights__checkpoint__share_with_text": 0.995}, {}),
     ({"weights__is_folder": True, "weights__checkpoint__n_weight_files": 0, "weights__checkpoint__engine_files": 4},
      {"checkpoint.files": "miss"}),
     ({"weights__is_folder": True, "weights__checkpoint": None}, {"checkpoint.files": "miss"}),

@@ -33,6 +33,25 @@ def test_a_whole_checkpoint(tmp_path: Path) -> None:
     assert found.weights_gib >= found.total_gib
 
 
+@pytest.mark.parametrize(
+    ("tokenizer", "share"),
+    [
+        ({"model": {"vocab": {"a": 0, "b": 1, "c": 5}}, "added_tokens": [{"id": 2}, {"id": 1}]}, 0.4),
+        ({"model": {"vocab": [["a", -1.0], ["b", -2.0]]}}, 0.2),
+        ({"model": {"vocab": {"a": 0, "far": 10}}, "added_tokens": [{"id": "x"}, 3]}, 0.1),
+        ({"model": {}}, None),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_the_share_of_ids_that_a_tokenizer_has_an_entry_for(tmp_path: Path, tokenizer: object, share: float) -> None:
+    folder = checkpoint(tmp_path / "model", {**LLAMA_8B, "vocab_size": 10})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert read_checkpoint(folder).share_with_text == share
+    (folder / "tokenizer.json").unlink()
+    assert read_checkpoint(folder).share_with_text is None
+
+
 def test_one_file_without_an_index(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
     size = safetensors(tmp_path / "model.safetensors")

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from advisor.app.checks.facts import Facts
 from advisor.app.checks.finding import Finding, Way, counted, miss, note, ok, warning
 from advisor.engines.checkpoint import LEFT_OUT
-from advisor.store.checkpoints import Checkpoint
+from advisor.store.checkpoints import Checkpoint, lacks_text
 from advisor.store.hub import is_gated
 
 LEAST_SHARE_FREE, SPARE_SHARE_FREE = 0.9, 1.1  # of an estimated download: below it cannot fit, above it will
+WITHOUT_TEXT = "Output without text is slow to serve: vLLM decodes the whole prompt again for each of its tokens."
 SHOWN = 3  # names of files that are listed one by one
 SUPPORTED_MODELS = {
     "trtllm": "https://nvidia.github.io/TensorRT-LLM/models/supported-models.html",
@@ -58,6 +59,10 @@ def _folder(found: Checkpoint) -> Iterator[Finding]:
         why = "The server needs it to read and write text."
         way = Way(what="Copy the tokenizer's files from the model's own repository.")
         yield warning("checkpoint.tokenizer", f"{found.folder} holds no tokenizer.", why, way)
+    elif lacks_text(found.share_with_text):
+        what = f"The tokenizer has text for {found.share_with_text:.0%} of the model's token ids."
+        way = Way(what="Copy the tokenizer's files from the model's own repository.")
+        yield warning("checkpoint.tokenizer", what, WITHOUT_TEXT, way)
 
 
 def _weights(found: Checkpoint) -> Finding:

@@ -10,13 +10,17 @@ import pytest
 from advisor.twin.constants import KNOWN_ERROR, NOMINAL
 from tests.engine_real.rig import ENGINE, HERE, MODEL
 
-TOOL = HERE.parents[1] / "tools" / "http_turns.py"
+TOOL = HERE.parents[1] / "tools" / "http_process.py"
 
 
 def test_a_request_takes_about_the_turns_that_were_fitted_on_gpus() -> None:
     """Of another release than the fitted one, within one standard deviation."""
     said = subprocess.run(
-        [ENGINE / "venv" / "bin" / "python", TOOL, MODEL], check=True, capture_output=True, text=True, timeout=300
+        [ENGINE / "venv" / "bin" / "python", TOOL, "turns", MODEL],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
     ).stdout
     to_engine, to_client = (float(turns) for turns in re.findall(r": ([0-9.]+) turns", said))
     assert to_engine == pytest.approx(NOMINAL.http_request_turns, rel=KNOWN_ERROR["http_request_turns"])
