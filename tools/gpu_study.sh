@@ -35,7 +35,23 @@ setup() {
     chmod +x "$here"/bin/*
     python3 -m compileall -q -j 0 "$here/site" "$here/advisor" >/dev/null || true
     python3 "$here/make_model.py" "$model"
+    give_text
     machine >"$here/results/machine.txt" 2>&1
+}
+
+# A made tokenizer has fewer entries than the model has ids. For output without text vLLM decodes its prompt again at each
+# token, which no model with its own tokenizer pays (docs/decisions/http-process.md).
+give_text() {
+    python3 - "$model" <<'EOF'
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+tokenizer = json.loads((folder / "tokenizer.json").read_text())
+entries = tokenizer["model"]["vocab"]
+taken = set(entries.values()) | {each["id"] for each in tokenizer["added_tokens"]}
+n_ids = json.loads((folder / "config.json").read_text())["vocab_size"]
+entries.update({f"text{n}": n for n in range(n_ids) if n not in taken})
+(folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+EOF
 }
 
 machine() {
