@@ -252,8 +252,8 @@ def mute_text(share: float | None) -> str:
     if share is None or not lacks_text(share):
         return ""
     return (
-        f"It has text for {share:.0%} of the model's token ids, so it is another model's. For output without text vLLM "
-        "decodes the whole prompt again with each token: its HTTP process is slower than with the model's own."
+        f"It has text for {share:.0%} of the model's token ids, so it is another model's. Output without text is slow "
+        "to serve (vLLM decodes the whole prompt again with each token): slower than with the model's own."
     )
 
 

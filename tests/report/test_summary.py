@@ -17,7 +17,7 @@ from advisor.app.results import StudySummary
 from advisor.domain.strict import changed
 from advisor.report.console import Screen
 from advisor.report.goal_view import is_spread, plotted
-from advisor.report.plan_view import plan_text
+from advisor.report.plan_view import mute_text, plan_text
 from advisor.report.scatter import Mark
 from advisor.report.summary import study_view
 from tests.report.conftest import Finished
@@ -156,3 +156,8 @@ def read(metrics: dict[str, Any], path: str) -> float:
 def cells(text: str, title: str) -> list[str]:
     line = next(line for line in text.splitlines() if line.startswith(title))
     return line.removeprefix(title).split()
+
+
+def test_a_plan_tells_of_a_tokenizer_that_is_another_models() -> None:
+    assert "text for 12%" in mute_text(0.12)
+    assert [mute_text(share) for share in (None, 0.99, 1.0)] == ["", "", ""]
