@@ -10,6 +10,7 @@ import pytest
 from advisor.twin.constants import KNOWN_ERROR, NOMINAL
 from tests.engine_real.rig import ENGINE, HERE, MODEL
 
+pytestmark = pytest.mark.engine
 TOOL = HERE.parents[1] / "tools" / "http_process.py"
 
 
