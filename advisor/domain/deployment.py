@@ -14,6 +14,7 @@ from advisor.domain.units import round_up
 from advisor.domain.workload import Workload
 
 KV_BLOCK_TOKENS = 32  # TensorRT-LLM's tokens_per_block
+HOPPER = ("h100", "h200")  # how the system keys of such GPUs begin
 Quantization = Literal["bf16", "fp8", "fp8_block", "nvfp4", "mxfp4"]
 KvCacheDtype = Literal["auto", "bf16", "fp8"]
 

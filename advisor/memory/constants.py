@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from advisor.domain.deployment import HOPPER
+
 MemoryFraction = Literal["of_free", "of_total"]
 """What an engine's memory fraction is a fraction of: what is free after profiling, or the whole GPU."""
 
@@ -102,7 +104,7 @@ VLLM_MEMORY = EngineMemory(
     cached_logits_copies=1.7,
     # `flash_attn_max_num_splits_for_cuda_graph`, of FlashAttention 3, which is Hopper's.
     attention_splits=32,
-    split_gpus=("h100", "h200"),
+    split_gpus=HOPPER,
 )
 
 

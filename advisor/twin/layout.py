@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from advisor.domain.deployment import HOPPER
+
 
 class Layout(NamedTuple):
     """Parallel sizes in AIConfigurator's terms: `tp * attention_dp == moe_tp * moe_ep`, or moe sizes 1 (dense)."""
@@ -84,7 +86,7 @@ def quant_modes(model: str, quantization: str, kv_dtype: str, system: str, engin
 def _trtllm_modes(model: str, quantization: str, kv_dtype: str, system: str) -> QuantModes:
     kvcache = "fp8" if kv_dtype == "fp8" else "bfloat16"
     if "gpt-oss" in model:
-        hopper = system.startswith(("h100", "h200"))
+        hopper = system.startswith(HOPPER)
         moe, fmha = ("w4a16_mxfp4", "bfloat16") if hopper else ("w4a8_mxfp4_mxfp8", kvcache)
         return QuantModes("bfloat16", moe, kvcache, fmha)
     if "DeepSeek" in model:

@@ -16,6 +16,7 @@ from advisor.domain.trial import TrialRecord
 from advisor.domain.workload import parse_workload
 from advisor.memory.constants import VLLM_MEMORY
 from advisor.search.space import all_configs
+from advisor.twin.constants import NOMINAL
 
 RESOLVED = resolve(Question(study="llama4-maverick-fp8-h100", workloads=("1k1k", "4k1k_c256")))
 FORECASTER = Forecaster(RESOLVED.deployment, RESOLVED.workloads)
@@ -88,6 +89,8 @@ def test_a_launch_whose_graph_was_compiled_before_is_expected_to_load_it() -> No
     forecaster = Forecaster(ON_VLLM.deployment, ON_VLLM.workloads)
     first = forecaster.memory_of_launch(CONFIG, [])
     prediction = forecaster.shown(CONFIG, ON_VLLM.workloads[0])
+    made, found = (forecaster.law(CONFIG, compiled=each)(NOMINAL) for each in (False, True))
+    assert float(found.profiled_gib) < float(made.profiled_gib) - 0.8
     assert first is not None
     assert prediction is not None
     assert first == prediction.memory_gib

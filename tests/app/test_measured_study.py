@@ -118,14 +118,19 @@ def test_three_launches_on_an_h200_foretell_the_memory_of_all_that_were_launched
 
 
 @pytest.mark.parametrize(
-    ("lease", "n_later", "within_gib"),
+    ("lease", "n_later", "within_gib", "pool_within_gib"),
     [
-        (IN_ONE_LEASE, {"study": 5, "further": 17, "fresh-a": 1, "fresh-b": 1, "ours-0": 1, "ours-1": 1}, (0.1, 0.27)),
-        (FIFTH_LEASE, {"study": 5, "further": 17, "again-1": 1}, (0.36, 0.4)),
+        (
+            IN_ONE_LEASE,
+            {"study": 5, "further": 17, "fresh-a": 1, "fresh-b": 1, "ours-0": 1, "ours-1": 1},
+            (0.1, 0.27),
+            0.02,
+        ),
+        (FIFTH_LEASE, {"study": 5, "further": 17, "again-1": 1}, (0.36, 0.4), 0.06),
     ],
 )
 def test_three_launches_foretell_the_memory_of_every_later_launch_of_their_study_and_of_others(
-    lease: Path, n_later: dict[str, int], within_gib: tuple[float, float]
+    lease: Path, n_later: dict[str, int], within_gib: tuple[float, float], pool_within_gib: float
 ) -> None:
     """In the same lease, from a batch of 96 to steps of 32,768 tokens, as each launch is predicted in its turn.
 
@@ -151,6 +156,6 @@ def test_three_launches_foretell_the_memory_of_every_later_launch_of_their_study
         total_gib, pool_gib = np.max(each, axis=0)
         assert total_gib < within_gib[run != "study"]
         # Of what "ours" loads no launch of its run had compiled: predicted as compiling, its pool is 0.23 GiB larger.
-        assert pool_gib < (0.25 if run.startswith("ours") else 0.06)
+        assert pool_gib < (0.25 if run.startswith("ours") else pool_within_gib)
     assert learnt.activations_factor == pytest.approx(1.0, abs=0.02)
     assert learnt.compiling_factor == pytest.approx(1.0, abs=0.02)

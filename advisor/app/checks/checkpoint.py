@@ -55,13 +55,12 @@ def _folder(found: Checkpoint) -> Iterator[Finding]:
         yield miss("checkpoint.files", found.trouble, "The server reads the model's architecture from it.", way)
     else:
         yield _weights(found)
+    way = Way(what="Copy the tokenizer's files from the model's own repository.")
     if found.trouble is None and not found.has_tokenizer:
         why = "The server needs it to read and write text."
-        way = Way(what="Copy the tokenizer's files from the model's own repository.")
         yield warning("checkpoint.tokenizer", f"{found.folder} holds no tokenizer.", why, way)
     elif lacks_text(found.share_with_text):
         what = f"The tokenizer has text for {found.share_with_text:.0%} of the model's token ids."
-        way = Way(what="Copy the tokenizer's files from the model's own repository.")
         yield warning("checkpoint.tokenizer", what, WITHOUT_TEXT, way)
 
 
